@@ -1,0 +1,20 @@
+"""Fine-tune a classifier on labelled scans.
+
+On this machine:  python jobs/train.py --data DATA --output models/mine
+On a cluster:     ray job submit --working-dir . -- python jobs/train.py --data s3://bucket/scans --output s3://bucket/models/mine
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mribatch.config import TrainConfig
+from mribatch.runs.command import run_command
+from mribatch.runs.train import train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(TrainConfig, train, str(__doc__), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

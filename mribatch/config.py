@@ -1,0 +1,220 @@
+"""What each job can be told: frozen dataclasses, checked once, that become the command lines. No I/O."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mribatch.errors import ConfigError
+
+__all__ = ["Backbone", "EvaluateConfig", "ScoreConfig", "TrainConfig"]
+
+Backbone = Literal["xception", "resnet50v2", "cnn"]
+
+_MIN_SIDE_PX = {"xception": 71, "resnet50v2": 32, "cnn": 32}  # below, the last feature map is empty
+_IMAGE_SIDE_PX = {"xception": 299, "resnet50v2": 224, "cnn": 128}  # what each was designed for; cnn: for speed
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class _Config:
+    """What all configs share."""
+
+    def fingerprint(self) -> str:
+        """The first 12 hex digits of the SHA-256 of all settings: equal settings, equal fingerprint."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings, ready for JSON."""
+        settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+        return settings
+
+    def command(self, script: str) -> str:
+        """The command line that gives these settings: what differs from the defaults."""
+        words = ["python", script]
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            flag = field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            elif isinstance(value, tuple):
+                words += [f"--{flag}", *map(str, value)]
+            else:
+                words += [f"--{flag}", str(value)]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(_Config):
+    """Fine-tune a classifier on labelled scans and write a model directory."""
+
+    data: str
+    """Labelled scans: ROOT/<class>/…, ROOT/Training|Testing/<class>/…, or a manifest (CSV or Parquet
+    with the columns uri, label and, if wanted, split and patient_id). Local path or s3://…"""
+
+    output: str
+    """The model directory to write. Local path or s3://…"""
+
+    backbone: Backbone = "xception"
+    """The network under the head. cnn is small and trains from nothing."""
+
+    backbone_weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|FILE|none")] = None
+    """imagenet (downloaded by Keras), a weights FILE (for machines without internet), or none. Default: imagenet;
+    none for cnn, which has no others."""
+
+    image_side: int | None = None
+    """Side of the square images the network sees, in pixels. Default: 299 for xception, 224 for resnet50v2,
+    128 for cnn."""
+
+    epoch_sides: tuple[int, ...] = ()
+    """Sides, in pixels, for the epochs in order; the last one goes on. Small first saves time. Default: image-side."""
+
+    epochs: int = 10
+    """Passes over the training scans."""
+
+    batch_size: int = 32
+    """Scans per worker and step; the global batch is this times the workers."""
+
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    """What the network computes in while it trains; mixed_bfloat16 is faster on GPUs and on CPUs that know bfloat16."""
+
+    learning_rate: float = 1e-3
+    """Adamax's peak rate, after a short warm-up and before a cosine decay to 0."""
+
+    patience: int = 3
+    """Epochs without a lower validation loss after which training stops early."""
+
+    validation_fraction: float = 0.1
+    """Share of the training scans kept for validation where the data names no validation split."""
+
+    paper_protocol: bool = False
+    """Keep the published folders and halve Testing into validation and test, copies and all, as the paper did."""
+
+    workers: Annotated[Literal["auto"] | int, tyro.conf.arg(metavar="auto|N")] = "auto"
+    """Training workers; auto: one per GPU, else one per node."""
+
+    storage: str | None = None
+    """Where checkpoints go; local path or s3://… (shared by all nodes). Default: OUTPUT/../_training."""
+
+    run_name: str | None = None
+    """A run with the name of an earlier one goes on where that one was. Default: from the settings."""
+
+    seed: int = 0
+    """Decides the split, the first weights, the order of scans and the augmentation."""
+
+    max_reject_rate: float = 0.05
+    """Training stops before it starts when a larger share of the scans is unreadable."""
+
+    def __post_init__(self) -> None:
+        smallest = _MIN_SIDE_PX[self.backbone]
+        if self.backbone_weights is None:
+            object.__setattr__(self, "backbone_weights", "none" if self.backbone == "cnn" else "imagenet")
+        if self.image_side is None:
+            object.__setattr__(self, "image_side", _IMAGE_SIDE_PX[self.backbone])
+        _check(
+            (self.backbone, self.backbone_weights) != ("cnn", "imagenet"),
+            "there are no ImageNet weights for cnn: pass --backbone-weights none or a file",
+        )
+        for side in self.sides:
+            _check(smallest <= side <= 2048, f"image sides for {self.backbone} lie in {smallest}…2048 px, got {side}")
+        _check(1 <= self.epochs <= 10_000, f"--epochs must be 1 or more, got {self.epochs}")
+        _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
+        _check(0 < self.learning_rate < 10, f"--learning-rate must lie in 0…10, got {self.learning_rate}")
+        _check(self.patience >= 1, f"--patience must be 1 or more, got {self.patience}")
+        _check(
+            0 < self.validation_fraction < 1, f"--validation-fraction must lie in 0…1, got {self.validation_fraction}"
+        )
+        _check(self.workers == "auto" or self.workers >= 1, f"--workers must be auto or 1 and more, got {self.workers}")
+        _check_share("--max-reject-rate", self.max_reject_rate)
+        if self.run_name is not None:
+            _check(
+                bool(_RUN_NAME.fullmatch(self.run_name)),
+                f"--run-name takes letters, digits, '.', '_' and '-', got {self.run_name!r}",
+            )
+
+    def side_of_epoch(self, epoch: int) -> int:
+        """The image side, in pixels, at which epoch 0, 1, … trains."""
+        sides = self.epoch_sides or self.sides
+        return sides[min(epoch, len(sides) - 1)]
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """All image sides in use, in pixels; the model's own comes first."""
+        assert self.image_side is not None  # __post_init__ filled it
+        return (self.image_side, *self.epoch_sides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(_Config):
+    """Score scans with a model and write one Parquet row per scan."""
+
+    model: str
+    """The model directory. Local path or s3://…"""
+
+    input: tuple[str, ...]
+    """Folders, files, globs or s3://bucket/prefix: every file below is a scan (names that begin with a dot are not)."""
+
+    output: str
+    """The folder of the predictions; a later run adds what is missing. Local path or s3://…"""
+
+    batch_size: int = 32
+    """Scans per forward pass."""
+
+    max_reject_rate: float = 0.05
+    """The run ends with exit code 3 when a larger share of its scans is rejected or failed."""
+
+    limit: int | None = None
+    """Score at most so many of the scans that are left."""
+
+    part_rows: int = 256
+    """Rows per Parquet part at least; a crash loses the parts in work. 256 is a quarter minute on two cores."""
+
+    lease_s: float = 20.0
+    """Seconds after which the lock of a run that died is taken over."""
+
+    def __post_init__(self) -> None:
+        _check(len(self.input) > 0, "--input needs at least one folder, file, glob or s3://… prefix")
+        _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
+        _check(self.limit is None or self.limit >= 1, f"--limit must be 1 or more, got {self.limit}")
+        _check(self.part_rows >= 1, f"--part-rows must be 1 or more, got {self.part_rows}")
+        _check(self.lease_s >= 1, f"--lease-s must be 1 or more, got {self.lease_s}")
+        _check_share("--max-reject-rate", self.max_reject_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(_Config):
+    """Score labelled scans with a model and write metrics, figures and a report."""
+
+    model: str
+    """The model directory. Local path or s3://…"""
+
+    data: str
+    """Labelled scans, as for training; where the data has a test split, only that is used."""
+
+    output: str
+    """The folder for predictions/, metrics.json, the figures and report.html. Local path or s3://…"""
+
+    batch_size: int = 32
+    """Scans per forward pass."""
+
+    max_reject_rate: float = 0.05
+    """The run ends with exit code 3 when a larger share of its scans is rejected or failed."""
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
+        _check_share("--max-reject-rate", self.max_reject_rate)
+
+
+def _check(right: bool, message: str) -> None:
+    if not right:
+        raise ConfigError(message)
+
+
+def _check_share(flag: str, value: float) -> None:
+    _check(0 <= value <= 1, f"{flag} is a share between 0 and 1, got {value}")

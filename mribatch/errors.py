@@ -1,0 +1,88 @@
+"""The exceptions a caller may meet, and the exit code each one ends a command with. No logic.
+
+    MribatchError                1   the root; catch this one to catch all
+    ├── ConfigError              2   a flag or a setting that cannot be right
+    ├── InputError               2   the scans or labels named are not there or do not fit together
+    ├── ModelError               2   a model directory that is missing, incomplete or altered
+    ├── StorageError             1   the storage did not do what was asked
+    │   ├── StorageMissing       2   no such file, folder or bucket
+    │   ├── StorageDenied        2   credentials or permissions do not allow it
+    │   ├── StorageUnavailable   1   no answer, or server errors, after all retries
+    │   └── StorageFull          1   no space left
+    ├── ScanVanished             -   one scan is gone since it was listed (becomes a row)
+    ├── ScanChanged              -   one scan was replaced since it was listed (becomes a row)
+    ├── OutputHeld               4   another run holds the output, or took it over
+    └── RunFailed                1   a run that could not be completed or verified; a rerun goes on
+
+Every message is one sentence or two: what was expected, what came, what to do.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "ConfigError",
+    "InputError",
+    "ModelError",
+    "MribatchError",
+    "OutputHeld",
+    "RunFailed",
+    "ScanChanged",
+    "ScanVanished",
+    "StorageDenied",
+    "StorageError",
+    "StorageFull",
+    "StorageMissing",
+    "StorageUnavailable",
+]
+
+
+class MribatchError(Exception):
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(MribatchError):
+    exit_code = 2
+
+
+class InputError(MribatchError):
+    exit_code = 2
+
+
+class ModelError(MribatchError):
+    exit_code = 2
+
+
+class StorageError(MribatchError):
+    pass
+
+
+class StorageMissing(StorageError):
+    exit_code = 2
+
+
+class StorageDenied(StorageError):
+    exit_code = 2
+
+
+class StorageUnavailable(StorageError):
+    pass
+
+
+class StorageFull(StorageError):
+    pass
+
+
+class ScanVanished(MribatchError):
+    pass
+
+
+class ScanChanged(MribatchError):
+    pass
+
+
+class OutputHeld(MribatchError):
+    exit_code = 4
+
+
+class RunFailed(MribatchError):
+    pass

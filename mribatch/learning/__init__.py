@@ -1,0 +1,1 @@
+"""What is learnt: networks, their artifacts, fitting and predicting. TensorFlow and Keras live here only."""

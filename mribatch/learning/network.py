@@ -1,0 +1,100 @@
+"""The networks, built in code: three backbones under the paper's head. No weights files but a backbone's own.
+
+Imports Keras, so it is imported inside functions only, in the processes that learn or predict.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+from mribatch.errors import ModelError
+from mribatch.learning.artifact import HEAD
+from mribatch.storage import uris
+
+__all__ = ["build", "load_backbone"]
+
+_CNN_FILTERS = (32, 64, 128, 256)
+
+
+def build(
+    backbone: str, classes: int, *, side_px: int | None = None, synchronized: bool = False, seed: int = 0
+) -> keras.Model:
+    """A network from (N, side, side, 3) float32 in -1…1 to (N, classes) float32 probabilities.
+
+    side_px None leaves the side open. synchronized shares batch statistics between workers. The first layer is the
+    backbone; its weights are random until loaded.
+    """
+    keras.utils.set_random_seed(seed)
+    base = _backbone(backbone, (side_px, side_px, 3))
+    if synchronized:
+        base = keras.models.clone_model(base, clone_function=_synchronized)
+    first, second = HEAD["dropout"]
+    return keras.Sequential(
+        [
+            keras.Input((side_px, side_px, 3)),
+            base,
+            layers.Flatten(),
+            layers.Dropout(first, seed=seed),
+            layers.Dense(HEAD["dense"], activation="relu"),
+            layers.Dropout(second, seed=seed + 1),
+            layers.Dense(classes, activation="softmax", dtype="float32"),
+        ]
+    )
+
+
+def load_backbone(model: keras.Model, backbone: str, weights: str) -> None:
+    """Give the backbone of a network ImageNet weights (`imagenet`), those of a file, or leave them (`none`).
+
+    Raises ModelError where the weights cannot be had or do not fit.
+    """
+    if weights == "none":
+        return
+    base = model.layers[0]
+    if weights == "imagenet":
+        base.set_weights(_imagenet(backbone).get_weights())
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "backbone.weights.h5"
+        path.write_bytes(uris.read(weights))
+        try:
+            base.load_weights(path)
+        except (ValueError, OSError, KeyError) as err:
+            raise ModelError(f"{weights} does not hold the weights of {backbone} without its top: "
+                             "expected a file of Keras' save_weights for that backbone") from err  # fmt: skip
+
+
+def _backbone(name: str, shape: tuple[int | None, int | None, int], weights: str | None = None) -> keras.Model:
+    if name == "cnn":
+        return _cnn(shape)
+    applications = {"xception": keras.applications.Xception, "resnet50v2": keras.applications.ResNet50V2}
+    return applications[name](include_top=False, weights=weights, pooling=HEAD["pooling"], input_shape=shape)
+
+
+def _imagenet(backbone: str) -> keras.Model:
+    try:
+        return _backbone(backbone, (None, None, 3), weights="imagenet")
+    except Exception as err:  # keras raises a bare Exception for a failed download
+        raise ModelError(f"the ImageNet weights of {backbone} could not be downloaded ({type(err).__name__}): "
+                         "pass a local file with --backbone-weights FILE, or none") from err  # fmt: skip
+
+
+def _cnn(shape: tuple[int | None, int | None, int]) -> keras.Model:
+    """Four convolutions with batch normalization and pooling: small enough to train on a laptop's cores."""
+    image = keras.Input(shape)
+    x = image
+    for filters in _CNN_FILTERS:
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.ReLU()(x)
+        x = layers.MaxPooling2D()(x)
+    return keras.Model(image, layers.GlobalMaxPooling2D()(x), name="functional")
+
+
+def _synchronized(layer: Any) -> Any:
+    config = layer.get_config()
+    if isinstance(layer, layers.BatchNormalization):
+        config["synchronized"] = True
+    return layer.__class__.from_config(config)

@@ -1,0 +1,128 @@
+"""Which scans train, validate and test. By content and patient: copies never stand on two sides. Pure."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mribatch.errors import InputError
+
+__all__ = ["Split", "by_content", "conflicts", "of_paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Row numbers of a surveyed table, per side, sorted. `set_aside` counts copies left out of a side."""
+
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+    set_aside: int
+
+
+def by_content(table: pa.Table, *, validation_fraction: float, seed: int) -> Split:
+    """Split a table with the columns label, split, patient_id and pixels_sha256.
+
+    Scans that share pixels or a patient are one group. Where the data names a test (or validation) split, its
+    scans stay there, except those whose group also stands among the training scans: these are set aside. Where it
+    names no validation split, whole groups of training scans are drawn for it, class by class, from their hashes
+    and the seed: a scan's side does not change when others come. Raises InputError where a class would have no
+    training or no validation scan.
+    """
+    groups = _groups(table)
+    labels, named = table["label"].to_pylist(), table["split"].to_pylist()
+    training_groups = {g for g, split in zip(groups, named) if split in (None, "training")}
+    drawn = set() if "validation" in named else _drawn(table, groups, validation_fraction, seed)
+    sides: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    aside = 0
+    for row, (group, split) in enumerate(zip(groups, named)):
+        if split in ("test", "validation"):
+            if group in training_groups:
+                aside += 1
+            else:
+                sides[split].append(row)
+        else:
+            sides["validation" if group in drawn else "train"].append(row)
+    split_rows = Split(**sides, set_aside=aside)
+    _check_classes(split_rows, labels)
+    return split_rows
+
+
+def of_paper(table: pa.Table, *, seed: int) -> Split:
+    """The paper's own split: Training trains, Testing is halved into validation and test, stratified; copies stay."""
+    named = table["split"].to_pylist()
+    if not {"training", "test"} <= set(named):
+        raise InputError("the paper's protocol needs ROOT/Training/<class>/… and ROOT/Testing/<class>/…: "
+                         "leave --paper-protocol out for other data")  # fmt: skip
+    labels = table["label"].to_pylist()
+    train = [row for row, split in enumerate(named) if split == "training"]
+    validation: list[int] = []
+    rng = np.random.default_rng(seed)
+    testing = [row for row, split in enumerate(named) if split == "test"]
+    for label in sorted(set(labels)):
+        rows = [row for row in testing if labels[row] == label]
+        validation += sorted(rng.permutation(rows)[: len(rows) // 2].tolist())
+    test = sorted(set(testing) - set(validation))
+    split = Split(train=train, validation=sorted(validation), test=test, set_aside=0)
+    _check_classes(split, labels)
+    return split
+
+
+def _groups(table: pa.Table) -> list[int]:
+    """A group number per row: rows joined by equal pixels or an equal patient, directly or through others."""
+    parent = list(range(table.num_rows))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for column in ("pixels_sha256", "patient_id"):
+        first: dict[str, int] = {}
+        for row, value in enumerate(table[column].to_pylist()):
+            if value is not None:
+                parent[root(row)] = root(first.setdefault(value, row))
+    return [root(row) for row in range(table.num_rows)]
+
+
+def _drawn(table: pa.Table, groups: Sequence[int], fraction: float, seed: int) -> set[int]:
+    """The groups for validation: of each class, those with the lowest hash until its share is reached."""
+    labels, content = table["label"].to_pylist(), table["pixels_sha256"].to_pylist()
+    rows = [row for row, split in enumerate(table["split"].to_pylist()) if split != "test"]
+    size = Counter(groups[row] for row in rows)
+    name: dict[int, str] = {}
+    for row in rows:
+        name[groups[row]] = min(content[row], name.get(groups[row], content[row]))
+    drawn: set[int] = set()
+    for label in sorted({labels[row] for row in rows}):
+        own = {groups[row] for row in rows if labels[row] == label}
+        wanted, got = max(1, round(sum(size[g] for g in own) * fraction)), 0
+        for group in sorted(own, key=lambda g: _rank(name[g], seed)):
+            if got == 0 or got + size[group] <= wanted:
+                drawn.add(group)
+                got += size[group]
+    return drawn
+
+
+def _rank(content: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}/{content}".encode()).hexdigest()
+
+
+def _check_classes(split: Split, labels: Sequence[str]) -> None:
+    for side in ("train", "validation"):
+        rows: list[int] = getattr(split, side)
+        absent = sorted(set(labels) - {labels[row] for row in rows})
+        if absent:
+            raise InputError(f"no scans of {', '.join(absent)} are left for {side}: each class needs several different "
+                             "scans (copies count once); add scans or remove the class")  # fmt: skip
+
+
+def conflicts(table: pa.Table) -> int:
+    """How many different images carry more than one label."""
+    pairs = table.group_by("pixels_sha256").aggregate([("label", "count_distinct")])
+    return int(pc.sum(pc.greater(pairs["label_count_distinct"], 1)).as_py() or 0)

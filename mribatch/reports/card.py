@@ -1,0 +1,54 @@
+"""The model card: what a model is for, how it came about and how it did, as Markdown. Text only."""
+
+from typing import Any
+
+__all__ = ["model_card"]
+
+
+def model_card(facts: dict[str, Any]) -> str:
+    """MODEL_CARD.md for the facts of a model.json; `{digest}` is left to be filled in."""
+    training, metrics, data = facts["training"], facts["metrics"], facts["training"]["data"]
+    split = data["split"]
+    classes = "\n".join(f"| {label} | {data['by_label'][label]} |" for label in facts["labels"])
+    measured = "\n".join(f"| {name.removeprefix('val_')} | {value:.4f} |" for name, value in metrics.items())
+    return f"""# Model {{digest}}
+
+**Research and triage tool, not a medical device.** Do not diagnose or treat by its output alone.
+
+Classifies one brain-MRI image into {", ".join(facts["labels"])}. It knows nothing else: an image of anything, a healthy
+knee too, gets one of these classes. Network: {facts["backbone"]} under global max pooling, a dense layer of 128 and
+softmax; input {facts["image_side_px"]} × {facts["image_side_px"]} px RGB.
+
+## How it was trained
+
+```
+{training["command"]}
+```
+
+{training["epochs"]} epochs in {training["hours"]:.1f} hours; the weights are those of epoch {training["best_epoch"]}, \
+which had the lowest validation loss.
+Libraries: {", ".join(f"{name} {number}" for name, number in facts["libraries"].items())}. {facts["created_at"]}.
+
+## Data
+
+{data["scans"]} scans, {data["different_images"]} different images; {data["rejected"]} unreadable ones left out. \
+Split {split["protocol"]}: {split["train"]} to train, {split["validation"]} to validate,
+{split["test"]} to test, {split["set_aside"]} copies set aside. Fingerprint `{data["content_sha256"][:12]}`.
+
+| class | scans |
+|---|---|
+{classes}
+
+## Validation
+
+| metric | value |
+|---|---|
+{measured}
+
+These figures chose the epoch, so they flatter it a little. Measure on scans of your own with `jobs/evaluate.py`.
+
+## Limits
+
+The scans are single slices of one public collection. Other scanners, sequences, ages or diseases were not seen. Confidence is
+the softmax output, not a probability of disease.
+"""

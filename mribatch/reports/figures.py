@@ -1,0 +1,295 @@
+"""Scores and histories become PNG pictures, one function each, as bytes. No files, no pyplot, no global state kept.
+
+The same input gives the same bytes: one style for all, matplotlib's own fonts, no dates and no versions inside.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec
+
+import numpy as np
+import pyarrow as pa
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba_array
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from mribatch.errors import InputError
+from mribatch.reports import metrics
+from mribatch.reports.metrics import Scores
+
+__all__ = ["ScanEntry", "confusion_matrix", "reliability", "roc_curves", "scan_page", "training_curves"]
+
+BLUE, ORANGE, RED, INK, MUTED, PALE = "#0072B2", "#D55E00", "#C8102E", "#1F2933", "#5F6B76", "#EEF1F4"
+CLASS_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", MUTED)  # Okabe & Ito 2008
+LINES = ("-", "--", ":", "-.")  # with the colours: 28 classes that differ
+STYLE = {
+    "savefig.dpi": 110,  # a figure of 9.6 in fills the page's column, so its text reads at 100%
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.15,
+    "figure.constrained_layout.use": True,
+    "figure.titlesize": 12,
+    "figure.titleweight": "bold",
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be called "$x$"
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": "#D5DAE0",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": PALE,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+}
+PAGE_SCANS, PAGE_COLUMNS, PAGE_BARS = 24, 6, 6  # more are too small to judge at 100%
+
+_P = ParamSpec("_P")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScanEntry:
+    """A scan of a page. image: (h, w, 3) uint8 RGB; truth: None if unknown; probabilities: one per label."""
+
+    image: NDArray[np.uint8]
+    truth: str | None
+    probabilities: tuple[float, ...]
+
+
+def _png(draw: Callable[_P, tuple[Figure, str]]) -> Callable[_P, bytes]:
+    """Draws, titles and encodes in the house style, which matplotlib reads at every step."""
+
+    @wraps(draw)
+    def encoded(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
+        with style.context(["default", STYLE]), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Glyph"
+            )  # a script without font: boxes in the picture, no noise
+            out = io.BytesIO()
+            figure, message = draw(*args, **kwargs)
+            figure.suptitle(message, x=0, ha="left")
+            figure.savefig(out, format="png", metadata={"Software": None})
+            return out.getvalue()
+
+    return encoded
+
+
+@_png
+def training_curves(history: pa.Table) -> tuple[Figure, str]:
+    """Loss, accuracy, precision and recall per epoch, training and validation, best epoch marked, as PNG bytes.
+
+    history: one row per epoch, columns `epoch` (from 1), the four, and the same with `val_`. The best epoch is
+    the one of lowest `val_loss`. Raises InputError for an empty history or a missing column.
+    """
+    epochs, losses = _column(history, "epoch"), _column(history, "val_loss")
+    best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else None
+    figure = Figure(figsize=(9.6, 6.4))
+    names = ("loss", "accuracy", "precision", "recall")
+    for axes, name in zip(figure.subplots(2, 2).flat, names, strict=True):
+        validation = _column(history, f"val_{name}")
+        axes.plot(epochs, _column(history, name), "s--", ms=3, color=MUTED, label="training")
+        axes.plot(epochs, validation, "o-", ms=3, color=BLUE, label="validation")
+        if best is not None:
+            ring = {"ms": 9, "mfc": "none", "mew": 2, "label": "best epoch (lowest validation loss)"}
+            axes.plot(epochs[best], validation[best], "o", color=ORANGE, **ring)
+        axes.set(title=name.capitalize(), ylabel="share of scans", xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    figure.axes[0].set(ylabel="cross-entropy (nats)")
+    figure.axes[0].yaxis.set_major_formatter("{x:.4g}")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    told = (
+        "Trained to epoch" if best is None else f"Lowest validation loss is {losses[best]:.4f}, after epoch"
+    )
+    return figure, f"{told} {epochs[-1 if best is None else best]:.0f} of {epochs[-1]:.0f}"
+
+
+@_png
+def confusion_matrix(scores: Scores) -> tuple[Figure, str]:
+    """True against predicted classes, scans and share of the true class, as PNG bytes; mistakes are orange."""
+    counts, labels = scores.confusion, [_short(label) for label in scores.labels]
+    of_class = counts.sum(axis=1)
+    share = counts / np.maximum(of_class, 1)[:, None]
+    depth = np.sqrt(share)  # so that a single mistake in a hundred is seen
+    pale, blue, orange = to_rgba_array([PALE, BLUE, ORANGE])
+    full = np.where(np.eye(len(labels), dtype=bool)[..., None], blue, orange)
+    side = min(max(0.95 * len(labels), 3.4), 13)
+    figure = Figure(figsize=(side + 2.4, side + 1.6))
+    axes = figure.subplots()
+    axes.pcolormesh(pale + depth[..., None] * (full - pale), edgecolors="white", lw=3)
+    size = min(9.5, 10 * side / len(labels))
+    for (row, column), count in np.ndenumerate(counts):
+        text = f"{count:,}\n{share[row, column]:.1%}" if count else "0" if of_class[row] else "–"
+        ink = "white" if depth[row, column] > 0.75 else INK
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink, size=size)
+    rows = [f"{name}\n{_many(n, 'scan')}" for name, n in zip(labels, of_class, strict=True)]
+    axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=0 if len(labels) < 7 else 90)
+    axes.set_yticks(np.arange(len(labels)) + 0.5, rows)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted class", ylabel="true class", aspect="equal", ylim=(len(labels), 0))
+    return figure, _confusion_message(scores)
+
+
+@_png
+def roc_curves(scores: Scores) -> tuple[Figure, str]:
+    """One-vs-rest ROC curves with their areas and the macro average, whole and enlarged, as PNG bytes.
+
+    The macro curve is the mean of the classes' true positive rates at each false positive rate. A class without
+    scans has no curve and is named in a note.
+    """
+    per_class = metrics.measure(scores)["per_class"]
+    areas = {label: row["roc_auc"] for label, row in per_class.items() if row["roc_auc"] is not None}
+    enlarge = max(areas.values(), default=0) > 0.95  # below that hardly a curve reaches the corner
+    figure = Figure(figsize=(9.6, 5.4))
+    panels = list(figure.subplots(1, 1 + enlarge, squeeze=False).flat)
+    grid, curves = np.linspace(0, 1, 2001), []
+    for k, label in enumerate(scores.labels):
+        if label in areas:
+            fpr, tpr, _ = sk.roc_curve(scores.truth == k, scores.probabilities[:, k], drop_intermediate=False)
+            curves.append(np.interp(grid, fpr, tpr))
+            look = {"color": CLASS_COLOURS[k % 7], "ls": LINES[k // 7 % 4], "lw": 1.8}
+            for axes in panels:
+                axes.plot(fpr, tpr, label=f"{_short(label)}  {areas[label]:.4f}", **look)
+    for axes in panels:
+        if curves:
+            macro = f"macro average  {np.mean(list(areas.values())):.4f}"
+            axes.plot([0, *grid], [0, *np.mean(curves, axis=0)], color=INK, lw=1, label=macro)
+        axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=":", label="chance  0.5")
+        axes.set(xlabel="false positive rate (1 − specificity)", xlim=(-0.01, 1), ylim=(0, 1.01))
+    panels[0].set(title="All thresholds", ylabel="true positive rate (sensitivity)")
+    panels[0].legend(loc="lower right", title="area under the curve", ncols=1 + len(areas) // 13)
+    if enlarge:
+        panels[1].set(title="Upper left corner, enlarged", xlim=(-0.001, 0.1), ylim=(0.9, 1.001))
+    return figure, _roc_message(scores.labels, areas)
+
+
+@_png
+def reliability(scores: Scores) -> tuple[Figure, str]:
+    """Accuracy against confidence per bin with 95% Wilson intervals, and scans per bin, as PNG bytes."""
+    bins = metrics.calibration_bins(scores.confidence, scores.correct)
+    some, width = bins.scans > 0, 1 / len(bins.scans)
+    x, y, scans = bins.confidence[some], bins.accuracy[some], bins.scans[some]
+    ends = [metrics.wilson_interval(round(share * n), int(n)) for share, n in zip(y, scans, strict=True)]
+    figure = Figure(figsize=(7, 7))
+    curve, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    curve.plot([0, 1], [0, 1], color=MUTED, lw=1, ls="--", label="perfect calibration")
+    curve.vlines(x, *np.transpose(ends), color=BLUE, lw=1.2, alpha=0.6, label="95% interval (Wilson)")
+    curve.plot(x, y, "o-", color=BLUE, label="scans of similar confidence")
+    curve.set(ylabel="accuracy (share of scans)", xlim=(0, 1.01), ylim=(0, 1.02))
+    curve.legend(loc="upper left")
+    histogram.bar((np.arange(len(some)) + 0.5) * width, bins.scans, width * 0.92, color=BLUE)
+    histogram.set(yscale="log", ylim=(0.7, None), ylabel="scans (log scale)")
+    histogram.set_xlabel("confidence (probability of the predicted class)")
+    histogram.yaxis.set_major_formatter("{x:,.0f}")
+    for axis in (curve.xaxis, curve.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    error = metrics.expected_calibration_error(scores.confidence, scores.correct)
+    claim = f"{scores.confidence.mean():.1%} sure on average, {scores.correct.mean():.1%} right"
+    return figure, f"{claim}: expected calibration error {error:.3f}"
+
+
+@_png
+def scan_page(entries: Sequence[ScanEntry], labels: Sequence[str]) -> tuple[Figure, str]:
+    """Scans with their probability bars, wrong ones framed in red, as PNG bytes; the first 24 in the order given.
+
+    With more than six classes, each scan shows its six most probable ones. Raises InputError without any scan.
+    """
+    if not entries:
+        raise InputError("expected at least one scan for the page, got none")
+    entries, bars = entries[:PAGE_SCANS], 0.16 * min(len(labels), PAGE_BARS)
+    said = [labels[int(np.argmax(entry.probabilities))] for entry in entries]
+    cell = 2.35 + bars  # in: two lines of text, the scan, its bars, a gap
+    size = (11.6, -(-len(entries) // PAGE_COLUMNS) * cell + 0.45)
+    figure = Figure(figsize=size)
+    figure.set_layout_engine("none")  # the boxes below are in inches
+    for place, entry in enumerate(entries):
+        left, top = place % PAGE_COLUMNS * 1.93, size[1] - 0.6 - place // PAGE_COLUMNS * cell
+        boxes = ((left, top - 2.1, 1.72, 1.72), (left + 0.74, top - 2.16 - bars, 0.58, bars))
+        scan, chart = (figure.add_axes(tuple(np.array(box) / (*size, *size))) for box in boxes)
+        colour = RED if entry.truth not in (None, said[place]) else BLUE
+        _draw_scan(scan, entry, said[place], colour)
+        _draw_bars(chart, entry, labels, colour)
+    known = [
+        entry.truth == name for entry, name in zip(entries, said, strict=True) if entry.truth is not None
+    ]
+    counts = f": {known.count(False)} wrong, {known.count(True)} right" if known else ""
+    return figure, f"{_many(len(entries), 'scan')} with the model's probabilities{counts}"
+
+
+def _draw_scan(axes: Axes, entry: ScanEntry, said: str, colour: str) -> None:
+    wrong, known = colour == RED, entry.truth is not None
+    axes.imshow(entry.image, aspect="equal")
+    axes.set(facecolor="black", xticks=[], yticks=[], adjustable="datalim")
+    axes.grid(False)
+    axes.spines[:].set(visible=True, color=RED if wrong else "black", linewidth=3 if wrong else 1)
+    mark = "✗ " if wrong else "✓ " if known else ""
+    truth = f"true: {_short(entry.truth)}" if entry.truth is not None else "truth unknown"
+    for height, text, weight in ((1.13, mark + _short(said, 17), "bold"), (1.035, truth, "normal")):
+        axes.text(0, height, text, weight=weight, color=RED if wrong else INK, transform=axes.transAxes)
+
+
+def _draw_bars(axes: Axes, entry: ScanEntry, labels: Sequence[str], colour: str) -> None:
+    ranked = sorted(range(len(labels)), key=lambda k: -entry.probabilities[k])
+    shown = sorted(ranked[:PAGE_BARS])
+    rows, values = range(len(shown)), [entry.probabilities[k] for k in shown]
+    axes.barh(rows, 1, color=PALE, height=0.62)
+    axes.barh(rows, values, color=[colour if k == ranked[0] else MUTED for k in shown], height=0.62)
+    for row, value in zip(rows, values, strict=True):
+        axes.text(1.06, row, f"{value:.1%}", size=7, va="center")
+    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xticks=[])
+    axes.set_yticks(rows, [_short(labels[k], 12) for k in shown], size=7)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def _column(history: pa.Table, name: str) -> NDArray[np.float64]:
+    """(epochs,) float64, nulls as NaN."""
+    if not len(history) or name not in history.column_names:
+        raise InputError(
+            f"expected a history of epochs with {name!r}, got {len(history)} × {history.column_names}"
+        )
+    return history.column(name).to_numpy().astype(np.float64)
+
+
+def _confusion_message(scores: Scores) -> str:
+    missed = scores.confusion * (1 - np.eye(len(scores.labels), dtype=np.int64))
+    if not missed.any():
+        return f"All {_many(len(scores.truth), 'scan')} classified right"
+    true, said = (_short(scores.labels[int(k)]) for k in np.unravel_index(missed.argmax(), missed.shape))
+    right = f"{scores.correct.mean():.2%} of {_many(len(scores.truth), 'scan')} classified right"
+    return f"{right}\nMost frequent mistake: {true} taken for {said} ({missed.max():,})"
+
+
+def _roc_message(labels: Sequence[str], areas: dict[str, float]) -> str:
+    if not areas:
+        return "No ROC curve: all scans are of one class"
+    hardest = min(areas, key=areas.__getitem__)
+    told = f"Hardest to tell from the rest: {_short(hardest)}, area {areas[hardest]:.4f}"
+    if areas[hardest] == 1:
+        told = "Every class is told from the rest without a mistake"
+    left_out = ", ".join(_short(label) for label in labels if label not in areas)
+    return told + (f"\nWithout scans, so without a curve: {left_out}" if left_out else "")
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _short(label: str, most: int = 20) -> str:
+    """Fits a label into a picture; what cannot be printed is spelled out."""
+    label = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in label)
+    return label if len(label) <= most else label[: most - 1] + "…"

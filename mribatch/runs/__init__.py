@@ -1,0 +1,1 @@
+"""One composition per job. Only `jobs/` and the package itself import from here."""

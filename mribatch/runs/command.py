@@ -1,0 +1,51 @@
+"""From a command line to an exit code: parse the flags, run, say errors in one sentence. No job's own logic."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Protocol, TypeVar
+
+import tyro
+
+from mribatch.errors import ConfigError, MribatchError
+
+__all__ = ["Outcome", "run_command"]
+
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+TERMINATED = 143  # and for SIGTERM
+
+Config = TypeVar("Config")
+
+
+class Outcome(Protocol):
+    """What a run returns: a table to read and the exit code."""
+
+    @property
+    def exit_code(self) -> int: ...
+
+    def table(self) -> str: ...
+
+
+def run_command(
+    config: type[Config], run: Callable[[Config], Outcome], description: str, argv: Sequence[str] | None
+) -> int:
+    """Run a job for its command line; 0 done, 1 failed, 2 wrong use, 3 too many rejects, 4 output held by another."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        outcome = run(tyro.cli(config, args=argv, description=description))
+    except MribatchError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where this one was", file=sys.stderr)
+        return INTERRUPTED
+    print(outcome.table())
+    return outcome.exit_code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)

@@ -1,0 +1,61 @@
+"""What every run needs of Ray: a session that is quiet, and errors that say one thing. No job's own logic."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # progress lines differ in their numbers only
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; else it warns at each start
+
+import ray
+import ray.data
+import ray.exceptions
+from ray.train import TrainingFailedError
+
+from mribatch.errors import MribatchError, RunFailed
+
+__all__ = ["session"]
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Use the Ray cluster that is there, or start one on this machine for as long as this lasts.
+
+    Raises the MribatchError that a worker raised, RunFailed for everything else that Ray reports.
+    """
+    started = not ray.is_initialized()
+    if started:
+        ray.init(logging_level=logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    try:
+        yield
+    except (ray.exceptions.RayError, TrainingFailedError) as err:
+        raise _told(err) from err
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _told(err: BaseException) -> MribatchError:
+    """The error of ours that lies in one of Ray's, or one that names what Ray said."""
+    for inner in _within(err, set()):
+        if isinstance(inner, MribatchError):
+            return inner
+    lines = [line for line in str(err).splitlines() if line.strip()]
+    return RunFailed(f"Ray ended the run ({type(err).__name__}): {lines[-1].strip() if lines else 'it gave no reason'}; "
+                     "run the command again, it goes on where it was")  # fmt: skip
+
+
+def _within(err: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    if err is None or id(err) in seen:
+        return
+    seen.add(id(err))
+    yield err
+    failures = getattr(err, "worker_failures", None) or {}
+    for inner in (getattr(err, "cause", None), err.__cause__, err.__context__, *failures.values()):
+        if isinstance(inner, BaseException):
+            yield from _within(inner, seen)

@@ -1,0 +1,220 @@
+"""Train: labelled scans → split by content → Ray Train → model directory, history and curves."""
+
+import hashlib
+import io
+import json
+import logging
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+import ray
+import ray.data
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+from mribatch.config import TrainConfig
+from mribatch.errors import ConfigError, InputError, RunFailed
+from mribatch.learning import artifact, fit, splits
+from mribatch.reports import card, figures
+from mribatch.runs.session import session
+from mribatch.scans.images import ImageSpec
+from mribatch.schema import Status
+from mribatch.storage import source, uris
+
+if TYPE_CHECKING:
+    from ray.train.tensorflow import TensorflowTrainer
+
+__all__ = ["Trained", "train"]
+
+log = logging.getLogger("mribatch.train")
+
+_LIBRARIES = ("mribatch", "ray", "tensorflow", "keras", "numpy", "pillow", "pyarrow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model that was trained, and how it did."""
+
+    model: artifact.Model
+    history: pa.Table
+    exit_code: int = 0
+
+    def table(self) -> str:
+        best = min(self.history.to_pylist(), key=lambda row: float(row["val_loss"]))
+        return (f"{self.model.uri} · model {self.model.digest} · best epoch {best['epoch']} · validation accuracy "
+                f"{best['val_accuracy']:.4f} · loss {best['val_loss']:.4f}")  # fmt: skip
+
+
+def train(config: TrainConfig) -> Trained:
+    """Fit a classifier on the labelled scans of config.data and write the model directory config.output.
+
+    A run with the same settings, or run name, goes on from its last checkpoint.
+    """
+    table = source.labelled(config.data)
+    spec = ImageSpec(side_px=config.sides[0])
+    with session():
+        surveyed = _survey(table, spec, config.max_reject_rate)
+        split = _split(surveyed, config)
+        labels = tuple(sorted(set(surveyed["label"].to_pylist())))
+        workers = _workers(config)
+        sides = {
+            "train": _examples(surveyed, split.train, labels, shuffle=config.seed),
+            "validation": _padded(_examples(surveyed, split.validation, labels), workers.num_workers),
+        }
+        data = _data_facts(config, surveyed, split, table.num_rows - surveyed.num_rows)
+        plan = fit.Plan(
+            config=config,
+            labels=labels,
+            train_scans=sides["train"].num_rows,
+            validation_scans=sides["validation"].num_rows,
+            fingerprint=_fingerprint(config, data),
+        )
+        log.info("training on %d scans, validating on %d, %d workers", len(split.train), len(split.validation), workers.num_workers)
+        result = _trainer(plan, sides, spec, workers).fit()
+        if result.checkpoint is None:
+            raise RunFailed("training ended without a checkpoint: look for the first error above and run it again")
+        with result.checkpoint.as_directory() as folder:
+            return _publish(config, Path(folder), labels, data)
+
+
+def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:
+    """The readable scans with their `pixels_sha256`: what decoding each of them once tells."""
+    rows = source.decoded(table, spec).drop_columns(["pixels"])
+    seen = pa.concat_tables(rows.iter_batches(batch_size=None, batch_format="pyarrow")).sort_by("scan_uri")
+    good = seen.filter(pc.equal(seen["status"], Status.OK))
+    rejected = seen.num_rows - good.num_rows
+    if rejected:
+        reasons = seen.filter(pc.not_equal(seen["status"], Status.OK))["reason"].value_counts().to_pylist()
+        said = ", ".join(f"{r['counts']} {r['values']}" for r in reasons)
+        log.warning("%d of %d scans are left out: %s", rejected, seen.num_rows, said)
+        if rejected > max_reject_rate * seen.num_rows:
+            raise InputError(f"{rejected} of {seen.num_rows} scans are unreadable ({said}), more than "
+                             f"--max-reject-rate {max_reject_rate}: repair the data or raise the rate")  # fmt: skip
+    return good.select([*source.LABELLED.names, "pixels_sha256"])
+
+
+def _split(surveyed: pa.Table, config: TrainConfig) -> splits.Split:
+    conflicts = splits.conflicts(surveyed)
+    if conflicts:
+        log.warning("%d different images stand in more than one class", conflicts)
+    if config.paper_protocol:
+        return splits.of_paper(surveyed, seed=config.seed)
+    return splits.by_content(surveyed, validation_fraction=config.validation_fraction, seed=config.seed)
+
+
+def _examples(table: pa.Table, rows: list[int], labels: tuple[str, ...], shuffle: int | None = None) -> pa.Table:
+    """What a worker needs of some scans: where they are, class_number and weight; in random order if wanted."""
+    import numpy as np
+
+    order = rows if shuffle is None else np.random.default_rng(shuffle).permutation(rows)
+    chosen = table.select(["scan_uri", "scan_version", "label"]).take(pa.array(order, pa.int64()))
+    numbers = pc.index_in(chosen["label"], pa.array(labels)).cast(pa.int64())
+    return pa.table(
+        {"scan_uri": chosen["scan_uri"], "scan_version": chosen["scan_version"], "class_number": numbers,
+         "weight": pa.array([1.0] * len(order), pa.float32())}
+    )  # fmt: skip
+
+
+def _padded(table: pa.Table, workers: int) -> pa.Table:
+    """Rows of weight 0 behind, so that every worker makes as many validation steps and none of the scans is lost."""
+    short = -table.num_rows % workers
+    rest = table.slice(0, short).set_column(3, "weight", pa.array([0.0] * short, pa.float32()))
+    return pa.concat_tables([table, rest])
+
+
+def _trainer(plan: fit.Plan, sides: dict[str, pa.Table], spec: ImageSpec, workers: ScalingConfig) -> "TensorflowTrainer":
+    from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow
+
+    config = plan.config
+    storage = config.storage or uris.join(uris.parent(config.output), "_training")
+    filesystem, path = uris.filesystem(storage)
+    return TensorflowTrainer(
+        fit.train_loop,
+        train_loop_config={"plan": plan},
+        scaling_config=workers,
+        datasets={name: source.decoded(table, spec).map_batches(_readable, batch_format="pyarrow", batch_size=None)
+                  for name, table in sides.items()},
+        run_config=RunConfig(
+            name=config.run_name or f"train-{config.fingerprint()}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )  # fmt: skip
+
+
+def _readable(block: pa.Table) -> pa.Table:
+    """Rows for the workers. A scan that was readable when surveyed must be so still, or the workers lose step."""
+    lost = pc.sum(pc.not_equal(block["status"], Status.OK)).as_py()
+    if lost:
+        raise RunFailed(f"{lost} training scans changed or vanished while training: run the command with a new --run-name")
+    return block.select(["pixels", "class_number", "weight"])
+
+
+def _workers(config: TrainConfig) -> ScalingConfig:
+    """As many workers as wanted or there are GPUs, else nodes; each leaves room for the decoding tasks."""
+    total = ray.cluster_resources()
+    cpus, gpus = int(total.get("CPU", 1)), int(total.get("GPU", 0))
+    nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0)
+    number = config.workers if config.workers != "auto" else (gpus or max(1, nodes))
+    use_gpu = gpus >= number
+    share = 1 if use_gpu else max((cpus - nodes) // number, 0) or 0.5
+    if number * share > max(cpus - 1, 0.5):
+        raise ConfigError(f"--workers {number} need {number * share:g} CPUs and one for decoding, the cluster has {cpus}: "
+                          "lower --workers or add nodes")  # fmt: skip
+    return ScalingConfig(num_workers=number, use_gpu=use_gpu, resources_per_worker={"CPU": share} | ({"GPU": 1} if use_gpu else {}))
+
+
+def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, rejected: int) -> dict[str, Any]:
+    content = hashlib.sha256("".join(sorted(
+        f"{row['label']}{row['pixels_sha256']}" for row in surveyed.select(["label", "pixels_sha256"]).to_pylist()
+    )).encode())  # fmt: skip
+    return {
+        "scans": surveyed.num_rows,
+        "different_images": len(set(surveyed["pixels_sha256"].to_pylist())),
+        "rejected": rejected,
+        "by_label": {r["values"]: r["counts"] for r in surveyed["label"].value_counts().to_pylist()},
+        "content_sha256": content.hexdigest(),
+        "split": {"protocol": "paper" if config.paper_protocol else "by content", "seed": config.seed,
+                  "train": len(split.train), "validation": len(split.validation), "test": len(split.test),
+                  "set_aside": split.set_aside},
+    }  # fmt: skip
+
+
+def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
+    """Of all that a checkpoint must agree with; not of where things are stored."""
+    settings = config.as_dict()
+    for name in ("data", "output", "storage", "run_name", "workers", "backbone_weights"):
+        del settings[name]
+    return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).hexdigest()
+
+
+def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], data: dict[str, Any]) -> Trained:
+    """Write the model directory from the last checkpoint: the best epoch's weights, and how they came about."""
+    state = fit.read_state(checkpoint)
+    history = pa.Table.from_pylist(state.history)
+    best = state.history[state.best_epoch - 1]
+    facts = {
+        "labels": list(labels),
+        "backbone": config.backbone,
+        "image_side_px": config.sides[0],
+        "training": {"command": config.command("jobs/train.py"), "data": data, "best_epoch": state.best_epoch,
+                     "epochs": state.epoch, "hours": sum(r["seconds"] for r in state.history) / 3600},
+        "metrics": {name: best[name] for name in best if name.startswith("val_") and math.isfinite(best[name])},
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    model = artifact.save(config.output, checkpoint / "best.weights.h5", facts, card.model_card(facts))
+    parquet = io.BytesIO()
+    pyarrow.parquet.write_table(history, parquet)
+    uris.put(uris.join(config.output, "history.parquet"), parquet.getvalue())
+    uris.put(uris.join(config.output, "curves.png"), figures.training_curves(history))
+    return Trained(model=model, history=history)
+

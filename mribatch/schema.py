@@ -1,0 +1,91 @@
+"""Column names, Arrow schemas, statuses and reason codes, once. No behaviour beyond building a schema."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import pyarrow as pa
+
+__all__ = [
+    "KEY",
+    "PLAN",
+    "SCHEMA_VERSION",
+    "Reason",
+    "Status",
+    "decoded_fields",
+    "prediction_schema",
+    "probability_column",
+]
+
+SCHEMA_VERSION = "1"
+
+KEY = ("scan_uri", "scan_version", "frame")
+"""What names a prediction under one model."""
+
+PLAN = pa.schema([pa.field("scan_uri", pa.string(), False), pa.field("scan_version", pa.string(), False)])
+"""A listing, and what is left of it to do: one row per scan."""
+
+
+class Status(StrEnum):
+    OK = "ok"
+    REJECTED = "rejected"  # the scan's own fault: a row without predictions, final for this version
+    FAILED = "failed"  # the storage's or the machine's fault: no row, planned again by the next run
+
+
+class Reason(StrEnum):
+    """Why a scan has no prediction. The first nine reject it; the last one fails it."""
+
+    EMPTY = "empty"  # zero bytes
+    NOT_AN_IMAGE = "not_an_image"  # the bytes are of no image format
+    UNSUPPORTED_FORMAT = "unsupported_format"  # an image or document format that is not read
+    TRUNCATED = "truncated"  # the image ends before its data does
+    CORRUPT = "corrupt"  # the header is readable, the data is not
+    TOO_LARGE = "too_large"  # more pixels, or more bytes, than allowed
+    TOO_SMALL = "too_small"  # a side shorter than any scan's
+    MULTIPLE_FRAMES = "multiple_frames"  # an animation or a stack, not one scan
+    VANISHED = "vanished"  # deleted between listing and reading
+    CHANGED = "changed"  # replaced between listing and reading
+    UNREADABLE = "unreadable"  # the storage gave no bytes after all retries
+
+
+def probability_column(label: str) -> str:
+    return f"p_{label}"
+
+
+def decoded_fields(side_px: int) -> list[pa.Field]:
+    """What decoding adds to a row. `pixels` holds side × side × 3 uint8, row-major RGB; null unless ok."""
+    return [
+        pa.field("frame", pa.int32(), False),
+        pa.field("content_sha256", pa.string()),
+        pa.field("status", pa.string(), False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("format", pa.string()),
+        pa.field("width_px", pa.int32()),
+        pa.field("height_px", pa.int32()),
+        pa.field("pixels_sha256", pa.string()),
+        pa.field("pixels", pa.binary(side_px * side_px * 3)),
+    ]
+
+
+def prediction_schema(labels: Sequence[str]) -> pa.Schema:
+    """The schema of a part, `p_<label>` in the model's label order."""
+    return pa.schema(
+        [
+            *PLAN,
+            pa.field("frame", pa.int32(), False),
+            pa.field("content_sha256", pa.string()),
+            pa.field("status", pa.string(), False),
+            pa.field("reason", pa.string()),
+            pa.field("detail", pa.string()),
+            pa.field("format", pa.string()),
+            pa.field("width_px", pa.int32()),
+            pa.field("height_px", pa.int32()),
+            pa.field("predicted_class", pa.string()),
+            pa.field("confidence", pa.float32()),
+            *(pa.field(probability_column(label), pa.float32()) for label in labels),
+            pa.field("model_digest", pa.string(), False),
+            pa.field("run_id", pa.string(), False),
+            pa.field("scored_at", pa.timestamp("us", tz="UTC"), False),
+        ],
+        metadata={"mribatch.schema": SCHEMA_VERSION},
+    )

@@ -1,0 +1,1 @@
+"""Where bytes come from and where rows go: scans in, Parquet out."""
