@@ -50,6 +50,7 @@ class Plan:
 
     config: TrainConfig
     labels: tuple[str, ...]
+    backbone_weights: str  # imagenet, none, or a URI that every worker can read
     train_scans: int
     validation_scans: int  # a multiple of the workers; padding has weight 0
     fingerprint: str  # of settings and data: a checkpoint of another one is refused
@@ -195,7 +196,7 @@ class _Run:
             self.optimizer = keras.optimizers.Adamax(self._schedule())
             self.optimizer.build(self.model.trainable_variables)
         if not self._restore():
-            network.load_backbone(self.model, config.backbone, str(config.backbone_weights))
+            network.load_backbone(self.model, config.backbone, plan.backbone_weights)
             self.best = self.model.get_weights()
         self.step = TrainingStep(strategy, self.model, self.optimizer)
 

@@ -75,9 +75,7 @@ def _png(draw: Callable[_P, tuple[Figure, str]]) -> Callable[_P, bytes]:
     @wraps(draw)
     def encoded(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
         with style.context(["default", STYLE]), warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Glyph"
-            )  # a script without font: boxes in the picture, no noise
+            warnings.filterwarnings("ignore", "Glyph")  # a script without font: boxes in the picture, no noise
             out = io.BytesIO()
             figure, message = draw(*args, **kwargs)
             figure.suptitle(message, x=0, ha="left")
@@ -111,9 +109,7 @@ def training_curves(history: pa.Table) -> tuple[Figure, str]:
     figure.axes[0].set(ylabel="cross-entropy (nats)")
     figure.axes[0].yaxis.set_major_formatter("{x:.4g}")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    told = (
-        "Trained to epoch" if best is None else f"Lowest validation loss is {losses[best]:.4f}, after epoch"
-    )
+    told = "Trained to epoch" if best is None else f"Lowest validation loss is {losses[best]:.4f}, after epoch"
     return figure, f"{told} {epochs[-1 if best is None else best]:.0f} of {epochs[-1]:.0f}"
 
 
@@ -159,7 +155,7 @@ def roc_curves(scores: Scores) -> tuple[Figure, str]:
     grid, curves = np.linspace(0, 1, 2001), []
     for k, label in enumerate(scores.labels):
         if label in areas:
-            fpr, tpr, _ = sk.roc_curve(scores.truth == k, scores.probabilities[:, k], drop_intermediate=False)
+            fpr, tpr, _ = sk.roc_curve(scores.truth == k, scores.probabilities[:, k])
             curves.append(np.interp(grid, fpr, tpr))
             look = {"color": CLASS_COLOURS[k % 7], "ls": LINES[k // 7 % 4], "lw": 1.8}
             for axes in panels:
@@ -223,9 +219,7 @@ def scan_page(entries: Sequence[ScanEntry], labels: Sequence[str]) -> tuple[Figu
         colour = RED if entry.truth not in (None, said[place]) else BLUE
         _draw_scan(scan, entry, said[place], colour)
         _draw_bars(chart, entry, labels, colour)
-    known = [
-        entry.truth == name for entry, name in zip(entries, said, strict=True) if entry.truth is not None
-    ]
+    known = [entry.truth == name for entry, name in zip(entries, said, strict=True) if entry.truth is not None]
     counts = f": {known.count(False)} wrong, {known.count(True)} right" if known else ""
     return figure, f"{_many(len(entries), 'scan')} with the model's probabilities{counts}"
 
@@ -259,9 +253,7 @@ def _draw_bars(axes: Axes, entry: ScanEntry, labels: Sequence[str], colour: str)
 def _column(history: pa.Table, name: str) -> NDArray[np.float64]:
     """(epochs,) float64, nulls as NaN."""
     if not len(history) or name not in history.column_names:
-        raise InputError(
-            f"expected a history of epochs with {name!r}, got {len(history)} × {history.column_names}"
-        )
+        raise InputError(f"expected a history of epochs with {name!r}, got {len(history)} × {history.column_names}")
     return history.column(name).to_numpy().astype(np.float64)
 
 

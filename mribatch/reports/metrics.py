@@ -22,9 +22,7 @@ __all__ = [
     "worst_first",
 ]
 
-LOSS_EPSILON = (
-    1e-7  # Keras' own: a probability of 0 for the truth costs 16.1, and losses compare with training's
-)
+LOSS_EPSILON = 1e-7  # Keras' own: a probability of 0 for the truth costs 16.1, and losses compare with training's
 SUM_TOLERANCE = 0.005  # a float16 softmax over a dozen classes stays within; logits and percentages do not
 CALIBRATION_BINS = 15  # Guo et al. 2017, so that the number compares with published ones
 
@@ -105,8 +103,7 @@ def measure(scores: Scores) -> dict[str, Any]:
         "accuracy": right / len(scores.truth),
         "accuracy_95": list(wilson_interval(right, len(scores.truth))),
         "per_class": {
-            label: {**row, "roc_auc": area}
-            for label, row, area in zip(labels, _per_class(scores), areas, strict=True)
+            label: {**row, "roc_auc": area} for label, row, area in zip(labels, _per_class(scores), areas, strict=True)
         },
         "macro": _average(scores, "macro"),
         "weighted": _average(scores, "weighted"),
@@ -154,9 +151,7 @@ def calibration_bins(
 ) -> CalibrationBins:
     """Scans, mean confidence and accuracy per bin, from (N,) confidences in 0…1 and (N,) bools."""
     if confidence.shape != correct.shape or confidence.ndim != 1:
-        raise InputError(
-            f"expected one confidence per answer, got shapes {confidence.shape} and {correct.shape}"
-        )
+        raise InputError(f"expected one confidence per answer, got shapes {confidence.shape} and {correct.shape}")
     where = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
     scans = np.bincount(where, minlength=bins)
     divisor = np.where(scans > 0, scans, np.nan)
@@ -174,9 +169,9 @@ def expected_calibration_error(
 
     Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017. (N,) float64, (N,) bool.
     """
-    table = calibration_bins(confidence, correct, bins)
     if not len(confidence):
         raise InputError("expected at least one scan to measure calibration on, got none")
+    table = calibration_bins(confidence, correct, bins)
     return float(np.nansum(np.abs(table.accuracy - table.confidence) * table.scans) / len(confidence))
 
 
@@ -229,13 +224,9 @@ def _check_truth(truth: NDArray[np.int64], classes: int) -> None:
 
 def _check_probabilities(probabilities: NDArray[np.float64], shape: tuple[int, int]) -> None:
     if probabilities.shape != shape:
-        raise InputError(
-            f"expected probabilities of shape {shape} (scans, classes), got {probabilities.shape}"
-        )
+        raise InputError(f"expected probabilities of shape {shape} (scans, classes), got {probabilities.shape}")
     if not ((probabilities >= 0) & (probabilities <= 1 + SUM_TOLERANCE)).all():  # false for NaN, too
         raise InputError("expected probabilities between 0 and 1, got others: pass the softmax, not logits")
     off = float(np.abs(probabilities.sum(axis=1) - 1).max())
     if off > SUM_TOLERANCE:
-        raise InputError(
-            f"expected each scan's probabilities to sum to 1, got a row that is off by {off:.3g}"
-        )
+        raise InputError(f"expected each scan's probabilities to sum to 1, got a row that is off by {off:.3g}")

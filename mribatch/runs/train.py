@@ -71,6 +71,7 @@ def train(config: TrainConfig) -> Trained:
         plan = fit.Plan(
             config=config,
             labels=labels,
+            backbone_weights=_backbone_weights(config),
             train_scans=sides["train"].num_rows,
             validation_scans=sides["validation"].num_rows,
             fingerprint=_fingerprint(config, data),
@@ -81,6 +82,15 @@ def train(config: TrainConfig) -> Trained:
             raise RunFailed("training ended without a checkpoint: look for the first error above and run it again")
         with result.checkpoint.as_directory() as folder:
             return _publish(config, Path(folder), labels, data)
+
+
+def _backbone_weights(config: TrainConfig) -> str:
+    """Workers run in folders of their own: a file is named in full, and must be there before anything starts."""
+    weights = str(config.backbone_weights)
+    if weights in ("imagenet", "none"):
+        return weights
+    uris.read(weights)
+    return uris.absolute(weights)
 
 
 def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:

@@ -67,6 +67,7 @@ _UNREAD = (  # offset, name, magic; looked for first: a DICOM file may begin as 
     (0, "OpenEXR", (b"v/1\x01",)),
     (0, "Netpbm", tuple(b"P%d\n" % kind for kind in range(1, 7))),
 )
+_TIFF_UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)  # bytes of a value, by field type (TIFF 6.0, section 2)
 _TURNS = {  # what sets a picture upright, by EXIF orientation (CIPA DC-008, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -117,7 +118,7 @@ class Decoded:
     """(side, side, 3) uint8 RGB, C-contiguous, read-only."""
 
 
-class _Rejection(MribatchError):
+class _RejectionError(MribatchError):
     """A scan's own fault, on its way up to `decode`; never leaves this module."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -128,6 +129,7 @@ class _Rejection(MribatchError):
 def decode(data: bytes, spec: ImageSpec) -> Decoded:
     """The picture in `data` as (side, side, 3) uint8 RGB, or the reason why there is none.
 
+    A file cut behind its last pixel is whole enough.
     No bytes make it raise; only the machine does (MemoryError). Any number of threads may call it.
 
     Greyscale deeper than 8 bits (16 and 32 bits, float) is windowed to 0…255 by its own least and greatest finite
@@ -139,7 +141,7 @@ def decode(data: bytes, spec: ImageSpec) -> Decoded:
     try:
         name = _sniffed(data, spec)
         image = _opened(data, name, spec)
-    except _Rejection as fault:
+    except _RejectionError as fault:
         refused = Decoded(status=Status.REJECTED, content_sha256=digest, format=name)
         return replace(refused, reason=fault.reason, detail=fault.detail)
     whole = hashlib.sha256(b"%dx%dx3:" % image.size)
@@ -161,18 +163,18 @@ def decode(data: bytes, spec: ImageSpec) -> Decoded:
 def _sniffed(data: bytes, spec: ImageSpec) -> str:
     """Pillow's name of the format, by the first bytes."""
     if not data:
-        raise _Rejection(Reason.EMPTY, "the file has no bytes")
+        raise _RejectionError(Reason.EMPTY, "the file has no bytes")
     if len(data) > spec.max_bytes:
-        raise _Rejection(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {spec.max_bytes}")
+        raise _RejectionError(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {spec.max_bytes}")
     for offset, unread, magic in _UNREAD:
         if data.startswith(magic, offset):
-            raise _Rejection(Reason.UNSUPPORTED_FORMAT, f"{unread} files are not read here")
+            raise _RejectionError(Reason.UNSUPPORTED_FORMAT, f"{unread} files are not read here")
     for name, magic in _MAGIC.items():
         if data.startswith(magic):
             return name
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "BMP"
-    raise _Rejection(Reason.NOT_AN_IMAGE, "the bytes are of no known image format")
+    raise _RejectionError(Reason.NOT_AN_IMAGE, "the bytes are of no known image format")
 
 
 def _opened(data: bytes, name: str, spec: ImageSpec) -> Image.Image:
@@ -183,15 +185,13 @@ def _opened(data: bytes, name: str, spec: ImageSpec) -> Image.Image:
             _check_header(image, spec)
             if isinstance(image, TiffImageFile):
                 _check_strips(image, len(data), spec)
-                image.info.pop(
-                    "xmp", None
-                )  # Pillow stumbles over XMP kept as text; a TIFF turns by its own tag
+                image.info.pop("xmp", None)  # Pillow stumbles over XMP kept as text; a TIFF turns by its own tag
             image.load()
             return _rgb(_upright(image))
     except _HOSTILE as err:
         if "truncated" in str(err).lower() or _ends_early(data, name):
-            raise _Rejection(Reason.TRUNCATED, f"the {name} file ends before its data does") from err
-        raise _Rejection(Reason.CORRUPT, f"the {name} file is damaged or of a kind not read here") from err
+            raise _RejectionError(Reason.TRUNCATED, f"the {name} file ends before its data does") from err
+        raise _RejectionError(Reason.CORRUPT, f"the {name} file is damaged or of a kind not read here") from err
 
 
 def _identified(data: bytes, name: str) -> Image.Image:
@@ -222,11 +222,11 @@ def _hush_pillow() -> None:
 def _check_header(image: Image.Image, spec: ImageSpec) -> None:
     width, height = image.size
     if width * height > spec.max_pixels:
-        raise _Rejection(Reason.TOO_LARGE, f"{width} x {height} pixels exceed the cap of {spec.max_pixels}")
+        raise _RejectionError(Reason.TOO_LARGE, f"{width} x {height} pixels exceed the cap of {spec.max_pixels}")
     if min(width, height) < MIN_SIDE_PX:
-        raise _Rejection(Reason.TOO_SMALL, f"{width} x {height} pixels: a side is shorter than {MIN_SIDE_PX}")
+        raise _RejectionError(Reason.TOO_SMALL, f"{width} x {height} pixels: a side is shorter than {MIN_SIDE_PX}")
     if getattr(image, "is_animated", False) and not _leads(image):
-        raise _Rejection(Reason.MULTIPLE_FRAMES, "the file holds more than one picture")
+        raise _RejectionError(Reason.MULTIPLE_FRAMES, "the file holds more than one picture")
 
 
 def _leads(image: Image.Image) -> bool:
@@ -242,16 +242,16 @@ def _check_strips(image: TiffImageFile, size: int, spec: ImageSpec) -> None:
     """What Pillow leaves black or grey without a word, and a tile that dwarfs its picture."""
     tags = image.tag_v2
     if tags.get(Tag.TILEWIDTH, 0) * tags.get(Tag.TILELENGTH, 0) > spec.max_pixels:
-        raise _Rejection(Reason.TOO_LARGE, f"the pixels of a TIFF tile exceed the cap of {spec.max_pixels}")
+        raise _RejectionError(Reason.TOO_LARGE, f"the pixels of a TIFF tile exceed the cap of {spec.max_pixels}")
     boxes = [tile.extents or (0, 0, 0, 0) for tile in image.tile]
     if sum((right - left) * (low - top) for left, top, right, low in boxes) < image.width * image.height:
-        raise _Rejection(Reason.CORRUPT, "the TIFF file has fewer strips than its size needs")
+        raise _RejectionError(Reason.CORRUPT, "the TIFF file has fewer strips than its size needs")
     if image.info["compression"] == "raw":
         return  # Pillow reads these itself and misses no byte
     starts = tags.get(Tag.STRIPOFFSETS) or tags.get(Tag.TILEOFFSETS, ())
     counts = tags.get(Tag.STRIPBYTECOUNTS) or tags.get(Tag.TILEBYTECOUNTS, ())
     if any(start + count > size for start, count in zip(starts, counts, strict=False)):
-        raise _Rejection(Reason.TRUNCATED, "the TIFF file ends before its data does")
+        raise _RejectionError(Reason.TRUNCATED, "the TIFF file ends before its data does")
 
 
 def _ends_early(data: bytes, name: str) -> bool:
@@ -262,10 +262,24 @@ def _ends_early(data: bytes, name: str) -> bool:
         return b"IEND" not in data
     if name == "BMP":
         return int.from_bytes(data[2:6], "little") > len(data)
-    directory = (
-        data[8:16] if data[2:4] in (b"+\0", b"\0+") else data[4:8]
-    )  # where a TIFF's begins, often at the end
-    return int.from_bytes(directory, "little" if data.startswith(b"II") else "big") >= len(data)
+    try:
+        return _directory_end(data) > len(data)
+    except struct.error:  # the directory itself lies beyond the end
+        return True
+
+
+def _directory_end(data: bytes) -> int:
+    """Where a TIFF's first directory ends, and the values it points to; in bytes from the start."""
+    if data[2:4] in (b"+\0", b"\0+"):
+        return 0  # BigTIFF: laid out otherwise and rare, so its cuts are called damage
+    order = "<" if data.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}L", data, 4)
+    (entries,) = struct.unpack_from(f"{order}H", data, start)
+    end: int = start + 2 + 12 * entries + 4
+    for _, kind, count, value in struct.iter_unpack(f"{order}HHLL", data[start + 2 : end - 4]):
+        size = count * (_TIFF_UNITS[kind] if kind < len(_TIFF_UNITS) else 0)
+        end = max(end, value + size if size > 4 else 0)  # up to 4 bytes stand in the directory itself
+    return end
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -282,7 +296,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_windowed(_deep(image))).convert("RGB")
     if image.mode == "P" and image.palette is None:
-        raise _Rejection(Reason.CORRUPT, "the PNG file has colours by number and lacks their table")
+        raise _RejectionError(Reason.CORRUPT, "the PNG file has colours by number and lacks their table")
     if image.mode == "La":
         image = image.convert("LA")  # Pillow goes no other way from premultiplied grey
     if not image.has_transparency_data:

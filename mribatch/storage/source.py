@@ -26,6 +26,8 @@ LABELLED = pa.schema(
 )
 """A labelled listing: split is training, validation, test or null; patient_id may be null."""
 
+DECODER_BYTES = 1 << 29  # what a scan of the largest size needs; so few decoders run that all fit, apart from the predictors
+
 _SPLIT_FOLDERS = {"training": "training", "train": "training", "validation": "validation", "val": "validation",
                   "testing": "test", "test": "test"}  # fmt: skip
 _MANIFEST_ENDINGS = (".csv", ".parquet")
@@ -62,7 +64,11 @@ def decoded(table: pa.Table, spec: ImageSpec, *, block_rows: int = 32) -> "ray.d
     """
     slices = [table.slice(at, block_rows) for at in range(0, table.num_rows, block_rows)]
     return ray.data.from_arrow([s.combine_chunks() for s in slices]).map_batches(
-        partial(decode_table, spec=spec), batch_format="pyarrow", batch_size=None, zero_copy_batch=True
+        partial(decode_table, spec=spec),
+        batch_format="pyarrow",
+        batch_size=None,
+        zero_copy_batch=True,
+        memory=DECODER_BYTES,
     )
 
 
@@ -81,7 +87,7 @@ def _decode_one(uri: str, version: str, spec: ImageSpec) -> Decoded:
         return _without_bytes(Status.REJECTED, Reason.VANISHED, err)
     except ScanChanged as err:
         return _without_bytes(Status.REJECTED, Reason.CHANGED, err)
-    except StorageError as err:
+    except (StorageError, MemoryError) as err:
         return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
 
 

@@ -1,0 +1,193 @@
+"""Evaluate: labelled scans → the same scoring as everywhere → metrics, figures and a report."""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from mribatch import schema
+from mribatch.config import EvaluateConfig, ScoreConfig
+from mribatch.errors import InputError, MribatchError
+from mribatch.learning import artifact
+from mribatch.reports import figures, metrics
+from mribatch.reports.metrics import Scores
+from mribatch.reports.page import Evaluation, Mistake, evaluation_page
+from mribatch.runs.score import TOO_MANY_REJECTS, Scored, score_listing
+from mribatch.scans.images import decode
+from mribatch.storage import ledger, source, uris
+
+__all__ = ["Evaluated", "evaluate"]
+
+log = logging.getLogger("mribatch.evaluate")
+
+GALLERY_SCANS = 24  # what a page holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What a model was found to be worth, and where to read it."""
+
+    scored: Scored
+    numbers: dict[str, Any]
+    report: str
+    predictions: str
+    rows: pa.Table
+    rejected: dict[str, int]
+    max_reject_rate: float
+
+    @property
+    def exit_code(self) -> int:
+        lost = self.rows.num_rows - self.numbers["scans"] + self.scored.failed
+        return TOO_MANY_REJECTS if lost > self.max_reject_rate * (self.rows.num_rows + self.scored.failed) else 0
+
+    def table(self) -> str:
+        """The result on a screen; scan by scan where they fit on it."""
+        low, high = self.numbers["accuracy_95"]
+        lines = [_line(row) for row in self.rows.to_pylist()] if self.rows.num_rows <= GALLERY_SCANS else []
+        per_class = self.numbers["per_class"]
+        lines += ["", f"{'class':<14} {'scans':>7} {'precision':>10} {'recall':>8} {'F1':>8}"]
+        lines += [
+            f"{label:<14} {m['support']:>7} {m['precision']:>10.4f} {m['recall']:>8.4f} {m['f1']:>8.4f}"
+            for label, m in per_class.items()
+        ]
+        lines += ["", f"accuracy {self.numbers['accuracy']:.4f} (95% interval {low:.4f}…{high:.4f}) on {self.numbers['scans']} scans"]
+        if self.rejected:
+            lines += ["rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))]
+        return "\n".join([*lines, f"predictions  {self.predictions}", f"report       {self.report}"]).lstrip("\n")
+
+
+def evaluate(config: EvaluateConfig) -> Evaluated:
+    """Score the labelled scans at config.data (its test split, where it has one) and write what came out.
+
+    Scans that config.output has predictions of already are not scored again. Raises InputError for labels that the
+    model does not know, and everything that `score` raises.
+    """
+    model = artifact.read(config.model)
+    table = _testing(source.labelled(config.data), model)
+    scoring = ScoreConfig(
+        model=config.model, input=(config.data,), output=uris.join(config.output, "predictions"),
+        batch_size=config.batch_size, max_reject_rate=config.max_reject_rate,
+    )  # fmt: skip
+    scored = score_listing(scoring, model, table.select(schema.PLAN.names))
+    rows = _with_truth(ledger.predictions(scored.output, model.digest), table)
+    good = rows.filter(pc.equal(rows["status"], schema.Status.OK))
+    if not good.num_rows:
+        raise InputError(f"none of the {rows.num_rows} scans in {config.data} could be scored: see their reasons in {scored.output}")
+    scores = _scores(good, model)
+    rejected = {r["values"]: r["counts"] for r in rows["reason"].drop_null().value_counts().to_pylist()}
+    numbers = metrics.measure(scores) | {"model_digest": model.digest, "rejected": rejected, "failed": scored.failed}
+    report = _write(config, model, scores, good, numbers)
+    return Evaluated(
+        scored=scored, numbers=numbers, report=report, rows=rows, rejected=rejected,
+        predictions=ledger.model_folder(scored.output, model.digest), max_reject_rate=config.max_reject_rate,
+    )  # fmt: skip
+
+
+def _testing(table: pa.Table, model: artifact.Model) -> pa.Table:
+    if "test" in table["split"].to_pylist():
+        table = table.filter(pc.equal(table["split"], "test"))
+    unknown = sorted(set(table["label"].to_pylist()) - set(model.labels))
+    if unknown:
+        raise InputError(f"the data has classes that the model does not know: {', '.join(unknown)}; it knows "
+                         f"{', '.join(model.labels)}: rename or remove those folders, or train on them")  # fmt: skip
+    return table
+
+
+def _with_truth(predictions: pa.Table, table: pa.Table) -> pa.Table:
+    """The rows of the labelled scans with their label; rows of other scans or older versions are left out."""
+    return predictions.join(table.select([*schema.PLAN.names, "label"]), keys=schema.PLAN.names, join_type="inner").sort_by("scan_uri")
+
+
+def _scores(rows: pa.Table, model: artifact.Model) -> Scores:
+    probabilities = np.stack([rows[schema.probability_column(label)].to_numpy() for label in model.labels], axis=1)
+    probabilities = probabilities.astype(np.float64)
+    return Scores(
+        labels=model.labels,
+        truth=np.asarray(pc.index_in(rows["label"], pa.array(model.labels)).to_numpy(), np.int64),
+        probabilities=probabilities / probabilities.sum(axis=1, keepdims=True),  # float32 sums to 1 but for 1e-7
+    )
+
+
+def _write(config: EvaluateConfig, model: artifact.Model, scores: Scores, rows: pa.Table, numbers: dict[str, Any]) -> str:
+    """metrics.json, classification_report.txt, the figures and report.html, the report last. Its URI."""
+    pictures = {
+        "confusion_matrix": ("Confusion matrix: true classes in rows, predicted ones in columns", figures.confusion_matrix(scores)),
+        "roc": ("ROC curves, one class against the rest", figures.roc_curves(scores)),
+        "reliability": ("How often the model is right at each confidence", figures.reliability(scores)),
+        "scans": ("Scans with their probabilities, the worst mistakes first", _gallery(scores, rows, model)),
+    }
+    history = _history(model)
+    if history is not None:
+        pictures["training_curves"] = ("Training and validation, epoch by epoch", figures.training_curves(history))
+    out = config.output
+    uris.put(uris.join(out, "metrics.json"), json.dumps(numbers, indent=1).encode())
+    uris.put(uris.join(out, "classification_report.txt"), metrics.classification_report(scores).encode())
+    for name, (_, png) in pictures.items():
+        uris.put(uris.join(out, f"{name}.png"), png)
+    page = evaluation_page(
+        Evaluation(
+            title=f"Evaluation of model {model.digest}",
+            model=_facts(config, model),
+            counts={"scans": numbers["scans"] + sum(numbers["rejected"].values()) + numbers["failed"], "ok": numbers["scans"],
+                    "rejected": numbers["rejected"], "failed": numbers["failed"]},
+            numbers=numbers,
+            mistakes=_mistakes(scores, rows),
+            figures=dict(pictures.values()),
+        )
+    )  # fmt: skip
+    place = uris.join(uris.absolute(out), "report.html")
+    uris.put(place, page.encode())
+    return place
+
+
+def _facts(config: EvaluateConfig, model: artifact.Model) -> dict[str, object]:
+    return {"model": config.model, "digest": model.digest, "backbone": model.backbone, "image side": f"{model.image_spec.side_px} px",
+            "labels": ", ".join(model.labels), "data": config.data}  # fmt: skip
+
+
+def _mistakes(scores: Scores, rows: pa.Table) -> list[Mistake]:
+    predicted = scores.probabilities.argmax(axis=1)
+    wrong = [i for i in metrics.worst_first(scores, limit=len(scores.truth)) if predicted[i] != scores.truth[i]]
+    return [
+        Mistake(scan_uri=rows["scan_uri"][i].as_py(), truth=scores.labels[scores.truth[i]],
+                predicted=scores.labels[predicted[i]], confidence=float(scores.probabilities[i].max()))
+        for i in wrong
+    ]  # fmt: skip
+
+
+def _gallery(scores: Scores, rows: pa.Table, model: artifact.Model) -> bytes:
+    entries = []
+    for i in metrics.worst_first(scores, limit=GALLERY_SCANS):
+        image = _image(rows["scan_uri"][i].as_py(), rows["scan_version"][i].as_py(), model)
+        if image is not None:
+            entries.append(figures.ScanEntry(image=image, truth=scores.labels[scores.truth[i]], probabilities=tuple(scores.probabilities[i].tolist())))
+    return figures.scan_page(entries, model.labels)
+
+
+def _image(uri: str, version: str, model: artifact.Model) -> Any:
+    """A scan's pixels, or None where it has gone since it was scored."""
+    try:
+        return decode(uris.read_version(uri, version), model.image_spec).pixels
+    except MribatchError as err:
+        log.warning("a scan cannot be shown any more: %s", err)
+        return None
+
+
+def _history(model: artifact.Model) -> pa.Table | None:
+    """The training's history, where the model directory has one."""
+    if "history.parquet" not in uris.names(model.uri):
+        return None
+    return pyarrow.parquet.read_table(pa.BufferReader(uris.read(uris.join(model.uri, "history.parquet"))))
+
+
+def _line(row: dict[str, Any]) -> str:
+    name = row["scan_uri"].rpartition("/")[2]
+    if row["status"] != schema.Status.OK:
+        return f"{name:<24} {row['label']:<12} rejected: {row['reason']}"
+    mark = "" if row["predicted_class"] == row["label"] else "  WRONG"
+    return f"{name:<24} {row['label']:<12} {row['predicted_class']:<12} {row['confidence']:>7.4f}{mark}"

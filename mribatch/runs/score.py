@@ -1,0 +1,185 @@
+"""Score: listing − what is done → read → decode → predict → Parquet parts → verification → record."""
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy
+
+from mribatch.config import ScoreConfig
+from mribatch.learning import artifact
+from mribatch.learning.predict import Predictor
+from mribatch.runs.session import session
+from mribatch.storage import ledger, lock, sink, source, uris
+from mribatch.storage.ledger import Plan, Receipt
+
+__all__ = ["Scored", "score", "score_listing"]
+
+log = logging.getLogger("mribatch.score")
+
+TOO_MANY_REJECTS = 3
+_CORES_PER_PREDICTOR = 8  # beyond, a frozen Xception gains little from more threads in one process
+_LINE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What a run did; all of it is in its record too."""
+
+    run_id: str
+    output: str
+    digest: str
+    listed: int
+    done: int
+    planned: int
+    by_class: dict[str, int]
+    rejected: dict[str, int]
+    failed: int
+    seconds: float
+    max_reject_rate: float
+
+    @property
+    def exit_code(self) -> int:
+        lost = sum(self.rejected.values()) + self.failed
+        return TOO_MANY_REJECTS if lost > self.max_reject_rate * self.planned else 0
+
+    def table(self) -> str:
+        """The run on a screen."""
+        if not self.planned:
+            return f"nothing to do: all {self.listed} scans have a row by model {self.digest} in {self.output}"
+        lines = [("scored", sum(self.by_class.values()))]
+        lines += [(f"  {name}", count) for name, count in sorted(self.by_class.items())]
+        lines += [("rejected", sum(self.rejected.values()))]
+        lines += [(f"  {name}", count) for name, count in sorted(self.rejected.items())]
+        lines += [("failed, to be tried again", self.failed), ("done before", self.done)]
+        width = max(len(name) for name, _ in lines)
+        rows = [f"{name:<{width}}  {count:>9,}" for name, count in lines]
+        place = ledger.model_folder(self.output, self.digest)
+        return "\n".join([*rows, f"{self.planned / self.seconds:.1f} scans/s with the start, predictions in {place}"])
+
+
+def score(config: ScoreConfig) -> Scored:
+    """Score every scan at config.input that config.model has not scored yet, one row each, into config.output.
+
+    Raises InputError, ModelError, StorageError, OutputHeld (another run writes there), RunFailed (a rerun goes on).
+    """
+    model = artifact.read(config.model)
+    return score_listing(config, model, source.listing(config.input))
+
+
+def score_listing(config: ScoreConfig, model: artifact.Model, listing: pa.Table) -> Scored:
+    """Score a listing (schema PLAN). See `score`."""
+    begun, started_at = time.monotonic(), datetime.now(UTC)
+    output = uris.absolute(config.output)
+    run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
+    with lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence:
+        plan = ledger.plan(listing, output, model.digest, config.limit)
+        receipts = _run(config, model, plan, fence) if plan.todo.num_rows else []
+        ledger.verify(plan, output, model.digest, receipts)
+        scored = _scored(config, plan, receipts, fence, time.monotonic() - begun)
+        if plan.todo.num_rows:
+            ledger.write_record(output, run_id, _record(config, scored, receipts, started_at))
+    return scored
+
+
+def _run(config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fence) -> list[Receipt]:
+    log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
+    parts = sink.PartSink(fence, model.labels, config.part_rows)
+    with session(), _progress(plan, fence):
+        pool = _pool()
+        (
+            source.decoded(plan.todo, model.image_spec, block_rows=config.batch_size)
+            .map_batches(
+                Predictor,
+                fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": pool.pop("threads")},
+                batch_size=config.batch_size,
+                batch_format="pyarrow",
+                zero_copy_batch=True,
+                **pool,
+            )
+            .write_datasink(parts)
+        )
+    return parts.receipts
+
+
+def _pool() -> dict[str, Any]:
+    """Predictors for what is there: one per GPU, else one per 8 cores of each node, a core left for decoding."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if gpus:
+        return {"compute": ActorPoolStrategy(min_size=1, max_size=gpus), "num_gpus": 1, "threads": None}
+    smallest = int(min(node["CPU"] for node in nodes))
+    cores = min(_CORES_PER_PREDICTOR, max(1, smallest - 1))
+    actors = sum(max(1, (int(node["CPU"]) - 1) // cores) for node in nodes)
+    threads = cores if smallest > _CORES_PER_PREDICTOR else smallest
+    return {"compute": ActorPoolStrategy(min_size=1, max_size=actors), "num_cpus": cores, "threads": threads}
+
+
+@contextmanager
+def _progress(plan: Plan, fence: lock.Fence) -> Iterator[None]:
+    """Say now and then how many rows are visible."""
+    stop = threading.Event()
+    begun = time.monotonic()
+
+    def watch() -> None:
+        said = 0
+        while not stop.wait(_LINE_EVERY_S):
+            new = set(ledger.part_names(fence.output, fence.digest)) - plan.parts
+            rows, total = sum(map(ledger.part_rows, new)), plan.todo.num_rows
+            if rows > said:
+                said, rate = rows, rows / (time.monotonic() - begun)
+                log.info("%d/%d scans · %.1f scans/s · %d s left", rows, total, rate, math.ceil((total - rows) / rate))
+
+    thread = threading.Thread(target=watch, name="mribatch-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _scored(config: ScoreConfig, plan: Plan, receipts: Sequence[Receipt], fence: lock.Fence, seconds: float) -> Scored:
+    def total(counts: Iterator[dict[str, int]]) -> dict[str, int]:
+        return dict(sum((Counter(count) for count in counts), Counter()))
+
+    return Scored(
+        run_id=fence.run_id,
+        output=fence.output,
+        digest=fence.digest,
+        listed=plan.listed,
+        done=plan.done,
+        planned=plan.todo.num_rows,
+        by_class=total(receipt.by_class for receipt in receipts),
+        rejected=total(receipt.rejected for receipt in receipts),
+        failed=sum(len(receipt.failed) for receipt in receipts),
+        seconds=seconds,
+        max_reject_rate=config.max_reject_rate,
+    )
+
+
+def _record(config: ScoreConfig, scored: Scored, receipts: Sequence[Receipt], started_at: datetime) -> dict[str, Any]:
+    return {
+        "run_id": scored.run_id,
+        "model_digest": scored.digest,
+        "config": config.as_dict(),
+        "started_at": started_at.isoformat(),
+        "ended_at": datetime.now(UTC).isoformat(),
+        "seconds": round(scored.seconds, 3),
+        "plan": {"listed": scored.listed, "done": scored.done, "planned": scored.planned},
+        "counts": {"ok": sum(scored.by_class.values()), "rejected": sum(scored.rejected.values()), "failed": scored.failed},
+        "by_class": scored.by_class,
+        "rejected_by_reason": scored.rejected,
+        "failed": [{"scan_uri": uri, "detail": detail} for receipt in receipts for uri, detail in receipt.failed],
+        "parts": [{"name": r.part, "rows": r.rows, "node": r.node} for r in receipts if r.part],
+    }
