@@ -5,16 +5,14 @@ that launches this never loads it.
 """
 
 import json
-import logging
 import math
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,25 +21,16 @@ from numpy.typing import NDArray
 
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError
-from mribatch.learning.artifact import PIXELS
+from mribatch.learning.step import Batch, TrainingStep
 
-if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
-
-__all__ = ["HISTORY", "Plan", "State", "TrainingStep", "train_loop"]
-
-log = logging.getLogger("mribatch.fit")
+__all__ = ["HISTORY", "Plan", "State", "read_state", "train_loop"]
 
 WARMUP_STEPS = 60  # Adamax's first moments are noise; ImageNet weights would be lost to a full first step
 LINE_EVERY_S = 15.0  # a line of progress; a job log of an hour stays readable
 SHUFFLE_SCANS = 1024  # scans that are mixed in memory: 150 MiB at 224 px
 
 HISTORY = ("epoch", "loss", "accuracy", "precision", "recall", "val_loss", "val_accuracy", "val_precision",
-           "val_recall", "learning_rate", "image_side_px", "seconds")  # fmt: skip
-
-Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
-"""Scans (N, side, side, 3), class numbers (N,), weights (N,): 0 for padding."""
+           "val_recall", "learning_rate", "image_side_px", "train_scans_per_s", "seconds")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,95 +58,14 @@ class State:
 
 def train_loop(told: dict[str, Any]) -> None:
     """What each Ray Train worker runs: all epochs, from the last checkpoint on."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s", force=True)
     plan: Plan = told["plan"]
     context = ray.train.get_context()
     shard = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
-    run = _Run(plan, workers=context.get_world_size(), rank=context.get_world_rank())
+    rank = context.get_world_rank()
+    say = told["lines"].say.remote if rank == 0 else _say_nothing
+    run = _Run(plan, workers=context.get_world_size(), rank=rank, say=say)
     while not run.over():
         run.epoch(shard["train"], shard["validation"])
-
-
-class TrainingStep:
-    """One synchronous step over all workers, and the sums that metrics are made of.
-
-    Gradients are those of the loss summed over the global batch and divided by its size, so one worker and many
-    take the same step.
-    """
-
-    SUMS = ("loss", "scans", "right", "sure_right", "sure")
-
-    def __init__(
-        self, strategy: "tf.distribute.Strategy", model: "keras.Model", optimizer: "keras.optimizers.Optimizer"
-    ) -> None:
-        import tensorflow as tf
-
-        self._strategy, self._model, self._optimizer = strategy, model, optimizer
-        self._workers = strategy.num_replicas_in_sync
-        self._train = tf.function(self._train_step, reduce_retracing=True)
-        self._validate = tf.function(self._validate_step, reduce_retracing=True)
-
-    def train(self, batch: Batch, *, side_px: int, seed: tuple[int, int]) -> NDArray[np.float64]:
-        """Learn from this worker's share of a global batch. The sums of all workers, in the order of SUMS."""
-        import tensorflow as tf
-
-        return np.asarray(self._train(*_tensors(batch), tf.constant(side_px), tf.constant(seed)), np.float64)
-
-    def validate(self, batch: Batch) -> NDArray[np.float64]:
-        """The sums of all workers for a batch that nothing is learnt from."""
-        return np.asarray(self._validate(*_tensors(batch)), np.float64)
-
-    def _train_step(self, pixels: Any, classes: Any, weights: Any, side: Any, seed: Any) -> Any:
-        def replica() -> Any:
-            import tensorflow as tf
-
-            images = augmented(pixels, side, seed)
-            with tf.GradientTape() as tape:
-                probabilities = self._model(images, training=True)
-                losses = _cross_entropy(classes, probabilities) * weights
-                loss = tf.reduce_sum(losses) / tf.cast(tf.shape(classes)[0] * self._workers, tf.float32)
-            gradients = tape.gradient(loss, self._model.trainable_variables)
-            self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables))
-            return _sums(classes, probabilities, losses, weights)
-
-        return self._reduced(replica)
-
-    def _validate_step(self, pixels: Any, classes: Any, weights: Any) -> Any:
-        def replica() -> Any:
-            probabilities = self._model(scaled(pixels), training=False)
-            losses = _cross_entropy(classes, probabilities) * weights
-            return _sums(classes, probabilities, losses, weights)
-
-        return self._reduced(replica)
-
-    def _reduced(self, replica: Callable[[], Any]) -> Any:
-        import tensorflow as tf
-
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, self._strategy.run(replica), axis=None)
-
-
-def scaled(pixels: Any) -> Any:
-    """uint8 pixels as the float32 that a network sees."""
-    import tensorflow as tf
-
-    return tf.cast(pixels, tf.float32) * PIXELS["scale"] + PIXELS["offset"]
-
-
-def augmented(pixels: Any, side: Any, seed: Any) -> Any:
-    """Network input from (N, S, S, 3) uint8: brightness times 0.8–1.2, half of the scans flipped, resized to side."""
-    import tensorflow as tf
-
-    count = tf.shape(pixels)[0]
-    factor = tf.random.stateless_uniform((count, 1, 1, 1), seed, 0.8, 1.2)
-    flip = tf.random.stateless_uniform((count, 1, 1, 1), seed + 1, 0.0, 1.0) < 0.5
-    images = tf.clip_by_value(tf.cast(pixels, tf.float32) * factor, 0.0, 255.0)
-    images = tf.where(flip, tf.reverse(images, [2]), images)
-    images = tf.cond(
-        tf.equal(side, tf.shape(images)[1]),
-        lambda: images,
-        lambda: tf.image.resize(images, tf.stack([side, side]), antialias=True),
-    )
-    return images * PIXELS["scale"] + PIXELS["offset"]
 
 
 def batches(shard: Any, side_px: int, batch_scans: int, **options: Any) -> Iterator[Batch]:
@@ -171,17 +79,21 @@ def as_batch(table: pa.Table, side_px: int) -> Batch:
     return pixels, table["class_number"].to_numpy(), table["weight"].to_numpy().astype(np.float32)
 
 
+def _say_nothing(line: str) -> None:
+    """All workers know the same; the first one says it."""
+
+
 class _Run:
     """The network, its optimizer and its state on one worker."""
 
-    def __init__(self, plan: Plan, *, workers: int, rank: int) -> None:
+    def __init__(self, plan: Plan, *, workers: int, rank: int, say: Callable[[str], object]) -> None:
         import keras
         import tensorflow as tf
 
         from mribatch.learning import network
 
         config = plan.config
-        self.plan, self.config, self.workers, self.rank = plan, config, workers, rank
+        self.plan, self.config, self.workers, self.rank, self.say = plan, config, workers, rank, say
         self.state = State(fingerprint=plan.fingerprint)
         self.steps = plan.train_scans // (workers * config.batch_size)
         if self.steps < 1:
@@ -190,9 +102,7 @@ class _Run:
         keras.config.set_dtype_policy(config.precision)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
-            self.model = network.build(
-                config.backbone, len(plan.labels), synchronized=workers > 1, seed=config.seed
-            )
+            self.model = network.build(config.backbone, len(plan.labels), synchronized=workers > 1, seed=config.seed)
             self.optimizer = keras.optimizers.Adamax(self._schedule())
             self.optimizer.build(self.model.trainable_variables)
         if not self._restore():
@@ -210,16 +120,17 @@ class _Run:
         begun = time.monotonic()
         done = self.state.epoch
         learnt = self._metrics(self._train(train, done))
+        speed = self.steps * self.config.batch_size * self.workers / (time.monotonic() - begun)
         checked = {f"val_{name}": value for name, value in self._metrics(self._validate(validation)).items()}
         rate = float(np.asarray(self.optimizer.learning_rate))
         row = {"epoch": done + 1, **learnt, **checked, "learning_rate": rate,
-               "image_side_px": self.config.side_of_epoch(done), "seconds": time.monotonic() - begun}  # fmt: skip
+               "image_side_px": self.config.side_of_epoch(done), "train_scans_per_s": speed, "seconds": time.monotonic() - begun}  # fmt: skip
         self.state.history.append(row)
         self.state.epoch = done + 1
         if row["val_loss"] < self.state.best_val_loss:
             self.state.best_val_loss, self.state.best_epoch = row["val_loss"], done + 1
             self.best = self.model.get_weights()
-        self._say(_epoch_line(row, self.config.epochs, best=self.state.best_epoch == done + 1))
+        self.say(_epoch_line(row, self.config.epochs, best=self.state.best_epoch == done + 1))
         self._checkpoint(row)
 
     def _schedule(self) -> Any:
@@ -228,7 +139,10 @@ class _Run:
         total = self.steps * self.config.epochs
         warmup = min(WARMUP_STEPS, max(1, total // 10))
         return keras.optimizers.schedules.CosineDecay(
-            self.config.learning_rate / warmup, max(1, total - warmup), warmup_target=self.config.learning_rate, warmup_steps=warmup
+            self.config.learning_rate / warmup,
+            max(1, total - warmup),
+            warmup_target=self.config.learning_rate,
+            warmup_steps=warmup,
         )
 
     def _train(self, shard: Any, epoch: int) -> NDArray[np.float64]:
@@ -241,21 +155,22 @@ class _Run:
         for number, batch in enumerate(islice(rows, self.steps)):
             key = (seed * self.workers + self.rank, 2 * (epoch * self.steps + number))
             sums += self.step.train(batch, side_px=side, seed=key)
-            self._say(line.after(number + 1, sums))
+            said = line.after(number + 1, sums)
+            if said is not None:
+                self.say(said)
         return sums
 
     def _validate(self, shard: Any) -> NDArray[np.float64]:
         rows = batches(shard, self.config.sides[0], self.config.batch_size, drop_last=False)
-        return np.sum([self.step.validate(batch) for batch in rows], axis=0)
+        sums = np.zeros(len(TrainingStep.SUMS))
+        for batch in rows:
+            sums += self.step.validate(batch)
+        return sums
 
     def _metrics(self, sums: NDArray[np.float64]) -> dict[str, float]:
         loss, scans, right, sure_right, sure = sums.tolist()
         return {"loss": loss / scans, "accuracy": right / scans,
                 "precision": sure_right / max(sure, 1.0), "recall": sure_right / scans}  # fmt: skip
-
-    def _say(self, line: str | None) -> None:
-        if line is not None and self.rank == 0:
-            log.info(line)
 
     def _restore(self) -> bool:
         """Go on from the last checkpoint, if there is one."""
@@ -273,7 +188,7 @@ class _Run:
             with np.load(Path(folder) / "optimizer.npz") as stored:
                 for number, variable in enumerate(self.optimizer.variables):
                     variable.assign(stored[str(number)])
-        self._say(f"going on after epoch {self.state.epoch} of {self.config.epochs}")
+        self.say(f"going on after epoch {self.state.epoch} of {self.config.epochs}")
         return True
 
     def _checkpoint(self, row: dict[str, float]) -> None:
@@ -288,7 +203,8 @@ class _Run:
             self.model.set_weights(self.best)
             self.model.save_weights(folder / "best.weights.h5")
             self.model.set_weights(last)
-            np.savez(folder / "optimizer.npz", **{str(n): np.asarray(v) for n, v in enumerate(self.optimizer.variables)})
+            optimizer: dict[str, Any] = {str(n): np.asarray(v) for n, v in enumerate(self.optimizer.variables)}
+            np.savez(folder / "optimizer.npz", **optimizer)
             (folder / "state.json").write_text(json.dumps(vars(self.state)))
             ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
@@ -296,27 +212,6 @@ class _Run:
 def read_state(folder: Path) -> State:
     """The state in a checkpoint's folder."""
     return State(**json.loads((folder / "state.json").read_text()))
-
-
-def _tensors(batch: Batch) -> Iterable[Any]:
-    import tensorflow as tf
-
-    return tuple(tf.convert_to_tensor(part) for part in batch)
-
-
-def _cross_entropy(classes: Any, probabilities: Any) -> Any:
-    import keras
-
-    return keras.ops.sparse_categorical_crossentropy(classes, probabilities)
-
-
-def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any) -> Any:
-    """The five sums of SUMS; a prediction is sure, as in Keras' Precision and Recall, above a half."""
-    import tensorflow as tf
-
-    right = tf.cast(tf.equal(tf.argmax(probabilities, axis=1), classes), tf.float32) * weights
-    sure = tf.cast(tf.reduce_max(probabilities, axis=1) > 0.5, tf.float32) * weights
-    return tf.stack([tf.reduce_sum(part) for part in (losses, weights, right, right * sure, sure)])
 
 
 class _Line:

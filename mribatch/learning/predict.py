@@ -81,7 +81,11 @@ def _pixels(column: pa.ChunkedArray, rows: NDArray[np.intp], side_px: int) -> ND
     data = pa.chunked_array(column).combine_chunks() if isinstance(column, pa.Array) else column.combine_chunks()
     size = side_px * side_px * 3
     buffer = data.buffers()[1]
-    whole = np.frombuffer(buffer, np.uint8, count=len(data) * size, offset=data.offset * size) if buffer else np.empty(0, np.uint8)
+    whole = (
+        np.frombuffer(buffer, np.uint8, count=len(data) * size, offset=data.offset * size)
+        if buffer
+        else np.empty(0, np.uint8)
+    )
     images = whole.reshape(-1, side_px, side_px, 3)
     return images if len(rows) == len(images) else images[rows]
 

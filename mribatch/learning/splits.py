@@ -35,11 +35,11 @@ def by_content(table: pa.Table, *, validation_fraction: float, seed: int) -> Spl
     """
     groups = _groups(table)
     labels, named = table["label"].to_pylist(), table["split"].to_pylist()
-    training_groups = {g for g, split in zip(groups, named) if split in (None, "training")}
+    training_groups = {g for g, split in zip(groups, named, strict=True) if split in (None, "training")}
     drawn = set() if "validation" in named else _drawn(table, groups, validation_fraction, seed)
     sides: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     aside = 0
-    for row, (group, split) in enumerate(zip(groups, named)):
+    for row, (group, split) in enumerate(zip(groups, named, strict=True)):
         if split in ("test", "validation"):
             if group in training_groups:
                 aside += 1

@@ -254,7 +254,7 @@ def _column(history: pa.Table, name: str) -> NDArray[np.float64]:
     """(epochs,) float64, nulls as NaN."""
     if not len(history) or name not in history.column_names:
         raise InputError(f"expected a history of epochs with {name!r}, got {len(history)} × {history.column_names}")
-    return history.column(name).to_numpy().astype(np.float64)
+    return np.asarray(history.column(name).to_numpy(), np.float64)
 
 
 def _confusion_message(scores: Scores) -> str:

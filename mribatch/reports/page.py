@@ -12,7 +12,6 @@ from mribatch.errors import InputError
 __all__ = ["DISCLAIMER", "Counts", "Evaluation", "Mistake", "evaluation_page"]
 
 DISCLAIMER = "Research and triage tool, not a medical device."
-
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -216,12 +215,11 @@ section { flex: 1 1 100%; min-width: 0 }
 section.beside { flex: 0 1 auto }
 .notice { margin: .4rem 0 0; color: var(--warn); font-weight: 600 }
 footer { margin-top: 2.5rem; border-top: 1px solid var(--line) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); gap: .75rem; margin: 0 }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); gap: .75rem }
 .tiles > div { padding: .75rem 1rem; border-radius: 6px; background: var(--card) }
 .tiles b { display: block; color: var(--ink); font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums }
-dt, dd { margin: 0; color: var(--muted) }
+dl, dt, dd { margin: 0; color: var(--muted) }
 .tiles dd { font-size: .8rem }
-.facts { margin: 0 }
 .facts > div { display: grid; grid-template-columns: 14rem 1fr; padding: .3rem 0; border-top: 1px solid var(--line) }
 .facts dd { color: var(--ink); overflow-wrap: anywhere }
 .numbers, .texts { overflow-x: auto }

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import tyro
 
-from mribatch.errors import ConfigError, MribatchError
+from mribatch.errors import MribatchError
 
 __all__ = ["Outcome", "run_command"]
 
@@ -47,5 +47,5 @@ def run_command(
     return outcome.exit_code
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)

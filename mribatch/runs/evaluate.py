@@ -55,7 +55,10 @@ class Evaluated:
             f"{label:<14} {m['support']:>7} {m['precision']:>10.4f} {m['recall']:>8.4f} {m['f1']:>8.4f}"
             for label, m in per_class.items()
         ]
-        lines += ["", f"accuracy {self.numbers['accuracy']:.4f} (95% interval {low:.4f}…{high:.4f}) on {self.numbers['scans']} scans"]
+        lines += [
+            "",
+            f"accuracy {self.numbers['accuracy']:.4f} (95% interval {low:.4f}…{high:.4f}) on {self.numbers['scans']} scans",
+        ]
         if self.rejected:
             lines += ["rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))]
         return "\n".join([*lines, f"predictions  {self.predictions}", f"report       {self.report}"]).lstrip("\n")
@@ -77,7 +80,9 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     rows = _with_truth(ledger.predictions(scored.output, model.digest), table)
     good = rows.filter(pc.equal(rows["status"], schema.Status.OK))
     if not good.num_rows:
-        raise InputError(f"none of the {rows.num_rows} scans in {config.data} could be scored: see their reasons in {scored.output}")
+        raise InputError(
+            f"none of the {rows.num_rows} scans in {config.data} could be scored: see their reasons in {scored.output}"
+        )
     scores = _scores(good, model)
     rejected = {r["values"]: r["counts"] for r in rows["reason"].drop_null().value_counts().to_pylist()}
     numbers = metrics.measure(scores) | {"model_digest": model.digest, "rejected": rejected, "failed": scored.failed}
@@ -100,7 +105,9 @@ def _testing(table: pa.Table, model: artifact.Model) -> pa.Table:
 
 def _with_truth(predictions: pa.Table, table: pa.Table) -> pa.Table:
     """The rows of the labelled scans with their label; rows of other scans or older versions are left out."""
-    return predictions.join(table.select([*schema.PLAN.names, "label"]), keys=schema.PLAN.names, join_type="inner").sort_by("scan_uri")
+    return predictions.join(
+        table.select([*schema.PLAN.names, "label"]), keys=schema.PLAN.names, join_type="inner"
+    ).sort_by("scan_uri")
 
 
 def _scores(rows: pa.Table, model: artifact.Model) -> Scores:
@@ -113,10 +120,15 @@ def _scores(rows: pa.Table, model: artifact.Model) -> Scores:
     )
 
 
-def _write(config: EvaluateConfig, model: artifact.Model, scores: Scores, rows: pa.Table, numbers: dict[str, Any]) -> str:
+def _write(
+    config: EvaluateConfig, model: artifact.Model, scores: Scores, rows: pa.Table, numbers: dict[str, Any]
+) -> str:
     """metrics.json, classification_report.txt, the figures and report.html, the report last. Its URI."""
     pictures = {
-        "confusion_matrix": ("Confusion matrix: true classes in rows, predicted ones in columns", figures.confusion_matrix(scores)),
+        "confusion_matrix": (
+            "Confusion matrix: true classes in rows, predicted ones in columns",
+            figures.confusion_matrix(scores),
+        ),
         "roc": ("ROC curves, one class against the rest", figures.roc_curves(scores)),
         "reliability": ("How often the model is right at each confidence", figures.reliability(scores)),
         "scans": ("Scans with their probabilities, the worst mistakes first", _gallery(scores, rows, model)),
@@ -165,7 +177,13 @@ def _gallery(scores: Scores, rows: pa.Table, model: artifact.Model) -> bytes:
     for i in metrics.worst_first(scores, limit=GALLERY_SCANS):
         image = _image(rows["scan_uri"][i].as_py(), rows["scan_version"][i].as_py(), model)
         if image is not None:
-            entries.append(figures.ScanEntry(image=image, truth=scores.labels[scores.truth[i]], probabilities=tuple(scores.probabilities[i].tolist())))
+            entries.append(
+                figures.ScanEntry(
+                    image=image,
+                    truth=scores.labels[scores.truth[i]],
+                    probabilities=tuple(scores.probabilities[i].tolist()),
+                )
+            )
     return figures.scan_page(entries, model.labels)
 
 

@@ -177,7 +177,11 @@ def _record(config: ScoreConfig, scored: Scored, receipts: Sequence[Receipt], st
         "ended_at": datetime.now(UTC).isoformat(),
         "seconds": round(scored.seconds, 3),
         "plan": {"listed": scored.listed, "done": scored.done, "planned": scored.planned},
-        "counts": {"ok": sum(scored.by_class.values()), "rejected": sum(scored.rejected.values()), "failed": scored.failed},
+        "counts": {
+            "ok": sum(scored.by_class.values()),
+            "rejected": sum(scored.rejected.values()),
+            "failed": scored.failed,
+        },
         "by_class": scored.by_class,
         "rejected_by_reason": scored.rejected,
         "failed": [{"scan_uri": uri, "detail": detail} for receipt in receipts for uri, detail in receipt.failed],

@@ -2,11 +2,13 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # progress lines differ in their numbers only
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; else it warns at each start
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actor pools log an "error" at each start
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import ray
 import ray.data
@@ -15,7 +17,7 @@ from ray.train import TrainingFailedError
 
 from mribatch.errors import MribatchError, RunFailed
 
-__all__ = ["session"]
+__all__ = ["quiet_stderr", "session"]
 
 
 @contextmanager
@@ -26,11 +28,12 @@ def session() -> Iterator[None]:
     """
     started = not ray.is_initialized()
     if started:
-        ray.init(logging_level=logging.WARNING)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)  # workers' errors come as exceptions
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     except (ray.exceptions.RayError, TrainingFailedError) as err:
@@ -38,6 +41,20 @@ def session() -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Nothing reaches stderr while this lasts: for imports of TensorFlow, whose C++ greets before it can be told not to."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _told(err: BaseException) -> MribatchError:

@@ -22,7 +22,8 @@ from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, InputError, RunFailed
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
-from mribatch.runs.session import session
+from mribatch.runs.progress import lines
+from mribatch.runs.session import quiet_stderr, session
 from mribatch.scans.images import ImageSpec
 from mribatch.schema import Status
 from mribatch.storage import source, uris
@@ -62,10 +63,10 @@ def train(config: TrainConfig) -> Trained:
         surveyed = _survey(table, spec, config.max_reject_rate)
         split = _split(surveyed, config)
         labels = tuple(sorted(set(surveyed["label"].to_pylist())))
-        workers = _workers(config)
+        number, workers = _workers(config)
         sides = {
             "train": _examples(surveyed, split.train, labels, shuffle=config.seed),
-            "validation": _padded(_examples(surveyed, split.validation, labels), workers.num_workers),
+            "validation": _padded(_examples(surveyed, split.validation, labels), number),
         }
         data = _data_facts(config, surveyed, split, table.num_rows - surveyed.num_rows)
         plan = fit.Plan(
@@ -76,8 +77,14 @@ def train(config: TrainConfig) -> Trained:
             validation_scans=sides["validation"].num_rows,
             fingerprint=_fingerprint(config, data),
         )
-        log.info("training on %d scans, validating on %d, %d workers", len(split.train), len(split.validation), workers.num_workers)
-        result = _trainer(plan, sides, spec, workers).fit()
+        log.info(
+            "training on %d scans, validating on %d, %d workers",
+            len(split.train),
+            len(split.validation),
+            number,
+        )
+        with lines() as said:
+            result = _trainer(plan, sides, spec, workers, said).fit()
         if result.checkpoint is None:
             raise RunFailed("training ended without a checkpoint: look for the first error above and run it again")
         with result.checkpoint.as_directory() as folder:
@@ -138,15 +145,18 @@ def _padded(table: pa.Table, workers: int) -> pa.Table:
     return pa.concat_tables([table, rest])
 
 
-def _trainer(plan: fit.Plan, sides: dict[str, pa.Table], spec: ImageSpec, workers: ScalingConfig) -> "TensorflowTrainer":
-    from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow
+def _trainer(
+    plan: fit.Plan, sides: dict[str, pa.Table], spec: ImageSpec, workers: ScalingConfig, said: Any
+) -> "TensorflowTrainer":
+    with quiet_stderr():
+        from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, so only now
 
     config = plan.config
     storage = config.storage or uris.join(uris.parent(config.output), "_training")
     filesystem, path = uris.filesystem(storage)
     return TensorflowTrainer(
         fit.train_loop,
-        train_loop_config={"plan": plan},
+        train_loop_config={"plan": plan, "lines": said},
         scaling_config=workers,
         datasets={name: source.decoded(table, spec).map_batches(_readable, batch_format="pyarrow", batch_size=None)
                   for name, table in sides.items()},
@@ -164,22 +174,25 @@ def _readable(block: pa.Table) -> pa.Table:
     """Rows for the workers. A scan that was readable when surveyed must be so still, or the workers lose step."""
     lost = pc.sum(pc.not_equal(block["status"], Status.OK)).as_py()
     if lost:
-        raise RunFailed(f"{lost} training scans changed or vanished while training: run the command with a new --run-name")
+        raise RunFailed(
+            f"{lost} training scans changed or vanished while training: run the command with a new --run-name"
+        )
     return block.select(["pixels", "class_number", "weight"])
 
 
-def _workers(config: TrainConfig) -> ScalingConfig:
+def _workers(config: TrainConfig) -> tuple[int, ScalingConfig]:
     """As many workers as wanted or there are GPUs, else nodes; each leaves room for the decoding tasks."""
     total = ray.cluster_resources()
     cpus, gpus = int(total.get("CPU", 1)), int(total.get("GPU", 0))
-    nodes = sum(1 for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0)
+    nodes = sum(1 for node in ray.nodes() if bool(node["Alive"]) and node["Resources"].get("CPU", 0) > 0)
     number = config.workers if config.workers != "auto" else (gpus or max(1, nodes))
     use_gpu = gpus >= number
     share = 1 if use_gpu else max((cpus - nodes) // number, 0) or 0.5
     if number * share > max(cpus - 1, 0.5):
         raise ConfigError(f"--workers {number} need {number * share:g} CPUs and one for decoding, the cluster has {cpus}: "
                           "lower --workers or add nodes")  # fmt: skip
-    return ScalingConfig(num_workers=number, use_gpu=use_gpu, resources_per_worker={"CPU": share} | ({"GPU": 1} if use_gpu else {}))
+    resources = {"CPU": share} | ({"GPU": 1} if use_gpu else {})
+    return number, ScalingConfig(num_workers=number, use_gpu=use_gpu, resources_per_worker=resources)
 
 
 def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, rejected: int) -> dict[str, Any]:
@@ -227,4 +240,3 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], dat
     uris.put(uris.join(config.output, "history.parquet"), parquet.getvalue())
     uris.put(uris.join(config.output, "curves.png"), figures.training_curves(history))
     return Trained(model=model, history=history)
-

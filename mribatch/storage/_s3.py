@@ -90,7 +90,10 @@ class Bucket:
     def names(self, uri: str) -> list[str]:
         bucket, key = _split(uri.rstrip("/"))
         folder = f"{key}/" if key else ""
-        return [str(item["Key"]).removeprefix(folder) for item in self._pages(uri, Bucket=bucket, Prefix=folder, Delimiter="/")]
+        return [
+            str(item["Key"]).removeprefix(folder)
+            for item in self._pages(uri, Bucket=bucket, Prefix=folder, Delimiter="/")
+        ]
 
     def read(self, uri: str) -> bytes:
         bucket, key = _split(uri)
@@ -100,7 +103,7 @@ class Bucket:
         bucket, key = _split(uri)
         etag = version.rpartition("-")[0]
         try:
-            return self._get(uri, Bucket=bucket, Key=key, IfMatch=f"\"{etag}\"")
+            return self._get(uri, Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
         except StorageMissing as err:
             raise ScanVanished("deleted after it was listed") from err
 

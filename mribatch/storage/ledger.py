@@ -18,7 +18,17 @@ from mribatch.errors import RunFailed
 from mribatch.storage import uris
 from mribatch.storage.lock import RUNS
 
-__all__ = ["Plan", "Receipt", "model_folder", "part_names", "part_rows", "plan", "predictions", "verify", "write_record"]
+__all__ = [
+    "Plan",
+    "Receipt",
+    "model_folder",
+    "part_names",
+    "part_rows",
+    "plan",
+    "predictions",
+    "verify",
+    "write_record",
+]
 
 log = logging.getLogger("mribatch.ledger")
 

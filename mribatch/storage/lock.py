@@ -78,7 +78,12 @@ def _acquire(
 
 
 def _watch(
-    output: str, digest: str, generation: int, lease_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
+    output: str,
+    digest: str,
+    generation: int,
+    lease_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
 ) -> None:
     """Return when the holder has let go or is dead. Raises OutputHeld as soon as it shows that it lives."""
     seen = _read(output, digest, generation)
@@ -114,7 +119,13 @@ def _release(fence: Fence) -> None:
 
 
 def _content(fence: Fence, beat: int) -> bytes:
-    facts = {"run_id": fence.run_id, "host": socket.gethostname(), "pid": os.getpid(), "beat": beat, "released": beat < 0}
+    facts = {
+        "run_id": fence.run_id,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "beat": beat,
+        "released": beat < 0,
+    }
     return json.dumps(facts).encode()
 
 

@@ -22,11 +22,18 @@ from mribatch.storage import uris
 __all__ = ["LABELLED", "decode_table", "decoded", "labelled", "listing"]
 
 LABELLED = pa.schema(
-    [*schema.PLAN, pa.field("label", pa.string(), False), pa.field("split", pa.string()), pa.field("patient_id", pa.string())]
+    [
+        *schema.PLAN,
+        pa.field("label", pa.string(), False),
+        pa.field("split", pa.string()),
+        pa.field("patient_id", pa.string()),
+    ]
 )
 """A labelled listing: split is training, validation, test or null; patient_id may be null."""
 
-DECODER_BYTES = 1 << 29  # what a scan of the largest size needs; so few decoders run that all fit, apart from the predictors
+DECODER_BYTES = (
+    1 << 29
+)  # what a scan of the largest size needs; so few decoders run that all fit, apart from the predictors
 
 _SPLIT_FOLDERS = {"training": "training", "train": "training", "validation": "validation", "val": "validation",
                   "testing": "test", "test": "test"}  # fmt: skip
@@ -148,7 +155,9 @@ def _manifest(uri: str) -> pa.Table:
     data = io.BytesIO(uris.read(uri))
     try:
         if uri.lower().endswith(".csv"):
-            as_text = pyarrow.csv.ConvertOptions(column_types={n: pa.string() for n in ("uri", "label", "split", "patient_id")})
+            as_text = pyarrow.csv.ConvertOptions(
+                column_types={n: pa.string() for n in ("uri", "label", "split", "patient_id")}
+            )
             table = pyarrow.csv.read_csv(data, convert_options=as_text)
         else:
             table = pyarrow.parquet.read_table(data)
@@ -175,7 +184,13 @@ def _resolved(manifest: str, table: pa.Table) -> pa.Table:
         raise InputError(f"{labels.null_count} rows of the manifest {manifest} have no label: fill or remove them")
     if len(set(names)) < len(names):
         raise InputError(f"the manifest {manifest} names {len(names) - len(set(names))} scans twice: keep one row each")
-    columns = [names, [versions[name] for name in names], labels.cast(pa.string()), _splits(manifest, table), _optional(table, "patient_id")]
+    columns = [
+        names,
+        [versions[name] for name in names],
+        labels.cast(pa.string()),
+        _splits(manifest, table),
+        _optional(table, "patient_id"),
+    ]
     return pa.table(columns, schema=LABELLED)
 
 

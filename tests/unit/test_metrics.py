@@ -183,6 +183,11 @@ def test_worst_mistakes_come_first_then_the_least_certain_right_ones() -> None:
     assert worst_first(scores(), limit=0) == []
 
 
+def test_a_mistake_is_the_worse_the_less_the_truth_was_believed() -> None:
+    barely, badly = [0.40, 0.45, 0.15], [0.05, 0.90, 0.05]
+    assert worst_first(scores([0, 0], [barely, badly]), limit=2) == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -1,0 +1,34 @@
+# Two commands need nothing but Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+READY := $(VENV)/.ready
+MODEL ?= models/brain-mri-v1
+
+.PHONY: demo test lint bench faults lock clean
+
+demo: $(READY)  ## score the sample scans with the shipped model: a table, the Parquet and the report
+	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
+
+test: $(READY)  ## all tests; real Ray, a real S3 server, real Parquet readers
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)  ## style, formatting, strict types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(READY)  ## speeds side by side on this machine, into benchmarks/results.{json,md}
+	$(VENV)/bin/python benchmarks/bench.py
+
+lock: $(READY)  ## renew requirements.lock from pyproject.toml
+	$(VENV)/bin/python -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url --upgrade pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) out build *.egg-info
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@

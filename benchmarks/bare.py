@@ -1,0 +1,69 @@
+"""What the bare measurements share: their flags, preloaded scans and the clock. They run without a Ray session."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mribatch.config import ScoreConfig, TrainConfig
+from mribatch.errors import InputError
+from mribatch.scans.images import ImageSpec, decode
+from mribatch.storage import uris
+
+__all__ = ["BareScoreConfig", "BareTrainConfig", "clocked", "pixels", "write"]
+
+_WARM_UP_CALLS = 2  # the first one traces, or plans its kernels
+_LEAST_CALLS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BareScoreConfig(ScoreConfig):
+    """The flags of jobs/score.py, so that both have the same settings. output: the JSON file to write."""
+
+    seconds: float = 10.0
+    """How long to count, after the warm-up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BareTrainConfig(TrainConfig):
+    """The flags of jobs/train.py, so that both have the same settings. output: the JSON file to write."""
+
+    seconds: float = 10.0
+    """How long to count, after the warm-up."""
+
+
+def pixels(scan_uris: Iterable[str], spec: ImageSpec) -> NDArray[np.uint8]:
+    """The scans as the jobs decode them, (N, side, side, 3). Raises InputError for one that cannot be decoded."""
+    scans = []
+    for uri in scan_uris:
+        scan = decode(uris.read(uri), spec)
+        if scan.pixels is None:
+            raise InputError(f"a benchmark needs sound scans, got one that is {scan.reason}: {uri}")
+        scans.append(scan.pixels)
+    return np.stack(scans)
+
+
+def clocked(call: Callable[[int], object], *, scans_per_call: int, seconds: float) -> dict[str, Any]:
+    """Call again and again, with 0, 1, …, until the seconds are over, and count."""
+    for number in range(_WARM_UP_CALLS):
+        call(number)
+    calls, begun = 0, time.perf_counter()
+    while calls < _LEAST_CALLS or time.perf_counter() - begun < seconds:
+        call(_WARM_UP_CALLS + calls)
+        calls += 1
+    elapsed = time.perf_counter() - begun
+    scans = calls * scans_per_call
+    return {"scans": scans, "seconds": round(elapsed, 3), "scans_per_s": scans / elapsed}
+
+
+def write(output: str, measured: dict[str, Any]) -> None:
+    """Add the GPUs that TensorFlow used and hand the result over."""
+    import tensorflow as tf
+
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    Path(output).write_text(json.dumps(measured | {"gpus": gpus}))

@@ -1,0 +1,38 @@
+"""The frozen function on preloaded uint8 batches: the most that jobs/score.py could reach. Writes one JSON file.
+
+By hand:  python benchmarks/bare_score.py --model models/brain-mri-v1 --input SCANS --output bare.json
+"""
+
+import os
+from itertools import cycle, islice
+from typing import Any
+
+import bare
+import tyro
+
+from mribatch.learning import artifact
+from mribatch.learning.predict import frozen
+from mribatch.storage import uris
+
+BATCHES = 4  # held in memory; one would stay in the processor's cache, the pipeline's do not
+
+
+def measure(config: bare.BareScoreConfig) -> dict[str, Any]:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    model, network = artifact.load(config.model)
+    function = frozen(network, model.image_spec.side_px)
+    names = sorted(entry.uri for uri in config.input for entry in uris.walk(uri))
+    scans = bare.pixels(islice(cycle(names), BATCHES * config.batch_size), model.image_spec)
+    batches = [tf.constant(part) for part in scans.reshape(BATCHES, config.batch_size, *scans.shape[1:])]
+    return bare.clocked(
+        lambda number: function(batches[number % BATCHES])[0].numpy(),
+        scans_per_call=config.batch_size,
+        seconds=config.seconds,
+    )
+
+
+if __name__ == "__main__":
+    flags = tyro.cli(bare.BareScoreConfig, description=__doc__)
+    bare.write(flags.output, measure(flags))

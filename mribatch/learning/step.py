@@ -1,0 +1,129 @@
+"""One synchronous training step over all workers, as TensorFlow graphs. No Ray, no files, no loop.
+
+TensorFlow is imported inside functions, because the driver imports this without loading it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mribatch.learning.artifact import PIXELS
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+__all__ = ["Batch", "TrainingStep", "augmented", "scaled"]
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
+"""Scans (N, side, side, 3), class numbers (N,), weights (N,): 0 for padding."""
+
+
+class TrainingStep:
+    """One synchronous step over all workers, and the sums that metrics are made of.
+
+    Gradients are those of the loss summed over the global batch and divided by its size, so one worker and many
+    take the same step.
+    """
+
+    SUMS = ("loss", "scans", "right", "sure_right", "sure")
+
+    def __init__(
+        self,
+        strategy: "tf.distribute.Strategy",
+        model: "keras.Model",
+        optimizer: "keras.optimizers.Optimizer",
+        augment: bool = True,
+    ) -> None:
+        import tensorflow as tf
+
+        self._strategy, self._model, self._optimizer = strategy, model, optimizer
+        self._augment = augment
+        self._workers = strategy.num_replicas_in_sync
+        self._train = tf.function(self._train_step, reduce_retracing=True)
+        self._validate = tf.function(self._validate_step, reduce_retracing=True)
+
+    def train(self, batch: Batch, *, side_px: int, seed: tuple[int, int]) -> NDArray[np.float64]:
+        """Learn from this worker's share of a global batch. The sums of all workers, in the order of SUMS."""
+        import tensorflow as tf
+
+        return np.asarray(self._train(*_tensors(batch), tf.constant(side_px), tf.constant(seed)), np.float64)
+
+    def validate(self, batch: Batch) -> NDArray[np.float64]:
+        """The sums of all workers for a batch that nothing is learnt from."""
+        return np.asarray(self._validate(*_tensors(batch)), np.float64)
+
+    def _train_step(self, pixels: Any, classes: Any, weights: Any, side: Any, seed: Any) -> Any:
+        def replica() -> Any:
+            import tensorflow as tf
+
+            images = augmented(pixels, side, seed) if self._augment else scaled(pixels)
+            with tf.GradientTape() as tape:
+                probabilities = self._model(images, training=True)
+                losses = _cross_entropy(classes, probabilities) * weights
+                loss = tf.reduce_sum(losses) / tf.cast(tf.shape(classes)[0] * self._workers, tf.float32)
+            gradients = tape.gradient(loss, self._model.trainable_variables)
+            self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
+            return _sums(classes, probabilities, losses, weights)
+
+        return self._reduced(replica)
+
+    def _validate_step(self, pixels: Any, classes: Any, weights: Any) -> Any:
+        def replica() -> Any:
+            probabilities = self._model(scaled(pixels), training=False)
+            losses = _cross_entropy(classes, probabilities) * weights
+            return _sums(classes, probabilities, losses, weights)
+
+        return self._reduced(replica)
+
+    def _reduced(self, replica: Callable[[], Any]) -> Any:
+        import tensorflow as tf
+
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, self._strategy.run(replica), axis=None)
+
+
+def scaled(pixels: Any) -> Any:
+    """uint8 pixels as the float32 that a network sees."""
+    import tensorflow as tf
+
+    return tf.cast(pixels, tf.float32) * PIXELS["scale"] + PIXELS["offset"]
+
+
+def augmented(pixels: Any, side: Any, seed: Any) -> Any:
+    """Network input from (N, S, S, 3) uint8: brightness times 0.8–1.2, half of the scans flipped, resized to side."""
+    import tensorflow as tf
+
+    count = tf.shape(pixels)[0]
+    factor = tf.random.stateless_uniform((count, 1, 1, 1), seed, 0.8, 1.2)
+    flip = tf.random.stateless_uniform((count, 1, 1, 1), seed + 1, 0.0, 1.0) < 0.5
+    images = tf.clip_by_value(tf.cast(pixels, tf.float32) * factor, 0.0, 255.0)
+    images = tf.where(flip, tf.reverse(images, [2]), images)
+    images = tf.cond(
+        tf.equal(side, tf.shape(images)[1]),
+        lambda: images,
+        lambda: tf.image.resize(images, tf.stack([side, side]), antialias=True),
+    )
+    return images * PIXELS["scale"] + PIXELS["offset"]
+
+
+def _tensors(batch: Batch) -> Iterable[Any]:
+    import tensorflow as tf
+
+    return tuple(tf.convert_to_tensor(part) for part in batch)
+
+
+def _cross_entropy(classes: Any, probabilities: Any) -> Any:
+    import keras
+
+    return keras.ops.sparse_categorical_crossentropy(classes, probabilities)
+
+
+def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any) -> Any:
+    """The five sums of SUMS; a prediction is sure, as in Keras' Precision and Recall, above a half."""
+    import tensorflow as tf
+
+    right = tf.cast(tf.equal(tf.argmax(probabilities, axis=1), classes), tf.float32) * weights
+    sure = tf.cast(tf.reduce_max(probabilities, axis=1) > 0.5, tf.float32) * weights
+    return tf.stack([tf.reduce_sum(part) for part in (losses, weights, right, right * sure, sure)])

@@ -1,0 +1,226 @@
+"""Scoring on a real Ray session: one row per scan, always; what is done is not done again."""
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mribatch import schema
+from mribatch.config import ScoreConfig
+from mribatch.errors import OutputHeld
+from mribatch.learning.artifact import Model
+from mribatch.learning.predict import Predictor
+from mribatch.runs.score import Scored, score
+from mribatch.scans.images import decode
+from mribatch.storage import ledger, lock, uris
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+ScanFolder = Callable[[Path, dict[str, int]], None]
+
+
+def run(model: Model, scans: Path | str, output: Path | str, **settings: object) -> Scored:
+    return score(ScoreConfig(model=model.uri, input=(str(scans),), output=str(output), part_rows=8, **settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def scans(tmp_path: Path, scan_folder: ScanFolder) -> Path:
+    scan_folder(tmp_path / "scans", {"glioma": 20, "notumor": 20})
+    return tmp_path / "scans"
+
+
+def test_every_scan_gets_exactly_one_row_that_any_reader_reads(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    scored = run(tiny_model, scans, output)
+    assert (scored.exit_code, scored.planned, scored.listed) == (0, 40, 40)
+    frame = pd.read_parquet(output)
+    assert sorted(frame["scan_uri"]) == sorted(str(path) for path in scans.rglob("*.*"))
+    assert set(frame["status"]) == {"ok"}
+    counted = duckdb.sql(
+        f"select count(*), count(distinct scan_uri), max(abs(p_glioma + p_notumor - 1)) from '{output}/*/*.parquet'"
+    )
+    rows, distinct, off = counted.fetchall()[0]
+    assert (rows, distinct) == (40, 40)
+    assert off < 1e-5
+    part = next(output.glob("model=*/part-*.parquet"))
+    assert pq.read_schema(part).equals(schema.prediction_schema(tiny_model.labels), check_metadata=False)
+    assert pq.read_schema(part).metadata[b"mribatch.schema"] == schema.SCHEMA_VERSION.encode()
+
+
+def test_predictions_are_those_of_the_model_on_the_scan_itself(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
+    run(tiny_model, scans, tmp_path / "out")
+    frame = pd.read_parquet(tmp_path / "out").set_index("scan_uri")
+    predictor = Predictor(tiny_model.uri)
+    for uri in sorted(frame.index)[::7]:
+        pixels = decode(Path(uri).read_bytes(), tiny_model.image_spec).pixels
+        assert pixels is not None
+        expected = predictor.probabilities(pixels[np.newaxis])[0]
+        np.testing.assert_allclose(frame.loc[uri, ["p_glioma", "p_notumor"]].to_numpy(float), expected, atol=1e-5)
+        assert frame.loc[uri, "predicted_class"] == tiny_model.labels[int(expected.argmax())]
+        assert frame.loc[uri, "confidence"] == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_a_second_run_scores_nothing_and_a_grown_folder_only_what_is_new(
+    tiny_model: Model, scans: Path, tmp_path: Path, scan_folder: ScanFolder
+) -> None:
+    output = tmp_path / "out"
+    run(tiny_model, scans, output)
+    again = run(tiny_model, scans, output)
+    assert (again.planned, again.done, again.exit_code) == (0, 40, 0)
+    scan_folder(scans / "new", {"glioma": 3})
+    changed = next(iter(sorted(scans.glob("glioma/*"))))
+    Image.new("L", (50, 40), 77).save(changed, "PNG")
+    third = run(tiny_model, scans, output)
+    assert (third.planned, third.done) == (4, 39)
+    frame = pd.read_parquet(output)
+    assert len(frame) == 44
+    assert len(frame[frame["scan_uri"] == str(changed)]) == 2, "a replaced scan keeps the row of its old version"
+
+
+def test_a_limit_is_kept_and_the_rest_comes_with_the_next_run(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
+    assert run(tiny_model, scans, tmp_path / "out", limit=10).planned == 10
+    assert run(tiny_model, scans, tmp_path / "out").planned == 30
+    assert pd.read_parquet(tmp_path / "out")["scan_uri"].nunique() == 40
+
+
+def test_the_record_accounts_for_every_scan_and_comes_last(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
+    (scans / "broken.jpg").write_bytes(b"")
+    scored = run(tiny_model, scans, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "_runs" / f"{scored.run_id}.json").read_text())
+    assert record["plan"] == {"listed": 41, "done": 0, "planned": 41}
+    assert record["counts"] == {"ok": 40, "rejected": 1, "failed": 0}
+    assert record["rejected_by_reason"] == {"empty": 1}
+    assert sum(part["rows"] for part in record["parts"]) == 41
+    assert {part["name"] for part in record["parts"]} == {p.name for p in (tmp_path / "out").glob("model=*/*")}
+
+
+def _png_of_20000_px() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+def bad_kinds(folder: Path) -> dict[str, tuple[str, str | None]]:
+    """Twelve kinds of trouble in a folder; name → the status and reason each must get."""
+    folder.mkdir(parents=True)
+    grey = Image.effect_noise((64, 64), 80)
+    good = folder / "good.jpg"
+    grey.save(good)
+    whole = good.read_bytes()
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "page.jpg").write_bytes(b"<!DOCTYPE html><html><body>not found</body></html>")
+    grey.save(folder / "really_a_png.jpg", "PNG")
+    Image.new("L", (1, 1)).save(folder / "tiny.png")
+    (folder / "huge.png").write_bytes(_png_of_20000_px())
+    frames = [Image.new("L", (64, 64), shade) for shade in (0, 128, 255)]
+    frames[0].save(folder / "moving.png", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    grey.convert("CMYK").save(folder / "print.jpg")
+    Image.fromarray((np.arange(4096, dtype=np.uint16) * 16).reshape(64, 64)).save(folder / "deep.png")
+    (folder / "notes.txt").write_text("a note about a scan\n")
+    (folder / "random.bin").write_bytes(np.random.default_rng(0).bytes(5000))
+    return {
+        "good.jpg": ("ok", None), "zero.jpg": ("rejected", "empty"), "truncated.jpg": ("rejected", "truncated"),
+        "page.jpg": ("rejected", "not_an_image"), "really_a_png.jpg": ("ok", None), "tiny.png": ("rejected", "too_small"),
+        "huge.png": ("rejected", "too_large"), "moving.png": ("rejected", "multiple_frames"),
+        "moving.gif": ("rejected", "unsupported_format"), "print.jpg": ("ok", None), "deep.png": ("ok", None),
+        "notes.txt": ("rejected", "not_an_image"), "random.bin": ("rejected", "not_an_image"),
+    }  # fmt: skip
+
+
+def test_twelve_kinds_of_bad_files_get_a_row_each_with_the_right_reason(
+    tiny_model: Model, scans: Path, tmp_path: Path
+) -> None:
+    expected = bad_kinds(scans / "bad")
+    scored = run(tiny_model, scans, tmp_path / "out")
+    frame = pd.read_parquet(tmp_path / "out")
+    bad = frame[frame["scan_uri"].str.contains("/bad/")]
+    got = {Path(r.scan_uri).name: (r.status, None if pd.isna(r.reason) else r.reason) for r in bad.itertuples()}
+    assert got == expected
+    assert len(frame) == 40 + len(expected)
+    assert scored.exit_code == 3, "9 of 53 are more than 5%"
+    assert frame.loc[frame["status"] == "rejected", ["predicted_class", "confidence", "p_glioma"]].isna().all(axis=None)
+    assert run(tiny_model, scans, tmp_path / "out2", max_reject_rate=0.5).exit_code == 0
+
+
+def test_a_folder_of_bad_files_only_is_scored_without_a_single_prediction(tiny_model: Model, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for number in range(3):
+        (tmp_path / "scans" / f"{number}.jpg").write_bytes(b"nothing")
+    assert run(tiny_model, tmp_path / "scans", tmp_path / "out").exit_code == 3
+    assert pd.read_parquet(tmp_path / "out")["reason"].tolist() == ["not_an_image"] * 3
+
+
+def test_disk_and_s3_give_the_same_rows(tiny_model: Model, scans: Path, tmp_path: Path, bucket: str) -> None:
+    for path in scans.rglob("*.*"):
+        uris.put(f"{bucket}/scans/{path.relative_to(scans)}", path.read_bytes())
+    for name in uris.names(tiny_model.uri):
+        uris.put(f"{bucket}/model/{name}", uris.read(uris.join(tiny_model.uri, name)))
+    run(tiny_model, scans, tmp_path / "out")
+    on_s3 = score(ScoreConfig(model=f"{bucket}/model", input=(f"{bucket}/scans",), output=f"{bucket}/out", part_rows=8))
+    assert (on_s3.planned, on_s3.exit_code) == (40, 0)
+    wanted = ["scan", "content_sha256", "status", "predicted_class", "p_glioma", "p_notumor", "model_digest"]
+    ours = ledger.predictions(f"{bucket}/out", tiny_model.digest).to_pandas()
+    ours["scan"] = ours["scan_uri"].str.removeprefix(f"{bucket}/scans/")
+    disk = pd.read_parquet(tmp_path / "out")
+    disk["scan"] = disk["scan_uri"].str.removeprefix(f"{scans}/")
+    left, right = (f[wanted].sort_values("scan", ignore_index=True) for f in (ours, disk))
+    pd.testing.assert_frame_equal(left, right, atol=1e-6)
+    again = score(ScoreConfig(model=f"{bucket}/model", input=(f"{bucket}/scans",), output=f"{bucket}/out"))
+    assert again.planned == 0
+
+
+def test_rows_that_stand_twice_after_a_crash_are_healed_by_the_next_run(
+    tiny_model: Model, scans: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    run(tiny_model, scans, output)
+    part = next(output.glob("model=*/part-*.parquet"))
+    (part.parent / f"part-zzz-{part.name.removeprefix('part-')}").write_bytes(part.read_bytes())
+    (part.parent / ".part-left.parquet.1234.tmp").write_bytes(b"half")
+    assert pd.read_parquet(output)["scan_uri"].duplicated().any()
+    run(tiny_model, scans, output)
+    frame = pd.read_parquet(output)
+    assert len(frame) == frame["scan_uri"].nunique() == 40
+    assert not list(part.parent.glob(".*"))
+
+
+def test_a_second_run_on_a_held_output_is_turned_away(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    with lock.held(output, tiny_model.digest, "first", lease_s=5.0), pytest.raises(OutputHeld, match="first"):
+        run(tiny_model, scans, output, lease_s=5.0)
+    assert run(tiny_model, scans, output).planned == 40
+
+
+def test_a_part_slipped_in_by_a_run_that_lost_its_lock_is_removed(
+    tiny_model: Model, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    run(tiny_model, scans, tmp_path / "other")
+    stray = next((tmp_path / "other").glob("model=*/part-*.parquet"))
+    verify = ledger.verify
+
+    def late(*told: object) -> None:
+        (output / stray.parent.name / f"part-sleeper-{stray.name}").write_bytes(stray.read_bytes())
+        verify(*told)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger, "verify", late)
+    run(tiny_model, scans, output)
+    frame = pd.read_parquet(output)
+    assert len(frame) == frame["scan_uri"].nunique() == 40

@@ -1,0 +1,164 @@
+"""Training on a real Ray session: it learns, it splits by content, one worker and two take the same steps."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import ray.train
+from ray.train import RunConfig, ScalingConfig
+
+from mribatch.config import ScoreConfig, TrainConfig
+from mribatch.errors import ConfigError, InputError
+from mribatch.learning import artifact
+from mribatch.learning.fit import HISTORY
+from mribatch.runs.score import score
+from mribatch.runs.train import train
+from mribatch.storage import uris
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+ScanFolder = Callable[[Path, dict[str, int]], None]
+
+
+def settings(data: Path, output: Path | str, **changes: Any) -> TrainConfig:
+    return TrainConfig(
+        **{"data": str(data), "output": str(output), "backbone": "cnn", "image_side": 32, "epochs": 4, "batch_size": 8,
+           "learning_rate": 3e-3, "validation_fraction": 0.25, **changes}
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> Path:
+    root = tmp_path_factory.mktemp("labelled")
+    scan_folder(root / "data", {"glioma": 48, "notumor": 48})
+    return root / "data"
+
+
+def test_training_learns_and_writes_a_model_that_scores(data: Path, tmp_path: Path) -> None:
+    trained = train(settings(data, tmp_path / "model", epochs=6, patience=6))
+    best = min(trained.history.to_pylist(), key=lambda row: row["val_loss"])
+    assert best["val_accuracy"] >= 0.9, "two classes of plain patterns"
+    assert trained.history.column_names == list(HISTORY)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png"
+    }  # fmt: skip
+    card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    assert trained.model.digest in card
+    assert "not a medical device" in card
+    assert pq.read_table(tmp_path / "model" / "history.parquet").num_rows == 6
+    split = trained.model.facts["training"]["data"]["split"]
+    assert (split["train"], split["validation"], split["set_aside"]) == (72, 24, 0)
+    scored = score(ScoreConfig(model=str(tmp_path / "model"), input=(str(data),), output=str(tmp_path / "out")))
+    assert (scored.planned, scored.failed) == (96, 0)
+    assert scored.by_class["glioma"] == pytest.approx(48, abs=6)
+
+
+def test_a_run_of_the_same_name_goes_on_and_ends_where_it_would_have(data: Path, tmp_path: Path) -> None:
+    whole = train(settings(data, tmp_path / "a", patience=9))
+    again = train(settings(data, tmp_path / "a", patience=9))
+    assert again.model.digest == whole.model.digest, "nothing was left to do"
+    with pytest.raises(ConfigError, match="other settings"):
+        train(settings(data, tmp_path / "b", patience=9, learning_rate=1e-4, storage=str(tmp_path / "_training"),
+                       run_name=next((tmp_path / "_training").iterdir()).name))  # fmt: skip
+
+
+def test_checkpoints_and_model_on_s3(data: Path, bucket: str) -> None:
+    for path in data.rglob("*.*"):
+        uris.put(f"{bucket}/data/{path.relative_to(data)}", path.read_bytes())
+    config = TrainConfig(
+        data=f"{bucket}/data", output=f"{bucket}/model", storage=f"{bucket}/checkpoints", run_name="s3",
+        backbone="cnn", image_side=32, epochs=1, batch_size=8,
+    )  # fmt: skip
+    trained = train(config)
+    assert artifact.read(f"{bucket}/model").digest == trained.model.digest
+    stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
+    assert any(uri.endswith("optimizer.npz") for uri in stored)
+    assert train(config).model.digest == trained.model.digest
+
+
+def test_copies_of_one_image_never_stand_on_both_sides(data: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(data, copied)
+    for number, path in enumerate(sorted(data.rglob("*.*"))[::3]):
+        shutil.copy(path, copied / path.parent.name / f"copy{number}{path.suffix}")
+    trained = train(settings(copied, tmp_path / "model", epochs=1))
+    facts = trained.model.facts["training"]["data"]
+    assert facts["scans"] == 96 + 32
+    assert facts["different_images"] == 96
+    assert facts["split"]["train"] + facts["split"]["validation"] == 128
+
+
+def test_too_many_unreadable_scans_stop_training_before_it_starts(data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    for number in range(20):
+        (broken / "glioma" / f"{number}.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="20 of 116 scans are unreadable"):
+        train(settings(broken, tmp_path / "model"))
+
+
+STEPS, GLOBAL_BATCH, SIDE = 8, 16, 32
+
+
+def _same_steps(told: dict[str, Any]) -> None:
+    """A worker that takes its share of fixed global batches, as `fit` does, and reports the losses."""
+    import keras
+    import tensorflow as tf
+
+    from mribatch.learning import network
+    from mribatch.learning.step import TrainingStep
+
+    workers, rank = ray.train.get_context().get_world_size(), ray.train.get_context().get_world_rank()
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        model = network.build("cnn", 2, synchronized=workers > 1, seed=1)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0  # each worker draws its own; what is left must agree
+        optimizer = keras.optimizers.Adamax(1e-3)
+        optimizer.build(model.trainable_variables)
+    step = TrainingStep(strategy, model, optimizer, augment=False)
+    rng = np.random.default_rng(0)
+    losses = []
+    for number in range(STEPS):
+        classes = rng.integers(0, 2, GLOBAL_BATCH)
+        pixels = (rng.integers(0, 120, (GLOBAL_BATCH, SIDE, SIDE, 3)) + 100 * classes[:, None, None, None]).astype(
+            np.uint8
+        )
+        own = slice(rank * GLOBAL_BATCH // workers, (rank + 1) * GLOBAL_BATCH // workers)
+        sums = step.train(
+            (pixels[own], classes[own], np.ones(GLOBAL_BATCH // workers, np.float32)),
+            side_px=SIDE,
+            seed=(0, 2 * number),
+        )
+        losses.append(sums[0] / sums[1])
+    if rank == 0:
+        Path(told["result"]).write_text(json.dumps(losses))
+    ray.train.report({})
+
+
+def _losses(workers: int, folder: Path) -> list[float]:
+    from ray.train.tensorflow import TensorflowTrainer
+
+    result = folder / f"losses-{workers}.json"
+    TensorflowTrainer(
+        _same_steps,
+        train_loop_config={"result": str(result)},
+        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 0.5}),
+        run_config=RunConfig(name=f"same-{workers}", storage_path=str(folder)),
+    ).fit()
+    return list(json.loads(result.read_text()))
+
+
+def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_path: Path) -> None:
+    """Tolerance: 1e-3 relative after 8 steps; float32 sums in another order, batch statistics over the wire."""
+    one, two = _losses(1, tmp_path), _losses(2, tmp_path)
+    assert len(one) == STEPS
+    assert one[-1] < one[0], "it learns, so a step that does nothing would show"
+    np.testing.assert_allclose(one, two, rtol=1e-3)

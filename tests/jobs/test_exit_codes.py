@@ -1,0 +1,169 @@
+"""Wrong use ends with one sentence, the documented exit code and no traceback, before Ray starts."""
+
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mribatch.learning.artifact import Model
+
+ROOT = Path(__file__).parent.parent.parent
+
+ScanFolder = Callable[[Path, dict[str, int]], None]
+Job = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Run a job in this process: its exit code and what it wrote to stderr."""
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray was started"))
+
+    def run(name: str, *argv: str) -> tuple[int, str]:
+        code = runpy.run_path(str(ROOT / "jobs" / f"{name}.py"))["main"](argv)
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def scans(tmp_path: Path, scan_folder: ScanFolder) -> str:
+    scan_folder(tmp_path / "scans", {"glioma": 3, "notumor": 3})
+    return str(tmp_path / "scans")
+
+
+def one_sentence(said: str, *words: str) -> None:
+    error = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in error[0]
+
+
+def test_a_missing_input(job: Job, tiny_model: Model, tmp_path: Path) -> None:
+    code, said = job("score", "--model", tiny_model.uri, "--input", "/no/such/scans", "--output", str(tmp_path / "out"))
+    assert code == 2
+    one_sentence(said, "/no/such/scans", "check the path")
+    assert not (tmp_path / "out").exists(), "nothing half-written is visible"
+
+
+def test_an_empty_folder(job: Job, tiny_model: Model, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, said = job(
+        "score", "--model", tiny_model.uri, "--input", str(tmp_path / "empty"), "--output", str(tmp_path / "o")
+    )
+    assert code == 2
+    one_sentence(said, "empty", "expected a folder or prefix with at least one file")
+
+
+def test_no_model(job: Job, scans: str, tmp_path: Path) -> None:
+    code, said = job("score", "--model", str(tmp_path / "none"), "--input", scans, "--output", str(tmp_path / "o"))
+    assert code == 2
+    one_sentence(said, "no model at", "jobs/train.py")
+
+
+def altered(model: Model, folder: Path, name: str, change: Callable[[bytes], bytes]) -> str:
+    folder.mkdir()
+    for path in Path(model.uri).iterdir():
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(change(data) if path.name == name else data)
+    return str(folder)
+
+
+def test_a_model_whose_weights_were_altered(job: Job, tiny_model: Model, scans: str, tmp_path: Path) -> None:
+    swapped = altered(tiny_model, tmp_path / "m", "weights.h5", lambda data: data[:-1] + bytes([data[-1] ^ 1]))
+    code, said = job("score", "--model", swapped, "--input", scans, "--output", str(tmp_path / "o"))
+    assert code == 2
+    one_sentence(said, "weights.h5", "expected SHA-256", "copy the model directory again")
+
+
+def test_a_model_whose_labels_were_altered(job: Job, tiny_model: Model, scans: str, tmp_path: Path) -> None:
+    def swap(data: bytes) -> bytes:
+        return json.dumps(json.loads(data) | {"labels": ["notumor", "glioma"]}).encode()
+
+    swapped = altered(tiny_model, tmp_path / "m", "model.json", swap)
+    code, said = job("score", "--model", swapped, "--input", scans, "--output", str(tmp_path / "o"))
+    assert code == 2
+    one_sentence(said, "was altered")
+
+
+def test_an_output_that_is_a_file(job: Job, tiny_model: Model, scans: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, said = job("score", "--model", tiny_model.uri, "--input", scans, "--output", str(tmp_path / "file"))
+    assert code == 2
+    one_sentence(said, "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_bucket_that_is_not_there(job: Job, tiny_model: Model, tmp_path: Path, bucket: str) -> None:
+    assert bucket.startswith("s3://")
+    code, said = job(
+        "score", "--model", tiny_model.uri, "--input", "s3://no-such-bucket-here/x", "--output", str(tmp_path / "o")
+    )
+    assert code == 2
+    one_sentence(said, "no-such-bucket-here")
+
+
+def test_another_scheme(job: Job, tiny_model: Model, tmp_path: Path) -> None:
+    code, said = job("score", "--model", tiny_model.uri, "--input", "gs://bucket/x", "--output", str(tmp_path / "o"))
+    assert code == 2
+    one_sentence(said, "s3://bucket/prefix", "gs://bucket/x")
+
+
+def test_flags_out_of_range(job: Job, tiny_model: Model, scans: str, tmp_path: Path) -> None:
+    code, said = job(
+        "score", "--model", tiny_model.uri, "--input", scans, "--output", str(tmp_path), "--batch-size", "0"
+    )
+    assert code == 2
+    one_sentence(said, "--batch-size", "got 0")
+
+
+def test_unknown_flags_and_missing_ones_end_with_2() -> None:
+    for argv in (["--modle", "x"], []):
+        done = subprocess.run([sys.executable, str(ROOT / "jobs/score.py"), *argv], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_one_class_only(job: Job, tmp_path: Path, scan_folder: ScanFolder) -> None:
+    scan_folder(tmp_path / "data", {"glioma": 3})
+    code, said = job("train", "--data", str(tmp_path / "data"), "--output", str(tmp_path / "m"), "--backbone", "cnn")
+    assert code == 2
+    one_sentence(said, "two classes", "glioma")
+
+
+def test_a_label_without_scans(job: Job, tmp_path: Path, scans: str) -> None:
+    (Path(scans) / "pituitary").mkdir()
+    code, said = job("train", "--data", scans, "--output", str(tmp_path / "m"), "--backbone", "cnn")
+    assert code == 2
+    one_sentence(said, "pituitary")
+
+
+def test_an_unknown_class_folder(job: Job, tiny_model: Model, tmp_path: Path, scan_folder: ScanFolder) -> None:
+    scan_folder(tmp_path / "data", {"glioma": 2, "stroke": 2})
+    code, said = job(
+        "evaluate", "--model", tiny_model.uri, "--data", str(tmp_path / "data"), "--output", str(tmp_path / "o")
+    )
+    assert code == 2
+    one_sentence(said, "stroke", "glioma, notumor")
+
+
+def test_the_imagenet_weights_file_is_looked_for_first(job: Job, scans: str, tmp_path: Path) -> None:
+    code, said = job(
+        "train", "--data", scans, "--output", str(tmp_path / "m"), "--backbone-weights", str(tmp_path / "w.h5")
+    )
+    assert code == 2
+    one_sentence(said, "w.h5")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "score"])
+def test_help_explains_every_flag(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"jobs/{name}.py"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--output" in done.stdout
+    assert "(required)" in done.stdout
+    assert done.stderr == "", "TensorFlow, or something else that talks, was loaded"
