@@ -1,57 +1,53 @@
 """S3 as `uris` needs it, through boto3: it lists ETags, puts on conditions and retries server errors.
 
-pyarrow's S3FileSystem does none of the three; it only reads ranges here. Not for use outside this folder.
+pyarrow's S3FileSystem does none of the three. Not for use outside this folder.
 """
 
 import functools
 import os
-from collections.abc import Iterator
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pyarrow.fs
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, ResponseStreamingError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
-from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageMissing
+from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageMissing, StorageUnavailable
 from mribatch.storage._faults import code_of, s3_faults
+from mribatch.storage._glob import Glob
+from mribatch.storage._store import Entry
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-    from mribatch.storage.uris import Entry
-
 __all__ = ["Bucket", "arrow_filesystem", "spelled"]
 
-_CUT_SHORT = (HTTPClientError, IncompleteReadError, ResponseStreamingError)
-_ATTEMPTS = 6  # about 20 s of backoff: longer than S3's usual hiccups, short enough to fail while someone looks
+_ATTEMPTS = 5  # some 8 s of backoff: longer than S3's usual hiccups, short enough to fail while someone looks
+_CONNECTIONS = 32  # boto's pool; more threads than that would wait for each other
+_LISTERS = 16
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_NOT_MET = ("PreconditionFailed", "412")
+_CONFLICT = ("ConditionalRequestConflict", "409")
+_making_clients = threading.Lock()  # boto makes them one at a time
 
 
 def spelled(uri: str) -> str:
-    """Check an s3:// URI. Raises ConfigError."""
+    """Check an s3:// URI and take the / off its end. Raises ConfigError."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket or "?" in bucket:
+    if not _BUCKET.fullmatch(bucket):
         raise ConfigError(f"expected s3://bucket/prefix, got {uri}")
+    try:
+        key.encode()
+    except UnicodeEncodeError as err:
+        raise ConfigError(f"keys on S3 are UTF-8, but this one is not: {os.fsencode(uri)!r}; correct the URI") from err
+    key = key.rstrip("/")
     return f"s3://{bucket}/{key}" if key else f"s3://{bucket}"
-
-
-@functools.cache
-def _client_of(process: int) -> "S3Client":
-    config = Config(
-        retries={"mode": "standard", "max_attempts": _ATTEMPTS},
-        connect_timeout=10,
-        read_timeout=60,
-        max_pool_connections=32,
-    )
-    return boto3.client("s3", config=config)
-
-
-def _client() -> "S3Client":
-    return _client_of(os.getpid())  # a client must not be shared over a fork
-
-
-def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
 
 
 def arrow_filesystem() -> pyarrow.fs.FileSystem:
@@ -59,53 +55,69 @@ def arrow_filesystem() -> pyarrow.fs.FileSystem:
     return pyarrow.fs.S3FileSystem(region=region)
 
 
-def _split(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
 class Bucket:
-    """The store behind s3:// URIs."""
+    """The store behind s3:// URIs. A folder is what keys have in common before a /; it may be an object's key too."""
 
-    def __init__(self, entry: "type[Entry]") -> None:
-        self._entry = entry
-
-    def walk(self, uri: str) -> "Iterator[Entry]":
-        bucket, key = _split(uri.rstrip("/"))
+    def walk(self, uri: str, glob: Glob | None = None) -> Iterator[Entry]:
+        bucket, key = _split(uri)
         folder = f"{key}/" if key else ""
-        found = False
-        for item in self._pages(uri, Bucket=bucket, Prefix=key):
-            at = str(item["Key"])
-            if at != key and not at.startswith(folder):
-                continue  # a neighbour whose name begins alike
+        found = not key  # a bucket may be empty
+        if key and glob is None:
+            for item in self._first(uri, key):
+                found = True
+                yield _entry(bucket, item)
+        for item in self._objects(uri, Bucket=bucket, Prefix=folder + (glob.head if glob else "")):
             found = True
-            below = at.removeprefix(folder)
-            if at.endswith("/") or any(part.startswith(".") for part in below.split("/")):
-                continue  # a folder's marker object, or a hidden name
-            size = int(item["Size"])
-            yield self._entry(f"s3://{bucket}/{at}", f"{str(item['ETag']).strip(chr(34))}-{size}", size)
-        if not found:
+            name = str(item["Key"]).removeprefix(folder)
+            if not _is_passed_over(name) and (glob is None or glob.fits(name)):
+                yield _entry(bucket, item)
+        if not found and glob is None:
             raise StorageMissing(f"no object at or below {uri}: check the bucket and the prefix")
 
-    def names(self, uri: str) -> list[str]:
-        bucket, key = _split(uri.rstrip("/"))
+    def find(self, uris: Iterable[str]) -> Iterator[Entry]:
+        """One listing per folder: at most as many requests as one per object would be, mostly by far fewer."""
+        wanted = set(uris)
+        folders = sorted({uri.rpartition("/")[0] for uri in wanted})
+        with ThreadPoolExecutor(_LISTERS) as threads:
+            for entries in threads.map(self._directly_in, folders):
+                yield from (entry for entry in entries if entry.uri in wanted)
+
+    def exists(self, uri: str) -> bool:
+        bucket, key = _split(uri)
+        if self._first(uri, key):
+            return True
+        return bool(next(self._pages(uri, Bucket=bucket, Prefix=f"{key}/", MaxKeys=1)).get("Contents"))
+
+    def names(self, uri: str, prefix: str) -> list[str]:
+        bucket, key = _split(uri)
         folder = f"{key}/" if key else ""
-        return [
-            str(item["Key"]).removeprefix(folder)
-            for item in self._pages(uri, Bucket=bucket, Prefix=folder, Delimiter="/")
-        ]
+        keys: list[str] = []
+        for page in self._pages(uri, Bucket=bucket, Prefix=folder + prefix, Delimiter="/"):
+            keys += [str(item["Key"]) for item in page.get("Contents", [])]
+            keys += [str(item["Prefix"]) for item in page.get("CommonPrefixes", [])]
+        return sorted({key.removeprefix(folder).rstrip("/") for key in keys} - {""})
+
+    def folders(self, uri: str) -> list[str]:
+        bucket, key = _split(uri)
+        folder = f"{key}/" if key else ""
+        pages = self._pages(uri, Bucket=bucket, Prefix=folder, Delimiter="/")
+        below = [str(item["Prefix"]).removeprefix(folder) for page in pages for item in page.get("CommonPrefixes", [])]
+        return [name.rstrip("/") for name in below if not name.startswith((".", "/"))]
 
     def read(self, uri: str) -> bytes:
-        bucket, key = _split(uri)
-        return self._get(uri, Bucket=bucket, Key=key)
+        with s3_faults(uri, _endpoint()):
+            return _get(uri)
 
     def read_version(self, uri: str, version: str) -> bytes:
-        bucket, key = _split(uri)
-        etag = version.rpartition("-")[0]
-        try:
-            return self._get(uri, Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
-        except StorageMissing as err:
-            raise ScanVanished("deleted after it was listed") from err
+        with s3_faults(uri, _endpoint()):
+            try:
+                return _get(uri, IfMatch=f'"{version.rpartition("-")[0]}"')
+            except ClientError as err:
+                if code_of(err) in _NOT_MET:
+                    raise ScanChanged("replaced after it was listed") from err
+                if code_of(err) == "NoSuchKey":
+                    raise ScanVanished("deleted after it was listed") from err
+                raise
 
     def put(self, uri: str, data: bytes) -> None:
         bucket, key = _split(uri)
@@ -113,37 +125,104 @@ class Bucket:
             _client().put_object(Bucket=bucket, Key=key, Body=data)
 
     def create(self, uri: str, data: bytes) -> bool:
+        """A first try whose answer was lost meets its own object at the next: the object names its creator."""
         bucket, key = _split(uri)
+        creator = uuid.uuid4().hex
         with s3_faults(uri, _endpoint()):
-            try:
-                _client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-            except ClientError as err:
-                if code_of(err) in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
-                    # an answer that was lost and asked for again meets its own object
-                    return self.read(uri) == data
-                raise
-        return True
+            for attempt in range(_ATTEMPTS):
+                try:
+                    _client().put_object(
+                        Bucket=bucket, Key=key, Body=data, IfNoneMatch="*", Metadata={"creator": creator}
+                    )
+                    return True
+                except ClientError as err:
+                    if code_of(err) in _NOT_MET:
+                        return _creator_of(bucket, key) == creator
+                    if code_of(err) not in _CONFLICT:
+                        raise
+                    _pause(attempt)  # two at once: S3 wants both to ask again
+        raise StorageUnavailable(f"{uri}: the storage found conflicting requests at each try; run the command again")
 
     def delete(self, uri: str) -> None:
         bucket, key = _split(uri)
         with s3_faults(uri, _endpoint()):
             _client().delete_object(Bucket=bucket, Key=key)
 
-    def _get(self, uri: str, **request: Any) -> bytes:
-        with s3_faults(uri, _endpoint()):
-            for attempt in range(_ATTEMPTS):
-                try:
-                    return _client().get_object(**request)["Body"].read()
-                except ClientError as err:
-                    if code_of(err) in ("PreconditionFailed", "412"):
-                        raise ScanChanged("replaced after it was listed") from err
-                    raise
-                except _CUT_SHORT:  # boto retries requests, not bodies
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-        raise AssertionError("unreachable: the loop returns or raises")
+    def _first(self, uri: str, key: str) -> list[Any]:
+        """The object of this very key, or nothing: it comes first of all that begin with it."""
+        bucket, _ = _split(uri)
+        page = next(self._pages(uri, Bucket=bucket, Prefix=key, MaxKeys=1))
+        return [item for item in page.get("Contents", []) if item["Key"] == key]
 
-    def _pages(self, uri: str, **request: Any) -> "Iterator[Any]":
+    def _directly_in(self, folder: str) -> list[Entry]:
+        bucket, key = _split(folder)
+        prefix = f"{key}/" if key else ""
+        return [_entry(bucket, item) for item in self._objects(folder, Bucket=bucket, Prefix=prefix, Delimiter="/")]
+
+    def _objects(self, uri: str, **request: Any) -> Iterator[Any]:
+        for page in self._pages(uri, **request):
+            yield from page.get("Contents", [])
+
+    def _pages(self, uri: str, **request: Any) -> Iterator[Any]:
         with s3_faults(uri, _endpoint()):
-            for page in _client().get_paginator("list_objects_v2").paginate(**request):
-                yield from page.get("Contents", [])
+            yield from _client().get_paginator("list_objects_v2").paginate(**request)
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _entry(bucket: str, item: Any) -> Entry:
+    size = int(item["Size"])
+    return Entry(f"s3://{bucket}/{item['Key']}", f"{item['ETag'].strip(chr(34))}-{size}", size)
+
+
+def _is_passed_over(name: str) -> bool:
+    """Hidden, in a hidden folder, or only the mark of a folder."""
+    return name.startswith(".") or "/." in name or name.endswith("/") or not name
+
+
+def _get(uri: str, **condition: Any) -> bytes:
+    bucket, key = _split(uri)
+    for attempt in range(_ATTEMPTS):
+        answer = _client().get_object(Bucket=bucket, Key=key, **condition)
+        try:
+            return answer["Body"].read()
+        except (HTTPClientError, IncompleteReadError):  # boto retries requests, not bodies
+            if attempt == _ATTEMPTS - 1:
+                raise
+            _pause(attempt)
+    raise AssertionError("unreachable: the loop returns or raises")
+
+
+def _creator_of(bucket: str, key: str) -> str | None:
+    try:
+        return _client().head_object(Bucket=bucket, Key=key)["Metadata"].get("creator")
+    except ClientError as err:
+        if code_of(err) in ("404", "NoSuchKey"):
+            return None  # it was there a moment ago
+        raise
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(0.1 * 2**attempt)
+
+
+def _client() -> "S3Client":
+    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    with _making_clients:
+        return _client_for(os.getpid(), settings)  # a client must not be shared over a fork
+
+
+@functools.lru_cache(maxsize=4)
+def _client_for(process: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":  # noqa: ARG001 - the cache's key
+    retries: Any = {"mode": "standard"}
+    if "AWS_MAX_ATTEMPTS" not in os.environ:
+        retries["total_max_attempts"] = _ATTEMPTS
+    config = Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=_CONNECTIONS)
+    return boto3.session.Session().client("s3", config=config)
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"

@@ -5,18 +5,19 @@ The parts themselves are the only record of what is done; nothing here can disag
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
+import pyarrow.parquet
 
 from mribatch import schema
 from mribatch.errors import RunFailed
 from mribatch.storage import uris
-from mribatch.storage.lock import RUNS
+from mribatch.storage.lock import RUNS, Fence
 
 __all__ = [
     "Plan",
@@ -33,6 +34,7 @@ __all__ = [
 log = logging.getLogger("mribatch.ledger")
 
 _KEYS = pa.schema([*schema.PLAN, pa.field("frame", pa.int32(), False)])
+_READERS = 16  # parts read at once: S3 answers slowly, and to many at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +65,13 @@ def model_folder(output: str, digest: str) -> str:
 
 def part_names(output: str, digest: str) -> list[str]:
     """The names of all visible parts, sorted."""
-    return [name for name in uris.names(model_folder(output, digest)) if name.startswith("part-")]
+    return [name for name in uris.names(model_folder(output, digest), "part-") if name.endswith(".parquet")]
 
 
 def part_rows(name: str) -> int:
     """The rows of a part, which its name tells: part-<run>-<hash>-<rows>.parquet."""
     rows = name.removesuffix(".parquet").rpartition("-")[2]
-    return int(rows) if rows.isdigit() else 0
+    return int(rows) if rows.isdecimal() else 0
 
 
 def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None) -> Plan:
@@ -79,14 +81,11 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None) 
     is planned again. Raises StorageError, RunFailed for a part that is no Parquet.
     """
     folder = model_folder(output, digest)
-    for name in uris.names(folder):
-        if name.startswith(".") and name.endswith(".tmp"):
+    for name in uris.names(folder, "."):
+        if name.endswith(".tmp"):
             uris.delete(uris.join(folder, name))
-    parts = _without_duplicates(output, digest, part_names(output, digest))
-    done = _keys(output, digest, parts)
-    keys = list(schema.PLAN.names)
-    todo = listing.join(done.select(keys).group_by(keys).aggregate([]), keys=keys, join_type="left anti")
-    todo = todo.select(keys).sort_by("scan_uri").cast(schema.PLAN)
+    parts, done = _without_duplicates(output, digest, part_names(output, digest))
+    todo = _minus(listing, done).select(schema.PLAN.names).sort_by("scan_uri").cast(schema.PLAN)
     return Plan(
         listed=listing.num_rows,
         done=listing.num_rows - todo.num_rows,
@@ -95,31 +94,41 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None) 
     )
 
 
-def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt]) -> None:
+def verify(
+    planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None
+) -> None:
     """Check that every planned scan has its row in the parts of this run, once, or failed. Removes foreign parts.
 
-    Raises RunFailed, which a rerun mends.
+    A part is foreign that was not there when the run began and that none of its receipts names: a write whose retry
+    was counted in its place, or one that a run slipped in that had lost the lock. The fence is asked before anything
+    is removed: to a run that lost the lock itself, the parts of its successor would look foreign. Raises OutputHeld
+    then, and RunFailed, which a rerun mends, where the rows are not those planned.
     """
     own = {receipt.part for receipt in receipts if receipt.part}
-    for name in set(part_names(output, digest)) - planned.parts - own:
+    there = set(part_names(output, digest))
+    for name in sorted(there - planned.parts - own):
+        if fence:
+            fence.check()
         log.warning("removing %s, which no step of this run has accounted for", name)
         uris.delete(uris.join(model_folder(output, digest), name))
-    found = _keys(output, digest, sorted(own))
+    found = _keys(output, digest, sorted(own & there))
     failed = {uri for receipt in receipts for uri, _ in receipt.failed}
     expected = planned.todo.filter(pc.invert(pc.is_in(planned.todo["scan_uri"], pa.array(sorted(failed), pa.string()))))
-    twice = found.num_rows - found.group_by(list(_KEYS.names)).aggregate([]).num_rows
-    scans = found.select(list(schema.PLAN.names)).group_by(list(schema.PLAN.names)).aggregate([])
-    keys = list(schema.PLAN.names)
-    missing = expected.join(scans, keys=keys, join_type="left anti").num_rows
-    foreign = scans.join(expected, keys=keys, join_type="left anti").num_rows
+    twice = found.num_rows - _distinct(found, _KEYS.names).num_rows
+    scans = _distinct(found, schema.PLAN.names)
+    missing, foreign = _minus(expected, scans).num_rows, _minus(scans, expected).num_rows
     if missing or foreign or twice:
         raise RunFailed(f"the rows in {output} are not those planned: {missing} scans are missing, {twice} stand twice, "
                         f"{foreign} were not planned; run the command again, it completes what is missing")  # fmt: skip
 
 
 def predictions(output: str, digest: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of one model, or some columns of them."""
-    return _dataset(output, digest, part_names(output, digest)).to_table(columns=columns and list(columns))
+    """All rows of one model, or some columns of them; without parts, no rows and no p_<label> columns."""
+    names = part_names(output, digest)
+    if not names:
+        empty = schema.prediction_schema(()).empty_table()
+        return empty if columns is None else empty.select([name for name in columns if name in empty.column_names])
+    return pa.concat_tables(_read(output, digest, names, columns), promote_options="default")
 
 
 def write_record(output: str, run_id: str, facts: dict[str, Any]) -> str:
@@ -129,36 +138,68 @@ def write_record(output: str, run_id: str, facts: dict[str, Any]) -> str:
     return place
 
 
-def _keys(output: str, digest: str, parts: Iterable[str]) -> pa.Table:
-    names = list(parts)
-    if not names:
-        return _KEYS.empty_table()
-    return _dataset(output, digest, names).to_table(columns=list(_KEYS.names)).cast(_KEYS)
+def _keys(output: str, digest: str, parts: Sequence[str]) -> pa.Table:
+    """The keys of all rows, and in the column `part` which of the parts holds each."""
+    columns = pa.schema([*_KEYS, pa.field("part", pa.int32(), False)])
+    tables = [
+        table.append_column("part", pa.repeat(pa.scalar(number, pa.int32()), table.num_rows)).cast(columns)
+        for number, table in enumerate(_read(output, digest, parts, _KEYS.names))
+    ]
+    return pa.concat_tables([columns.empty_table(), *tables])
 
 
-def _dataset(output: str, digest: str, parts: Sequence[str]) -> pyarrow.dataset.Dataset:
-    filesystem, folder = uris.filesystem(model_folder(output, digest))
-    paths = [f"{folder}/{name}" for name in parts]
-    try:
-        return pyarrow.dataset.dataset(paths, format="parquet", filesystem=filesystem)
-    except (pa.ArrowInvalid, OSError) as err:
-        raise RunFailed(f"a part in {model_folder(output, digest)} could not be read ({err}): "
-                        "remove it, and its scans are scored again") from err  # fmt: skip
+def _read(output: str, digest: str, parts: Sequence[str], columns: Sequence[str] | None) -> list[pa.Table]:
+    folder = model_folder(output, digest)
+
+    def read(name: str) -> pa.Table:
+        data = uris.read(uris.join(folder, name))
+        try:
+            table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read(columns and list(columns), use_threads=False)
+            return table if columns is None else table.select(list(columns))
+        except (pa.ArrowException, OSError, KeyError) as err:
+            raise RunFailed(f"the part {name} in {folder} could not be read ({err}): "
+                            "remove it, and its scans are scored again") from err  # fmt: skip
+
+    with ThreadPoolExecutor(_READERS) as threads:
+        return list(threads.map(read, parts))
 
 
-def _without_duplicates(output: str, digest: str, parts: list[str]) -> list[str]:
+def _distinct(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    return table.group_by(list(names)).aggregate([])
+
+
+def _minus(table: pa.Table, other: pa.Table) -> pa.Table:
+    """The rows whose scan is not in the other table."""
+    keys = schema.PLAN.names
+    return table.join(other.select(keys), keys=keys, join_type="left anti")
+
+
+def _without_duplicates(output: str, digest: str, parts: list[str]) -> tuple[list[str], pa.Table]:
+    """Remove parts until no key stands twice. What is left, and its keys."""
     keys = _keys(output, digest, parts)
-    names = list(_KEYS.names)
-    if keys.num_rows == keys.group_by(names).aggregate([]).num_rows:
-        return parts
-    kept: list[str] = []
+    counted = keys.group_by(_KEYS.names).aggregate([("part", "count")])
+    if counted.num_rows == keys.num_rows:
+        return parts, keys
+    doubles = counted.filter(pc.greater(counted["part_count"], 1))
+    surplus = _surplus(keys.join(doubles, keys=_KEYS.names, join_type="inner").select([*_KEYS.names, "part"]))
+    for number in sorted(surplus):
+        log.warning("removing %s, whose scans stand in another part too", parts[number])
+        uris.delete(uris.join(model_folder(output, digest), parts[number]))
+    left = keys.filter(pc.invert(pc.is_in(keys["part"], pa.array(sorted(surplus), pa.int32()))))
+    return [part for number, part in enumerate(parts) if number not in surplus], left
+
+
+def _surplus(doubles: pa.Table) -> set[int]:
+    """Of the parts that share keys, those that go: each that repeats a key of itself or of an earlier one that stays."""
+    held: dict[int, list[tuple[Any, ...]]] = {}
+    for *key, part in zip(*(column.to_pylist() for column in doubles.columns), strict=True):
+        held.setdefault(part, []).append(tuple(key))
     seen: set[tuple[Any, ...]] = set()
-    for part in parts:
-        rows = set(zip(*(_keys(output, digest, [part])[name].to_pylist() for name in names), strict=True))
-        if rows & seen:
-            log.warning("removing %s, whose scans stand in another part too", part)
-            uris.delete(uris.join(model_folder(output, digest), part))
+    surplus = set()
+    for part in sorted(held):
+        rows = set(held[part])
+        if len(rows) < len(held[part]) or rows & seen:
+            surplus.add(part)
         else:
-            kept.append(part)
             seen |= rows
-    return kept
+    return surplus

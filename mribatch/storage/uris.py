@@ -5,17 +5,14 @@ A URI is a local path or s3://bucket/key. What a file holds, and why, is not kno
 
 import os
 import re
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple, Protocol
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from collections.abc import Iterable, Iterator
 
 import pyarrow.fs
 
-from mribatch.errors import ConfigError, InputError, ScanChanged, ScanVanished, StorageMissing
-from mribatch.storage import _s3
-from mribatch.storage._faults import local_faults
+from mribatch.errors import ConfigError, InputError
+from mribatch.storage import _disk, _s3
+from mribatch.storage._glob import Glob, is_glob
+from mribatch.storage._store import Entry, Store
 
 __all__ = [
     "Entry",
@@ -23,6 +20,8 @@ __all__ = [
     "create",
     "delete",
     "filesystem",
+    "find",
+    "folders",
     "is_s3",
     "join",
     "names",
@@ -30,28 +29,12 @@ __all__ = [
     "put",
     "read",
     "read_version",
+    "relative",
     "walk",
 ]
 
-_GLOB = re.compile(r"[*?\[]")
-
-
-class Entry(NamedTuple):
-    """One file of a listing. Equal versions mean equal bytes: size and mtime on disk, ETag and size on S3."""
-
-    uri: str
-    version: str
-    size: int
-
-
-class _Store(Protocol):
-    def walk(self, uri: str) -> Iterator[Entry]: ...
-    def names(self, uri: str) -> list[str]: ...
-    def read(self, uri: str) -> bytes: ...
-    def read_version(self, uri: str, version: str) -> bytes: ...
-    def put(self, uri: str, data: bytes) -> None: ...
-    def create(self, uri: str, data: bytes) -> bool: ...
-    def delete(self, uri: str) -> None: ...
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_BUCKET, _DISK = _s3.Bucket(), _disk.Disk()
 
 
 def is_s3(uri: str) -> bool:
@@ -59,48 +42,71 @@ def is_s3(uri: str) -> bool:
 
 
 def absolute(uri: str) -> str:
-    """The one spelling of a URI: s3://bucket/key, or an absolute path; a name that is not UTF-8 as file://…%xx."""
+    """The one spelling of a URI: s3://bucket/key, or an absolute path; a name that is not UTF-8 as file://…%xx.
+
+    Raises ConfigError for what is neither.
+    """
     if is_s3(uri):
         return _s3.spelled(uri)
-    if "://" in uri and not uri.startswith("file://"):
-        raise ConfigError(f"expected a local path or s3://bucket/prefix, got {uri}")
-    if not uri:
-        raise ConfigError("expected a local path or s3://bucket/prefix, got an empty one")
-    return _spelled(os.path.abspath(_path(uri)))
+    if not uri or (_SCHEME.match(uri) and not uri.startswith("file://")):
+        raise ConfigError(f"expected a local path or s3://bucket/prefix, got {uri or 'an empty one'}")
+    return _disk.spelled(os.path.abspath(_disk.path_of(uri)))
 
 
-def join(folder: str, *parts: str) -> str:
-    return "/".join((folder.rstrip("/") or "/", *parts)).replace("//", "/", 1 if folder == "/" else 0)
+def join(folder: str, *names: str) -> str:
+    """The URI of something in or below a folder. The names are taken as they are, nothing in them is decoded."""
+    return _rooted("/".join((_plain(absolute(folder)).rstrip("/"), *names)))
 
 
 def parent(uri: str) -> str:
-    """The folder that holds a URI."""
-    return absolute(uri).rstrip("/").rpartition("/")[0] or "/"
+    """The folder that holds a URI; a bucket and the root hold themselves."""
+    whole = _plain(absolute(uri))
+    if is_s3(whole) and whole.count("/") == 2:
+        return whole
+    return _rooted(whole.rpartition("/")[0] or "/")
+
+
+def relative(uri: str, folder: str) -> str:
+    """What a URI is called below a folder: names with / between them. Raises ConfigError where it is not below it."""
+    whole, base = _plain(absolute(uri)), _plain(absolute(folder)).rstrip("/") + "/"
+    if not whole.startswith(base):
+        raise ConfigError(f"expected something below {folder}, got {uri}")
+    return whole.removeprefix(base)
 
 
 def walk(uri: str) -> Iterator[Entry]:
-    """Every file at or below a folder, file or glob (* within a level, ** across), in no particular order.
+    """Every file at or below a folder, file or glob, in no particular order.
 
-    Names that begin with a dot are passed over. Raises StorageMissing where the folder, file or bucket is not
-    there, InputError where a glob fits nothing.
+    Globs know *, ?, [a-z], [!a-z] within a name and ** across folders; a name that exists as it stands is no glob.
+    Names that begin with a dot are passed over, pipes and devices too. Raises StorageMissing where the folder, file or
+    bucket is not there, InputError where a glob fits nothing.
     """
-    whole = absolute(uri)
-    glob = _GLOB.search(whole)
-    if glob is None or (not is_s3(whole) and os.path.lexists(_path(whole))):
-        yield from _store(whole).walk(whole)
-        return
-    pattern, found = _glob_pattern(whole), False
-    for entry in _store(whole).walk(whole[: glob.start()].rpartition("/")[0] or "/"):
-        if pattern.fullmatch(entry.uri):
-            found = True
-            yield entry
-    if not found:
+    base, glob = _parted(absolute(uri))
+    found = False
+    for entry in _store(base).walk(base, glob):
+        found = True
+        yield entry
+    if glob and not found:
         raise InputError(f"no file fits {uri}: check the pattern, and quote it from the shell")
 
 
-def names(folder: str) -> list[str]:
-    """The names directly in a folder, sorted; none where the folder is not there."""
-    return sorted(_store(folder).names(absolute(folder)))
+def find(uris: Iterable[str]) -> Iterator[Entry]:
+    """Those of some files that are there, hidden ones too, in no particular order."""
+    on_s3: dict[bool, set[str]] = {True: set(), False: set()}
+    for uri in uris:
+        on_s3[is_s3(uri)].add(absolute(uri))
+    yield from _BUCKET.find(on_s3[True])
+    yield from _DISK.find(on_s3[False])
+
+
+def names(folder: str, prefix: str = "") -> list[str]:
+    """The names directly in a folder, of files, folders and hidden ones, sorted; none where the folder is not there."""
+    return sorted(_store(folder).names(absolute(folder), prefix))
+
+
+def folders(folder: str) -> list[str]:
+    """The names of the folders directly in a folder, but for hidden ones, sorted; none where the folder is not there."""
+    return sorted(_store(folder).folders(absolute(folder)))
 
 
 def read(uri: str) -> bytes:
@@ -110,7 +116,7 @@ def read(uri: str) -> bytes:
 
 def read_version(uri: str, version: str) -> bytes:
     """The bytes of a file as it was listed. Raises ScanVanished or ScanChanged where it is that no longer."""
-    return _store(uri).read_version(uri, version)
+    return _store(uri).read_version(absolute(uri), version)
 
 
 def put(uri: str, data: bytes) -> None:
@@ -129,142 +135,40 @@ def delete(uri: str) -> None:
 
 
 def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The pyarrow filesystem and the path on it, for readers that want ranges (Parquet) or Ray Train's storage."""
+    """The pyarrow filesystem and the path on it, for libraries that take no less, such as Ray Train.
+
+    Raises ConfigError for a path that is not UTF-8.
+    """
     whole = absolute(uri)
     if is_s3(whole):
         return _s3.arrow_filesystem(), whole.removeprefix("s3://")
-    return pyarrow.fs.LocalFileSystem(), _path(whole)
+    if whole.startswith("file://"):
+        raise ConfigError(f"expected a path in UTF-8, got {whole}: give another one")
+    return pyarrow.fs.LocalFileSystem(), whole
 
 
-def _store(uri: str) -> _Store:
-    return _s3.Bucket(Entry) if is_s3(uri) else _Disk()
+def _store(uri: str) -> Store:
+    return _BUCKET if is_s3(uri) else _DISK
 
 
-def _path(uri: str) -> str:
-    """The operating system's path of a local URI."""
-    return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if uri.startswith("file://") else uri
+def _plain(uri: str) -> str:
+    """A URI with its names as they are: the operating system's path, or the URI itself on S3."""
+    return uri if is_s3(uri) else _disk.path_of(uri)
 
 
-def _spelled(path: str) -> str:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file://" + quote_from_bytes(os.fsencode(path))
-    return path
+def _rooted(plain: str) -> str:
+    """The URI of what `_plain` gave."""
+    return plain if is_s3(plain) else _disk.spelled(plain)
 
 
-def _glob_pattern(glob: str) -> re.Pattern[str]:
-    """A pattern for the files that fit a glob, and for all below a folder that fits."""
-    translations = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    words = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", glob)
-    fixed = (w if w.startswith("[") else translations.get(w) or re.escape(w) for w in words)
-    return re.compile("".join(w.replace("[!", "[^") for w in fixed) + "(?:/.*)?", re.DOTALL)
-
-
-class _Disk:
-    """Local files, and mounts that look like them."""
-
-    def walk(self, uri: str) -> Iterator[Entry]:
-        root = _path(uri)
-        with local_faults(uri):
-            if not os.path.lexists(root):
-                raise StorageMissing(f"no file or folder at {uri}: check the path")
-            if not os.path.isdir(root):
-                yield _entry(root, os.stat(root))
-                return
-            yield from _below(root)
-
-    def names(self, uri: str) -> list[str]:
-        with local_faults(uri):
-            try:
-                return os.listdir(_path(uri))
-            except FileNotFoundError:
-                return []
-
-    def read(self, uri: str) -> bytes:
-        with local_faults(uri):
-            return Path(_path(uri)).read_bytes()
-
-    def read_version(self, uri: str, version: str) -> bytes:
-        with local_faults(uri):
-            try:
-                with open(_path(uri), "rb") as file:
-                    data = file.read()
-                    now = _version(os.fstat(file.fileno()))
-            except FileNotFoundError as err:
-                raise ScanVanished("deleted after it was listed") from err
-        if now != version:
-            raise ScanChanged("replaced after it was listed")
-        return data
-
-    def put(self, uri: str, data: bytes) -> None:
-        path = _path(uri)
-        folder, name = os.path.split(path)
-        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
-        with local_faults(uri):
-            os.makedirs(folder, exist_ok=True)
-            try:
-                _write(temporary, data, "xb")
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-            _sync_folder(folder)
-
-    def create(self, uri: str, data: bytes) -> bool:
-        path = _path(uri)
-        with local_faults(uri):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            try:
-                _write(path, data, "xb")
-            except FileExistsError:
-                return False
-            return True
-
-    def delete(self, uri: str) -> None:
-        with local_faults(uri):
-            Path(_path(uri)).unlink(missing_ok=True)
-
-
-def _below(root: str) -> Iterator[Entry]:
-    folders = [root]
-    while folders:
-        with os.scandir(folders.pop()) as found:
-            for item in found:
-                if item.name.startswith("."):
-                    continue
-                if item.is_dir():
-                    folders.append(item.path)
-                else:
-                    yield _entry(item.path, _stat(item))
-
-
-def _stat(item: "os.DirEntry[str]") -> os.stat_result:
-    try:
-        return item.stat()
-    except FileNotFoundError:  # a link to nothing is listed too, and becomes a row
-        return item.stat(follow_symlinks=False)
-
-
-def _entry(path: str, stat: os.stat_result) -> Entry:
-    return Entry(_spelled(os.path.abspath(path)), _version(stat), stat.st_size)
-
-
-def _version(stat: os.stat_result) -> str:
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
-
-
-def _write(path: str, data: bytes, mode: str) -> None:
-    with open(path, mode) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: str) -> None:
-    """Make a rename survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _parted(whole: str) -> tuple[str, Glob | None]:
+    """The folder where a glob begins, and the glob; without a glob, all of it is the folder."""
+    plain = _plain(whole)
+    at = len("s3://") if is_s3(plain) else 0
+    parts = plain[at:].split("/")
+    for number, name in enumerate(parts):
+        if is_glob(name):
+            here = plain[:at] + "/".join(parts[: number + 1])
+            if not _store(whole).exists(_rooted(here)):
+                return _rooted(here.rpartition("/")[0] or "/"), Glob(parts[number:])
+    return whole, None
