@@ -30,7 +30,10 @@ def build(
     keras.utils.set_random_seed(seed)
     base = _backbone(backbone, (side_px, side_px, 3))
     if synchronized:
+        weights = base.get_weights()
         base = keras.models.clone_model(base, clone_function=_synchronized)
+        base.set_weights(weights)
+    keras.utils.set_random_seed(seed)  # one worker and many begin with the same head
     first, second = HEAD["dropout"]
     return keras.Sequential(
         [

@@ -27,26 +27,26 @@ class Split:
 def by_content(table: pa.Table, *, validation_fraction: float, seed: int) -> Split:
     """Split a table with the columns label, split, patient_id and pixels_sha256.
 
-    Scans that share pixels or a patient are one group. Where the data names a test (or validation) split, its
-    scans stay there, except those whose group also stands among the training scans: these are set aside. Where it
-    names no validation split, whole groups of training scans are drawn for it, class by class, from their hashes
-    and the seed: a scan's side does not change when others come. Raises InputError where a class would have no
-    training or no validation scan.
+    Scans that share pixels or a patient are one group, and no group stands on two sides. Where the data names a test
+    (or validation) split, its scans stay there, except those whose group also stands on an earlier side (training,
+    then validation): these are set aside. Where it names no validation split, whole groups of training scans are drawn
+    for it, class by class, by their hashes and the seed: names and order play no part, and when scans are added few
+    others change sides. Raises InputError where a class would have no training or no validation scan.
     """
     groups = _groups(table)
     labels, named = table["label"].to_pylist(), table["split"].to_pylist()
-    training_groups = {g for g, split in zip(groups, named, strict=True) if split in (None, "training")}
     drawn = set() if "validation" in named else _drawn(table, groups, validation_fraction, seed)
+    training = _of_split(groups, named, "training") | _of_split(groups, named, None)
+    taken = {"validation": training, "test": training | _of_split(groups, named, "validation")}
     sides: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     aside = 0
     for row, (group, split) in enumerate(zip(groups, named, strict=True)):
-        if split in ("test", "validation"):
-            if group in training_groups:
-                aside += 1
-            else:
-                sides[split].append(row)
-        else:
+        if split not in ("test", "validation"):
             sides["validation" if group in drawn else "train"].append(row)
+        elif group in taken[split]:
+            aside += 1
+        else:
+            sides[split].append(row)
     split_rows = Split(**sides, set_aside=aside)
     _check_classes(split_rows, labels)
     return split_rows
@@ -72,6 +72,10 @@ def of_paper(table: pa.Table, *, seed: int) -> Split:
     return split
 
 
+def _of_split(groups: Sequence[int], named: Sequence[str | None], wanted: str | None) -> set[int]:
+    return {group for group, split in zip(groups, named, strict=True) if split == wanted}
+
+
 def _groups(table: pa.Table) -> list[int]:
     """A group number per row: rows joined by equal pixels or an equal patient, directly or through others."""
     parent = list(range(table.num_rows))
@@ -91,7 +95,7 @@ def _groups(table: pa.Table) -> list[int]:
 
 
 def _drawn(table: pa.Table, groups: Sequence[int], fraction: float, seed: int) -> set[int]:
-    """The groups for validation: of each class, those with the lowest hash until its share is reached."""
+    """The groups for validation: of each class, those with the lowest hashes that fit into its share."""
     labels, content = table["label"].to_pylist(), table["pixels_sha256"].to_pylist()
     rows = [row for row, split in enumerate(table["split"].to_pylist()) if split != "test"]
     size = Counter(groups[row] for row in rows)
@@ -101,11 +105,14 @@ def _drawn(table: pa.Table, groups: Sequence[int], fraction: float, seed: int) -
     drawn: set[int] = set()
     for label in sorted({labels[row] for row in rows}):
         own = {groups[row] for row in rows if labels[row] == label}
-        wanted, got = max(1, round(sum(size[g] for g in own) * fraction)), 0
-        for group in sorted(own, key=lambda g: _rank(name[g], seed)):
-            if got == 0 or got + size[group] <= wanted:
+        ranked = sorted(own, key=lambda group: _rank(name[group], seed))
+        wanted, got = max(1, round(sum(size[group] for group in own) * fraction)), 0
+        for group in ranked:
+            if got + size[group] <= wanted:
                 drawn.add(group)
                 got += size[group]
+        if not got:  # all are larger than the share: the smallest comes nearest
+            drawn.add(min(ranked, key=size.__getitem__))
     return drawn
 
 

@@ -21,7 +21,8 @@ from PIL.ExifTags import Base
 from PIL.MpoImagePlugin import MpoImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from mribatch.errors import ConfigError, MribatchError
+from mribatch.errors import ConfigError
+from mribatch.scans.formats import RejectionError, ends_early, sniffed
 from mribatch.schema import Reason, Status
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "MIN_SIDE_PX", "Decoded", "ImageSpec", "decode"]
@@ -37,37 +38,6 @@ Image.MAX_IMAGE_PIXELS = None
 # At DEBUG Pillow logs the value of every TIFF tag, and a tag may hold a patient's name.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
-_MAGIC = {  # what archives export; each codec more is one more to attack. BMP's magic is too short: see _sniffed
-    "JPEG": (b"\xff\xd8\xff",),
-    "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # classic and BigTIFF
-}
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of a BMP's second header; "BM" alone begins many a text
-_UNREAD = (  # offset, name, magic; looked for first: a DICOM file may begin as a TIFF, and JPEG-LS begins as JPEG
-    (128, "DICOM", (b"DICM",)),
-    (344, "NIfTI", (b"n+1\0", b"ni1\0")),
-    (4, "NIfTI", (b"n+2\0", b"ni2\0")),
-    (0, "gzip (.nii.gz, .mgz)", (b"\x1f\x8b",)),
-    (0, "ZIP", (b"PK\x03\x04",)),
-    (0, "NRRD", (b"NRRD0",)),
-    (0, "MetaImage", (b"ObjectType",)),
-    (0, "HDF5 or NetCDF (MINC)", (b"\x89HDF\r\n\x1a\n", b"CDF\x01")),
-    (0, "FITS", (b"SIMPLE  =",)),
-    (0, "GIF", (b"GIF8",)),
-    (8, "WebP", (b"WEBP",)),
-    (4, "HEIF", (b"ftyphe", b"ftypmif1", b"ftypmsf1")),  # heic, heix, heim, heis, hevc
-    (4, "AVIF", (b"ftypavi",)),  # avif, avis
-    (4, "MP4", (b"ftyp",)),
-    (0, "JPEG 2000", (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
-    (0, "JPEG-LS", (b"\xff\xd8\xff\xf7",)),
-    (0, "JPEG XL", (b"\0\0\0\x0cJXL ", b"\xff\x0a")),
-    (0, "PSD", (b"8BPS",)),
-    (0, "PDF", (b"%PDF",)),
-    (0, "ICO", (b"\0\0\x01\0",)),
-    (0, "OpenEXR", (b"v/1\x01",)),
-    (0, "Netpbm", tuple(b"P%d\n" % kind for kind in range(1, 7))),
-)
-_TIFF_UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)  # bytes of a value, by field type (TIFF 6.0, section 2)
 _TURNS = {  # what sets a picture upright, by EXIF orientation (CIPA DC-008, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -118,14 +88,6 @@ class Decoded:
     """(side, side, 3) uint8 RGB, C-contiguous, read-only."""
 
 
-class _RejectionError(MribatchError):
-    """A scan's own fault, on its way up to `decode`; never leaves this module."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason, self.detail = reason, detail
-
-
 def decode(data: bytes, spec: ImageSpec) -> Decoded:
     """The picture in `data` as (side, side, 3) uint8 RGB, or the reason why there is none.
 
@@ -139,9 +101,9 @@ def decode(data: bytes, spec: ImageSpec) -> Decoded:
     digest = hashlib.sha256(data).hexdigest()
     name: str | None = None
     try:
-        name = _sniffed(data, spec)
+        name = sniffed(data, spec.max_bytes)
         image = _opened(data, name, spec)
-    except _RejectionError as fault:
+    except RejectionError as fault:
         refused = Decoded(status=Status.REJECTED, content_sha256=digest, format=name)
         return replace(refused, reason=fault.reason, detail=fault.detail)
     whole = hashlib.sha256(b"%dx%dx3:" % image.size)
@@ -160,23 +122,6 @@ def decode(data: bytes, spec: ImageSpec) -> Decoded:
     )
 
 
-def _sniffed(data: bytes, spec: ImageSpec) -> str:
-    """Pillow's name of the format, by the first bytes."""
-    if not data:
-        raise _RejectionError(Reason.EMPTY, "the file has no bytes")
-    if len(data) > spec.max_bytes:
-        raise _RejectionError(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {spec.max_bytes}")
-    for offset, unread, magic in _UNREAD:
-        if data.startswith(magic, offset):
-            raise _RejectionError(Reason.UNSUPPORTED_FORMAT, f"{unread} files are not read here")
-    for name, magic in _MAGIC.items():
-        if data.startswith(magic):
-            return name
-    if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
-        return "BMP"
-    raise _RejectionError(Reason.NOT_AN_IMAGE, "the bytes are of no known image format")
-
-
 def _opened(data: bytes, name: str, spec: ImageSpec) -> Image.Image:
     """The whole picture: checked by its header first, then decoded, upright, RGB."""
     _hush_pillow()
@@ -189,9 +134,9 @@ def _opened(data: bytes, name: str, spec: ImageSpec) -> Image.Image:
             image.load()
             return _rgb(_upright(image))
     except _HOSTILE as err:
-        if "truncated" in str(err).lower() or _ends_early(data, name):
-            raise _RejectionError(Reason.TRUNCATED, f"the {name} file ends before its data does") from err
-        raise _RejectionError(Reason.CORRUPT, f"the {name} file is damaged or of a kind not read here") from err
+        if "truncated" in str(err).lower() or ends_early(data, name):
+            raise RejectionError(Reason.TRUNCATED, f"the {name} file ends before its data does") from err
+        raise RejectionError(Reason.CORRUPT, f"the {name} file is damaged or of a kind not read here") from err
 
 
 def _identified(data: bytes, name: str) -> Image.Image:
@@ -222,11 +167,11 @@ def _hush_pillow() -> None:
 def _check_header(image: Image.Image, spec: ImageSpec) -> None:
     width, height = image.size
     if width * height > spec.max_pixels:
-        raise _RejectionError(Reason.TOO_LARGE, f"{width} x {height} pixels exceed the cap of {spec.max_pixels}")
+        raise RejectionError(Reason.TOO_LARGE, f"{width} x {height} pixels exceed the cap of {spec.max_pixels}")
     if min(width, height) < MIN_SIDE_PX:
-        raise _RejectionError(Reason.TOO_SMALL, f"{width} x {height} pixels: a side is shorter than {MIN_SIDE_PX}")
+        raise RejectionError(Reason.TOO_SMALL, f"{width} x {height} pixels: a side is shorter than {MIN_SIDE_PX}")
     if getattr(image, "is_animated", False) and not _leads(image):
-        raise _RejectionError(Reason.MULTIPLE_FRAMES, "the file holds more than one picture")
+        raise RejectionError(Reason.MULTIPLE_FRAMES, "the file holds more than one picture")
 
 
 def _leads(image: Image.Image) -> bool:
@@ -242,44 +187,16 @@ def _check_strips(image: TiffImageFile, size: int, spec: ImageSpec) -> None:
     """What Pillow leaves black or grey without a word, and a tile that dwarfs its picture."""
     tags = image.tag_v2
     if tags.get(Tag.TILEWIDTH, 0) * tags.get(Tag.TILELENGTH, 0) > spec.max_pixels:
-        raise _RejectionError(Reason.TOO_LARGE, f"the pixels of a TIFF tile exceed the cap of {spec.max_pixels}")
+        raise RejectionError(Reason.TOO_LARGE, f"the pixels of a TIFF tile exceed the cap of {spec.max_pixels}")
     boxes = [tile.extents or (0, 0, 0, 0) for tile in image.tile]
     if sum((right - left) * (low - top) for left, top, right, low in boxes) < image.width * image.height:
-        raise _RejectionError(Reason.CORRUPT, "the TIFF file has fewer strips than its size needs")
+        raise RejectionError(Reason.CORRUPT, "the TIFF file has fewer strips than its size needs")
     if image.info["compression"] == "raw":
         return  # Pillow reads these itself and misses no byte
     starts = tags.get(Tag.STRIPOFFSETS) or tags.get(Tag.TILEOFFSETS, ())
     counts = tags.get(Tag.STRIPBYTECOUNTS) or tags.get(Tag.TILEBYTECOUNTS, ())
     if any(start + count > size for start, count in zip(starts, counts, strict=False)):
-        raise _RejectionError(Reason.TRUNCATED, "the TIFF file ends before its data does")
-
-
-def _ends_early(data: bytes, name: str) -> bool:
-    """Whether a file that could not be decoded lacks its end."""
-    if name == "JPEG":  # no end-of-image marker after the last start-of-scan
-        return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
-    if name == "PNG":
-        return b"IEND" not in data
-    if name == "BMP":
-        return int.from_bytes(data[2:6], "little") > len(data)
-    try:
-        return _directory_end(data) > len(data)
-    except struct.error:  # the directory itself lies beyond the end
-        return True
-
-
-def _directory_end(data: bytes) -> int:
-    """Where a TIFF's first directory ends, and the values it points to; in bytes from the start."""
-    if data[2:4] in (b"+\0", b"\0+"):
-        return 0  # BigTIFF: laid out otherwise and rare, so its cuts are called damage
-    order = "<" if data.startswith(b"II") else ">"
-    (start,) = struct.unpack_from(f"{order}L", data, 4)
-    (entries,) = struct.unpack_from(f"{order}H", data, start)
-    end: int = start + 2 + 12 * entries + 4
-    for _, kind, count, value in struct.iter_unpack(f"{order}HHLL", data[start + 2 : end - 4]):
-        size = count * (_TIFF_UNITS[kind] if kind < len(_TIFF_UNITS) else 0)
-        end = max(end, value + size if size > 4 else 0)  # up to 4 bytes stand in the directory itself
-    return end
+        raise RejectionError(Reason.TRUNCATED, "the TIFF file ends before its data does")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -296,7 +213,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_windowed(_deep(image))).convert("RGB")
     if image.mode == "P" and image.palette is None:
-        raise _RejectionError(Reason.CORRUPT, "the PNG file has colours by number and lacks their table")
+        raise RejectionError(Reason.CORRUPT, "the PNG file has colours by number and lacks their table")
     if image.mode == "La":
         image = image.convert("LA")  # Pillow goes no other way from premultiplied grey
     if not image.has_transparency_data:

@@ -94,9 +94,7 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None) 
     )
 
 
-def verify(
-    planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None
-) -> None:
+def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None) -> None:
     """Check that every planned scan has its row in the parts of this run, once, or failed. Removes foreign parts.
 
     A part is foreign that was not there when the run began and that none of its receipts names: a write whose retry
@@ -154,10 +152,12 @@ def _read(output: str, digest: str, parts: Sequence[str], columns: Sequence[str]
     def read(name: str) -> pa.Table:
         data = uris.read(uris.join(folder, name))
         try:
-            table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read(columns and list(columns), use_threads=False)
+            table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read(
+                columns and list(columns), use_threads=False
+            )
             return table if columns is None else table.select(list(columns))
         except (pa.ArrowException, OSError, KeyError) as err:
-            raise RunFailed(f"the part {name} in {folder} could not be read ({err}): "
+            raise RunFailed(f"the part {name} in {folder} could not be read ({' '.join(str(err).split())}): "
                             "remove it, and its scans are scored again") from err  # fmt: skip
 
     with ThreadPoolExecutor(_READERS) as threads:

@@ -22,6 +22,7 @@ __all__ = [
     "filesystem",
     "find",
     "folders",
+    "is_below",
     "is_s3",
     "join",
     "names",
@@ -30,6 +31,7 @@ __all__ = [
     "read",
     "read_version",
     "relative",
+    "size",
     "walk",
 ]
 
@@ -66,12 +68,20 @@ def parent(uri: str) -> str:
     return _rooted(whole.rpartition("/")[0] or "/")
 
 
+def is_below(uri: str, folder: str) -> bool:
+    """Is something below a folder? Both as `absolute` spells them."""
+    return _plain(uri).startswith(_plain(folder).rstrip("/") + "/")
+
+
 def relative(uri: str, folder: str) -> str:
-    """What a URI is called below a folder: names with / between them. Raises ConfigError where it is not below it."""
-    whole, base = _plain(absolute(uri)), _plain(absolute(folder)).rstrip("/") + "/"
-    if not whole.startswith(base):
-        raise ConfigError(f"expected something below {folder}, got {uri}")
-    return whole.removeprefix(base)
+    """What something below a folder is called there: names with / between them. Both as `absolute` spells them."""
+    return _plain(uri).removeprefix(_plain(folder).rstrip("/") + "/")
+
+
+def size(uri: str, version: str) -> int:
+    """The bytes of a file, as its version tells."""
+    first, _, last = version.rpartition("-")
+    return int(last if is_s3(uri) else first)
 
 
 def walk(uri: str) -> Iterator[Entry]:

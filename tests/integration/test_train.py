@@ -128,9 +128,7 @@ def _same_steps(told: dict[str, Any]) -> None:
     losses = []
     for number in range(STEPS):
         classes = rng.integers(0, 2, GLOBAL_BATCH)
-        pixels = (rng.integers(0, 120, (GLOBAL_BATCH, SIDE, SIDE, 3)) + 100 * classes[:, None, None, None]).astype(
-            np.uint8
-        )
+        pixels = (rng.integers(0, 200, (GLOBAL_BATCH, SIDE, SIDE, 3)) + 8 * classes[:, None, None, None]).astype(np.uint8)
         own = slice(rank * GLOBAL_BATCH // workers, (rank + 1) * GLOBAL_BATCH // workers)
         sums = step.train(
             (pixels[own], classes[own], np.ones(GLOBAL_BATCH // workers, np.float32)),

@@ -1,0 +1,96 @@
+"""What a file is and whether its end is missing, by its bytes alone. Nothing is decoded here.
+
+The formats that are read are what archives export; each codec more is one more to attack.
+"""
+
+import struct
+
+from mribatch.errors import MribatchError
+from mribatch.schema import Reason
+
+__all__ = ["RejectionError", "ends_early", "sniffed"]
+
+_MAGIC = {  # BMP's magic is too short: see sniffed
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # classic and BigTIFF
+}
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of a BMP's second header; "BM" alone begins many a text
+_UNREAD = (  # offset, name, magic; looked for first: a DICOM file may begin as a TIFF, and JPEG-LS begins as JPEG
+    (128, "DICOM", (b"DICM",)),
+    (344, "NIfTI", (b"n+1\0", b"ni1\0")),
+    (4, "NIfTI", (b"n+2\0", b"ni2\0")),
+    (0, "gzip (.nii.gz, .mgz)", (b"\x1f\x8b",)),
+    (0, "ZIP", (b"PK\x03\x04",)),
+    (0, "NRRD", (b"NRRD0",)),
+    (0, "MetaImage", (b"ObjectType",)),
+    (0, "HDF5 or NetCDF (MINC)", (b"\x89HDF\r\n\x1a\n", b"CDF\x01")),
+    (0, "FITS", (b"SIMPLE  =",)),
+    (0, "GIF", (b"GIF8",)),
+    (8, "WebP", (b"WEBP",)),
+    (4, "HEIF", (b"ftyphe", b"ftypmif1", b"ftypmsf1")),  # heic, heix, heim, heis, hevc
+    (4, "AVIF", (b"ftypavi",)),  # avif, avis
+    (4, "MP4", (b"ftyp",)),
+    (0, "JPEG 2000", (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
+    (0, "JPEG-LS", (b"\xff\xd8\xff\xf7",)),
+    (0, "JPEG XL", (b"\0\0\0\x0cJXL ", b"\xff\x0a")),
+    (0, "PSD", (b"8BPS",)),
+    (0, "PDF", (b"%PDF",)),
+    (0, "ICO", (b"\0\0\x01\0",)),
+    (0, "OpenEXR", (b"v/1\x01",)),
+    (0, "Netpbm", tuple(b"P%d\n" % kind for kind in range(1, 7))),
+)
+_TIFF_UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)  # bytes of a value, by field type (TIFF 6.0, section 2)
+
+
+class RejectionError(MribatchError):
+    """A scan's own fault, on its way up to `decode`; never leaves this folder."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+def sniffed(data: bytes, max_bytes: int) -> str:
+    """Pillow's name of the format, by the first bytes. Raises RejectionError where it is none that is read."""
+    if not data:
+        raise RejectionError(Reason.EMPTY, "the file has no bytes")
+    if len(data) > max_bytes:
+        raise RejectionError(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {max_bytes}")
+    for offset, unread, magic in _UNREAD:
+        if data.startswith(magic, offset):
+            raise RejectionError(Reason.UNSUPPORTED_FORMAT, f"{unread} files are not read here")
+    for name, magic in _MAGIC.items():
+        if data.startswith(magic):
+            return name
+    if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    raise RejectionError(Reason.NOT_AN_IMAGE, "the bytes are of no known image format")
+
+
+def ends_early(data: bytes, name: str) -> bool:
+    """Whether a file that could not be decoded lacks its end."""
+    if name == "JPEG":  # no end-of-image marker after the last start-of-scan
+        return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
+    if name == "PNG":
+        return b"IEND" not in data
+    if name == "BMP":
+        return int.from_bytes(data[2:6], "little") > len(data)
+    try:
+        return _directory_end(data) > len(data)
+    except struct.error:  # the directory itself lies beyond the end
+        return True
+
+
+def _directory_end(data: bytes) -> int:
+    """Where a TIFF's first directory ends, and the values it points to; in bytes from the start."""
+    if data[2:4] in (b"+\0", b"\0+"):
+        return 0  # BigTIFF: laid out otherwise and rare, so its cuts are called damage
+    order = "<" if data.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}L", data, 4)
+    (entries,) = struct.unpack_from(f"{order}H", data, start)
+    end: int = start + 2 + 12 * entries + 4
+    for _, kind, count, value in struct.iter_unpack(f"{order}HHLL", data[start + 2 : end - 4]):
+        size = count * (_TIFF_UNITS[kind] if kind < len(_TIFF_UNITS) else 0)
+        end = max(end, value + size if size > 4 else 0)  # up to 4 bytes stand in the directory itself
+    return end

@@ -1,0 +1,149 @@
+"""What the configs promise: wrong settings end before anything starts, and a command line gives a config back."""
+
+import dataclasses
+import math
+import shlex
+from typing import Any
+
+import pytest
+import tyro
+
+from mribatch.config import EvaluateConfig, ScoreConfig, TrainConfig
+from mribatch.errors import ConfigError
+
+
+def train(**settings: Any) -> TrainConfig:
+    return TrainConfig(**{"data": "scans", "output": "model"} | settings)
+
+
+def score(**settings: Any) -> ScoreConfig:
+    return ScoreConfig(**{"model": "model", "input": ("scans",), "output": "out"} | settings)
+
+
+def evaluate(**settings: Any) -> EvaluateConfig:
+    return EvaluateConfig(**{"model": "model", "data": "scans", "output": "out"} | settings)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "side_px"), [("xception", "imagenet", 299), ("resnet50v2", "imagenet", 224), ("cnn", "none", 128)]
+)
+def test_a_backbone_brings_its_weights_and_side(backbone: str, weights: str, side_px: int) -> None:
+    config = train(backbone=backbone)
+    assert (config.backbone_weights, config.image_side, config.sides) == (weights, side_px, (side_px,))
+
+
+def test_what_is_given_is_kept() -> None:
+    config = train(backbone_weights="weights.h5", image_side=224, epoch_sides=(96, 160))
+    assert (config.backbone_weights, config.image_side) == ("weights.h5", 224)
+    assert config.sides == (224, 96, 160)
+
+
+def test_epochs_take_their_sides_in_order_and_the_last_one_goes_on() -> None:
+    config = train(image_side=224, epoch_sides=(96, 160))
+    assert [config.side_of_epoch(epoch) for epoch in range(4)] == [96, 160, 160, 160]
+    assert [train(image_side=224).side_of_epoch(epoch) for epoch in (0, 9)] == [224, 224]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"backbone": "cnn", "backbone_weights": "imagenet"}, "no ImageNet weights for cnn"),
+        ({"image_side": 70}, "71…2048 px, got 70"),
+        ({"backbone": "cnn", "image_side": 31}, "32…2048 px, got 31"),
+        ({"image_side": 4096}, "got 4096"),
+        ({"epoch_sides": (96, 0)}, "got 0"),
+        ({"epochs": 0}, "--epochs"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"learning_rate": 0.0}, "--learning-rate"),
+        ({"learning_rate": -1e-3}, "--learning-rate"),
+        ({"learning_rate": math.nan}, "--learning-rate"),
+        ({"learning_rate": math.inf}, "--learning-rate"),
+        ({"patience": 0}, "--patience"),
+        ({"validation_fraction": 0.0}, "--validation-fraction"),
+        ({"validation_fraction": 1.0}, "--validation-fraction"),
+        ({"workers": 0}, "--workers"),
+        ({"max_reject_rate": 1.5}, "--max-reject-rate"),
+        ({"max_reject_rate": math.nan}, "--max-reject-rate"),
+        ({"run_name": "a b"}, "--run-name"),
+        ({"run_name": "../x"}, "--run-name"),
+        ({"run_name": ""}, "--run-name"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_with_flag_and_value(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        train(**settings)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"input": ()}, "--input"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"limit": 0}, "--limit"),
+        ({"part_rows": 0}, "--part-rows"),
+        ({"lease_s": 0.5}, "--lease-s"),
+        ({"lease_s": math.nan}, "--lease-s"),
+        ({"max_reject_rate": -0.1}, "--max-reject-rate"),
+    ],
+)
+def test_a_scoring_that_cannot_be_is_refused_with_flag_and_value(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        score(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"), [({"batch_size": 0}, "--batch-size"), ({"max_reject_rate": 2.0}, "--max-reject-rate")]
+)
+def test_an_evaluation_that_cannot_be_is_refused_with_flag_and_value(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        evaluate(**settings)
+
+
+def test_the_ends_of_each_range_are_allowed() -> None:
+    train(image_side=71, epochs=1, batch_size=1, patience=1, workers=1, max_reject_rate=0.0, run_name="a")
+    train(image_side=2048, max_reject_rate=1.0, run_name="A-1_b.c")
+    score(batch_size=1, limit=1, part_rows=1, lease_s=1.0, max_reject_rate=1.0)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        train().epochs = 3  # type: ignore[misc]
+
+
+def test_equal_settings_have_equal_fingerprints_and_each_setting_counts() -> None:
+    assert train().fingerprint() == train(image_side=299).fingerprint()
+    assert len(train().fingerprint()) == 12
+    others = [train(), train(seed=1), train(epochs=11), train(epoch_sides=(96,)), train(data="other"), train(workers=1)]
+    assert len({config.fingerprint() for config in others}) == len(others)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        train(),
+        train(data="a folder/it's", workers=3, epoch_sides=(96, 128), paper_protocol=True, seed=7, learning_rate=1e-4),
+        train(backbone="cnn", storage="s3://bucket/x", run_name="night", precision="mixed_bfloat16"),
+        score(input=("a b", "c*", "s3://bucket/x"), limit=5, max_reject_rate=0.0),
+        evaluate(batch_size=8),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_the_command_of_a_config_gives_that_config_back(config: TrainConfig | ScoreConfig | EvaluateConfig) -> None:
+    python, script, *flags = shlex.split(config.command("jobs/it.py"))
+    assert (python, script) == ("python", "jobs/it.py")
+    assert tyro.cli(type(config), args=flags) == config
+
+
+def test_a_config_is_ready_for_json() -> None:
+    assert score(input=("a", "b")).as_dict()["input"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("config", [TrainConfig, ScoreConfig, EvaluateConfig])
+def test_help_explains_every_flag(config: type, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        tyro.cli(config, args=["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    for field in dataclasses.fields(config):
+        assert f"--{field.name.replace('_', '-')}" in told

@@ -1,0 +1,275 @@
+"""What the ledger promises: what has a row is not done again, what has none is, and a run that lies is found out."""
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mribatch import schema
+from mribatch.errors import OutputHeld, RunFailed
+from mribatch.storage import ledger, uris
+from mribatch.storage.ledger import Plan, Receipt
+from mribatch.storage.lock import Fence
+
+DIGEST = "0123456789ab"
+LABELS = ("glioma", "notumor")
+
+
+def listing(*names: str, version: str = "1-1") -> pa.Table:
+    return pa.table([list(names), [version] * len(names)], schema=schema.PLAN)
+
+
+def part(output: str | Path, name: str, scans: Sequence[str], version: str = "1-1", frames: int = 1) -> Receipt:
+    """Write a part as the sink does, and give the receipt for it."""
+    rows = [
+        {"scan_uri": scan, "scan_version": version, "frame": frame, "status": "ok", "predicted_class": "glioma",
+         "model_digest": DIGEST, "run_id": "run", "scored_at": datetime(2025, 1, 1, tzinfo=UTC)}
+        for scan in scans for frame in range(frames)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=schema.prediction_schema(LABELS))
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    uris.put(uris.join(ledger.model_folder(str(output), DIGEST), name), buffer.getvalue().to_pybytes())
+    return receipt(name, len(rows))
+
+
+def receipt(name: str | None, rows: int = 0, failed: Sequence[str] = ()) -> Receipt:
+    told = [(scan, "StorageUnavailable") for scan in failed]
+    return Receipt(part=name, rows=rows, rejected={}, failed=told, by_class={}, node="here")
+
+
+def plan(output: str | Path, table: pa.Table, limit: int | None = None) -> Plan:
+    return ledger.plan(table, str(output), DIGEST, limit)
+
+
+def verify(planned: Plan, output: str | Path, *receipts: Receipt, fence: Fence | None = None) -> None:
+    ledger.verify(planned, str(output), DIGEST, receipts, fence)
+
+
+def todo(planned: Plan) -> list[str]:
+    names: list[str] = planned.todo["scan_uri"].to_pylist()
+    return names
+
+
+def parts(output: Path) -> list[str]:
+    return sorted(os.listdir(output / f"model={DIGEST}"))
+
+
+# The plan
+
+
+def test_of_an_output_that_is_not_there_all_is_to_do_and_nothing_is_written(tmp_path: Path) -> None:
+    planned = plan(tmp_path / "out", listing("b", "a"))
+    assert (planned.listed, planned.done, todo(planned), planned.parts) == (2, 0, ["a", "b"], frozenset())
+    assert planned.todo.schema == schema.PLAN
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_has_a_row_is_done_and_the_rest_is_not(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-2.parquet", ["a", "b"])
+    part(tmp_path, "part-2-1.parquet", ["elsewhere"])
+    planned = plan(tmp_path, listing("a", "b", "c"))
+    assert (planned.listed, planned.done, todo(planned)) == (3, 2, ["c"])
+    assert planned.parts == {"part-1-2.parquet", "part-2-1.parquet"}
+
+
+def test_a_scan_that_changed_is_to_do_again(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-1.parquet", ["a"], version="1-1")
+    assert todo(plan(tmp_path, listing("a", version="1-2"))) == ["a"]
+
+
+def test_the_frames_of_one_scan_are_one_scan_done(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-3.parquet", ["a"], frames=3)
+    planned = plan(tmp_path, listing("a", "b"))
+    assert (planned.done, todo(planned)) == (1, ["b"])
+
+
+def test_a_limit_cuts_what_is_to_do_and_not_what_is_done(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-1.parquet", ["a"])
+    planned = plan(tmp_path, listing("a", "b", "c", "d"), limit=2)
+    assert (planned.listed, planned.done, todo(planned)) == (4, 1, ["b", "c"])
+
+
+def test_another_models_rows_do_not_count(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-1.parquet", ["a"])
+    other = ledger.plan(listing("a"), str(tmp_path), "ba9876543210")
+    assert todo(other) == ["a"]
+
+
+def test_what_a_crash_left_half_written_is_cleared_away_and_nothing_else(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-1.parquet", ["a"])
+    folder = tmp_path / f"model={DIGEST}"
+    for name in (".part-2-1.parquet.0123.tmp", ".keep", "notes.txt", "part-readme"):
+        (folder / name).write_bytes(b"PAR1")
+    assert todo(plan(tmp_path, listing("a"))) == []
+    assert parts(tmp_path) == [".keep", "notes.txt", "part-1-1.parquet", "part-readme"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(1000) + b"PAR1", b"<html>"])
+def test_a_part_that_is_no_parquet_is_named(tmp_path: Path, content: bytes) -> None:
+    part(tmp_path, "part-1-1.parquet", ["a"])
+    uris.put(f"{ledger.model_folder(str(tmp_path), DIGEST)}/part-2-1.parquet", content)
+    with pytest.raises(RunFailed, match=r"part-2-1\.parquet .* remove it"):
+        plan(tmp_path, listing("a"))
+
+
+def test_a_part_cut_anywhere_is_named(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-1.parquet", ["a"])
+    path = tmp_path / f"model={DIGEST}" / "part-1-1.parquet"
+    whole = path.read_bytes()
+    for kept in range(0, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(RunFailed, match=r"part-1-1\.parquet"):
+            plan(tmp_path, listing("a"))
+
+
+def test_a_parquet_file_without_the_keys_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"model={DIGEST}").mkdir()
+    pq.write_table(pa.table({"scan_uri": ["a"]}), tmp_path / f"model={DIGEST}" / "part-1-1.parquet")
+    with pytest.raises(RunFailed, match=r"part-1-1\.parquet"):
+        plan(tmp_path, listing("a"))
+
+
+@pytest.mark.parametrize("name", ["a b", "50%41", "ü+#?", "x=y", "[1]", "file:///{}/%ff"])
+def test_an_output_may_have_any_name(tmp_path: Path, name: str) -> None:
+    output = name.format(str(tmp_path).strip("/")) if "{}" in name else f"{tmp_path}/{name}"
+    planned = plan(output, listing("a", "b"))
+    verify(planned, output, part(output, "part-1-2.parquet", ["a", "b"]))
+    assert todo(plan(output, listing("a", "b"))) == []
+    assert ledger.predictions(output, DIGEST).num_rows == 2
+
+
+# Duplicates
+
+
+def test_of_two_parts_with_the_same_scan_one_goes_and_what_only_it_held_is_to_do(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-2.parquet", ["a", "b"])
+    part(tmp_path, "part-2-2.parquet", ["b", "c"])
+    part(tmp_path, "part-3-1.parquet", ["d"])
+    planned = plan(tmp_path, listing("a", "b", "c", "d"))
+    assert (todo(planned), planned.done) == (["c"], 3)
+    assert planned.parts == {"part-1-2.parquet", "part-3-1.parquet"}
+    assert parts(tmp_path) == ["part-1-2.parquet", "part-3-1.parquet"]
+
+
+def test_a_part_goes_only_for_what_stays(tmp_path: Path) -> None:
+    """The second overlaps the first and goes; the third overlaps only the second and stays."""
+    part(tmp_path, "part-1-2.parquet", ["a", "b"])
+    part(tmp_path, "part-2-2.parquet", ["b", "c"])
+    part(tmp_path, "part-3-2.parquet", ["c", "d"])
+    planned = plan(tmp_path, listing("a", "b", "c", "d"))
+    assert (todo(planned), parts(tmp_path)) == ([], ["part-1-2.parquet", "part-3-2.parquet"])
+
+
+def test_a_part_that_holds_a_scan_twice_itself_goes(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-3.parquet", ["a", "b", "a"])
+    planned = plan(tmp_path, listing("a", "b"))
+    assert (todo(planned), parts(tmp_path)) == (["a", "b"], [])
+
+
+def test_two_versions_or_frames_of_a_scan_are_no_duplicates(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-2.parquet", ["a"], version="1-1", frames=2)
+    part(tmp_path, "part-2-2.parquet", ["a"], version="1-2", frames=2)
+    plan(tmp_path, listing("a"))
+    assert len(parts(tmp_path)) == 2
+
+
+# The verification
+
+
+def test_a_run_that_wrote_what_was_planned_passes(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-1.parquet", ["a"])
+    planned = plan(tmp_path, listing("a", "b", "c", "d"))
+    first = part(tmp_path, "part-2-2.parquet", ["b", "c"])
+    verify(planned, tmp_path, first, receipt(None, failed=["d"]))
+    assert todo(plan(tmp_path, listing("a", "b", "c", "d"))) == ["d"]  # failed, so to do again
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ([["a"]], "1 scans are missing, 0 stand twice, 0 were not planned"),
+        ([["a", "b"], ["b"]], "0 scans are missing, 1 stand twice, 0 were not planned"),
+        ([["a", "b", "c"]], "0 scans are missing, 0 stand twice, 1 were not planned"),
+        ([], "2 scans are missing"),
+    ],
+)
+def test_a_run_whose_rows_are_not_those_planned_fails_and_says_how(
+    tmp_path: Path, written: list[list[str]], told: str
+) -> None:
+    planned = plan(tmp_path, listing("a", "b"))
+    receipts = [part(tmp_path, f"part-{n}-{len(rows)}.parquet", rows) for n, rows in enumerate(written)]
+    with pytest.raises(RunFailed, match=told):
+        verify(planned, tmp_path, *receipts)
+
+
+def test_a_row_of_another_version_than_planned_is_not_the_row(tmp_path: Path) -> None:
+    planned = plan(tmp_path, listing("a"))
+    with pytest.raises(RunFailed, match="1 scans are missing, 0 stand twice, 1 were not planned"):
+        verify(planned, tmp_path, part(tmp_path, "part-1-1.parquet", ["a"], version="1-2"))
+
+
+def test_a_part_that_vanished_is_missed(tmp_path: Path) -> None:
+    planned = plan(tmp_path, listing("a"))
+    written = part(tmp_path, "part-1-1.parquet", ["a"])
+    uris.delete(f"{ledger.model_folder(str(tmp_path), DIGEST)}/part-1-1.parquet")
+    with pytest.raises(RunFailed, match="1 scans are missing"):
+        verify(planned, tmp_path, written)
+
+
+def test_a_part_that_no_receipt_names_is_removed_and_older_ones_stay(tmp_path: Path) -> None:
+    part(tmp_path, "part-0-1.parquet", ["old"])
+    planned = plan(tmp_path, listing("a"))
+    written = part(tmp_path, "part-1-1.parquet", ["a"])
+    part(tmp_path, "part-sleeper-1.parquet", ["a"])
+    verify(planned, tmp_path, written)
+    assert parts(tmp_path) == ["part-0-1.parquet", "part-1-1.parquet"]
+
+
+def test_a_run_that_lost_its_lock_does_not_remove_its_successors_parts(tmp_path: Path) -> None:
+    planned = plan(tmp_path, listing("a"))
+    written = part(tmp_path, "part-1-1.parquet", ["a"])
+    part(tmp_path, "part-successor-1.parquet", ["b"])
+    uris.put(f"{tmp_path}/_runs/{DIGEST}.lock-2", b"{}")
+    fence = Fence(output=str(tmp_path), digest=DIGEST, run_id="sleeper", generation=1)
+    with pytest.raises(OutputHeld):
+        verify(planned, tmp_path, written, fence=fence)
+    assert parts(tmp_path) == ["part-1-1.parquet", "part-successor-1.parquet"]
+
+
+# Rows, records, names
+
+
+def test_predictions_gives_all_rows_or_some_columns(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-2.parquet", ["a", "b"])
+    part(tmp_path, "part-2-1.parquet", ["c"])
+    rows = ledger.predictions(str(tmp_path), DIGEST)
+    assert rows["scan_uri"].to_pylist() == ["a", "b", "c"]
+    assert rows.column_names == schema.prediction_schema(LABELS).names
+    some = ledger.predictions(str(tmp_path), DIGEST, ["predicted_class", "scan_uri"])
+    assert some.column_names == ["predicted_class", "scan_uri"]
+
+
+def test_predictions_of_nothing_are_no_rows(tmp_path: Path) -> None:
+    assert ledger.predictions(str(tmp_path), DIGEST).num_rows == 0
+    assert ledger.predictions(str(tmp_path), DIGEST, ["scan_uri"]).column_names == ["scan_uri"]
+
+
+def test_the_record_is_json_beside_the_locks(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"run_id": "x", "failed": [{"scan_uri": "/ü\udcff"}]}
+    place = ledger.write_record(str(tmp_path), "x", facts)
+    assert place == f"{tmp_path}/_runs/x.json"
+    assert json.loads(Path(place).read_text()) == facts
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("part-20250101T000000Z-ab12-0f0f-256.parquet", 256), ("part-x.parquet", 0), ("part-².parquet", 0)]
+)
+def test_a_parts_name_tells_its_rows(name: str, rows: int) -> None:
+    assert ledger.part_rows(name) == rows
