@@ -160,15 +160,14 @@ def _as_float16(weights: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.h5"
         with h5py.File(weights) as source, h5py.File(path, "w") as target:
-            target.attrs.update(source.attrs)
             source.visititems(lambda name, item: _copy(target, name, item))
         return path.read_bytes()
 
 
 def _copy(target: h5py.File, name: str, item: Any) -> None:
     if isinstance(item, h5py.Group):
-        target.require_group(name).attrs.update(item.attrs)
+        target.require_group(name)  # without its attributes: they count the layers of the process that wrote it
         return
     values = item[()]
     rounded = values.astype(np.float16) if values.ndim > 1 else values
-    target.create_dataset(name, data=rounded).attrs.update(item.attrs)
+    target.create_dataset(name, data=rounded)

@@ -74,7 +74,7 @@ def score(config: ScoreConfig) -> Scored:
     Raises InputError, ModelError, StorageError, OutputHeld (another run writes there), RunFailed (a rerun goes on).
     """
     model = artifact.read(config.model)
-    return score_listing(config, model, source.listing(config.input))
+    return score_listing(config, model, source.listing(config.input, without=config.output))
 
 
 def score_listing(config: ScoreConfig, model: artifact.Model, listing: pa.Table) -> Scored:
@@ -96,12 +96,12 @@ def _run(config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fen
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
     parts = sink.PartSink(fence, model.labels, config.part_rows)
     with session(), _progress(plan, fence):
-        pool = _pool()
+        threads, pool = _pool()
         (
             source.decoded(plan.todo, model.image_spec, block_rows=config.batch_size)
             .map_batches(
                 Predictor,
-                fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": pool.pop("threads")},
+                fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": threads},
                 batch_size=config.batch_size,
                 batch_format="pyarrow",
                 zero_copy_batch=True,
@@ -112,17 +112,26 @@ def _run(config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fen
     return parts.receipts
 
 
-def _pool() -> dict[str, Any]:
-    """Predictors for what is there: one per GPU, else one per 8 cores of each node, a core left for decoding."""
+def _pool() -> tuple[int | None, dict[str, Any]]:
+    """Predictors for what is there: one per GPU, else one per 8 cores of each node, a core left for decoding.
+
+    The threads of each, and what Ray Data is to be told.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus:
-        return {"compute": ActorPoolStrategy(min_size=1, max_size=gpus), "num_gpus": 1, "threads": None}
+        return None, {"compute": ActorPoolStrategy(min_size=1, max_size=gpus), "num_gpus": 1}
+    if not nodes:  # a cluster that starts its workers on demand
+        return 1, {"compute": ActorPoolStrategy(min_size=1), "num_cpus": 1}
     smallest = int(min(node["CPU"] for node in nodes))
-    cores = min(_CORES_PER_PREDICTOR, max(1, smallest - 1))
-    actors = sum(max(1, (int(node["CPU"]) - 1) // cores) for node in nodes)
-    threads = cores if smallest > _CORES_PER_PREDICTOR else smallest
-    return {"compute": ActorPoolStrategy(min_size=1, max_size=actors), "num_cpus": cores, "threads": threads}
+    if smallest <= _CORES_PER_PREDICTOR:  # one per node; its threads take what the decoder leaves
+        return smallest, {
+            "compute": ActorPoolStrategy(min_size=1, max_size=len(nodes)),
+            "num_cpus": max(smallest - 1, 0.5),
+        }
+    actors = sum((int(node["CPU"]) - 1) // _CORES_PER_PREDICTOR for node in nodes)
+    pool = ActorPoolStrategy(min_size=1, max_size=actors)
+    return _CORES_PER_PREDICTOR, {"compute": pool, "num_cpus": _CORES_PER_PREDICTOR}
 
 
 @contextmanager

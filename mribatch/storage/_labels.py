@@ -83,7 +83,9 @@ def _of_folders(uri: str) -> list[_Labelled]:
     rows = [_placed(entry, folders, root) for entry, folders in scans]
     with_split = sorted({folders[0] for _, folders in scans if _split_of(folders)})
     if with_split and any(row.split is None for row in rows):
-        raise InputError(f"{uri} has split folders ({', '.join(with_split)}) and class folders side by side: {_EXPECTED}")
+        raise InputError(
+            f"{uri} has split folders ({', '.join(with_split)}) and class folders side by side: {_EXPECTED}"
+        )
     _check_none_is_empty(root, [folders for _, folders in scans])
     return rows
 

@@ -50,6 +50,7 @@ def decoded(table: pa.Table, spec: ImageSpec, *, block_rows: int = 32) -> "ray.d
         batch_size=None,
         zero_copy_batch=True,
         memory=DECODER_BYTES,
+        num_cpus=0.5,  # half of its time it waits for the storage; a machine of one core can still feed its predictor
     )
 
 

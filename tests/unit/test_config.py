@@ -140,7 +140,7 @@ def test_a_config_is_ready_for_json() -> None:
 
 
 @pytest.mark.parametrize("config", [TrainConfig, ScoreConfig, EvaluateConfig])
-def test_help_explains_every_flag(config: type, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_flag(config: type, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         tyro.cli(config, args=["--help"])
     told = " ".join(capsys.readouterr().out.split())
