@@ -6,12 +6,16 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mribatch.storage import uris
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 ScanFolder = Callable[..., list[str]]
 
@@ -20,7 +24,14 @@ SIDE_PX = 48
 
 _SHARED = next((place for place in (ROOT / "shared", ROOT.parent / "shared") if (place / "DESIGN.md").exists()), None)
 _WHY_SKIPPED = "needs the real scans and weights of ../shared, which are not here"
-_FOREIGN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_MAX_ATTEMPTS")
+_FOREIGN = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_MAX_ATTEMPTS",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,23 +74,29 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def bucket(s3_server: str) -> str:
-    """A bucket of one's own, as s3://…"""
+@pytest.fixture(scope="session")
+def s3_client(s3_server: str) -> "S3Client":
+    """The server as another program sees it."""
     import boto3
 
+    return boto3.session.Session().client("s3", endpoint_url=s3_server)
+
+
+@pytest.fixture
+def bucket(s3_client: "S3Client") -> str:
+    """A bucket of one's own, as s3://…"""
     name = f"mribatch-{uuid.uuid4().hex[:12]}"
-    boto3.session.Session().client("s3", endpoint_url=s3_server).create_bucket(Bucket=name)
+    s3_client.create_bucket(Bucket=name)
     return f"s3://{name}"
 
 
 @pytest.fixture(scope="session")
 def scan_folder() -> ScanFolder:
     """Write tiny real scans: scan_folder(root, {"glioma": 5, "notumor": 5}) fills root/<class>/, on disk or on S3."""
-    return _write_scans
+    return write_scans
 
 
-def _write_scans(root: str | Path, counts: dict[str, int], *, side_px: int = SIDE_PX) -> list[str]:
+def write_scans(root: str | Path, counts: dict[str, int], *, side_px: int = SIDE_PX) -> list[str]:
     """Every second scan is a PNG, the others are JPEG; no two are equal. Their URIs, in order."""
     written = []
     for label, count in counts.items():

@@ -58,7 +58,7 @@ def train(config: TrainConfig) -> Trained:
     A run with the same settings, or run name, goes on from its last checkpoint.
     """
     table = source.labelled(config.data)
-    spec = ImageSpec(side_px=config.sides[0])
+    spec, weights = ImageSpec(side_px=config.sides[0]), _backbone_weights(config)
     with session():
         surveyed = _survey(table, spec, config.max_reject_rate)
         split = _split(surveyed, config)
@@ -72,7 +72,7 @@ def train(config: TrainConfig) -> Trained:
         plan = fit.Plan(
             config=config,
             labels=labels,
-            backbone_weights=_backbone_weights(config),
+            backbone_weights=weights,
             train_scans=sides["train"].num_rows,
             validation_scans=sides["validation"].num_rows,
             fingerprint=_fingerprint(config, data),

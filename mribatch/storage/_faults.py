@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from botocore import exceptions as boto
-from botocore.parsers import ResponseParserError
 
 from mribatch.errors import (
     ConfigError,
@@ -80,10 +79,6 @@ def s3_faults(uri: str, endpoint: str) -> Iterator[None]:
             f"no answer for {uri} from {endpoint} after all retries ({type(err).__name__}): "
             "check AWS_ENDPOINT_URL_S3 and the network, then run the command again"
         ) from err
-    except ResponseParserError as err:
-        raise StorageUnavailable(
-            f"expected S3 at {endpoint} for {uri}, but what answers there speaks something else: check AWS_ENDPOINT_URL_S3"
-        ) from err
     except (boto.BotoCoreError, ValueError) as err:
         raise ConfigError(f"{uri} cannot be used as it is set up ({_said(err)}): check the URI, AWS_ENDPOINT_URL_S3, "
                           "AWS_MAX_ATTEMPTS and the AWS profile") from err  # fmt: skip
@@ -117,7 +112,8 @@ def _of_answer(err: boto.ClientError, uri: str) -> StorageError:
         return StorageDenied(f"access to {uri} was refused ({code}): check the credentials and the bucket's policy")
     if code in _BUSY or status in (500, 502, 503, 504):
         return StorageUnavailable(
-            f"{uri}: the storage answered {code} after all retries; run the command again when it is well"
+            f"{uri}: the storage answered {code} after all retries; run the command again when it is well, "
+            "and check AWS_ENDPOINT_URL_S3 if it is not meant to be S3"
         )
     return StorageError(f"{uri}: the storage refused the request ({code or status}); check the URI and its settings")
 

@@ -1,6 +1,6 @@
 """S3 as `uris` needs it, through boto3: it lists ETags, puts on conditions and retries server errors.
 
-pyarrow's S3FileSystem does none of the three. Not for use outside this folder.
+pyarrow's S3FileSystem does none of the three; libraries that want one get it here. Not for use outside this folder.
 """
 
 import functools
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Bucket", "arrow_filesystem", "spelled"]
 
-_ATTEMPTS = 5  # some 8 s of backoff: longer than S3's usual hiccups, short enough to fail while someone looks
+# Together 4 to 10 s of backoff: longer than most hiccups, short enough to fail while someone looks.
+_ATTEMPTS = 5
+_RETRY_MODE = "legacy"  # of boto 1.44's "standard" all five tries are over in half a second
 _CONNECTIONS = 32  # boto's pool; more threads than that would wait for each other
 _LISTERS = 16
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -50,9 +52,13 @@ def spelled(uri: str) -> str:
     return f"s3://{bucket}/{key}" if key else f"s3://{bucket}"
 
 
-def arrow_filesystem() -> pyarrow.fs.FileSystem:
+def arrow_filesystem(uri: str) -> pyarrow.fs.FileSystem:
+    """pyarrow's client for the endpoint that boto talks to: by itself it reads no AWS_ENDPOINT_URL_S3 and no profile's."""
+    with s3_faults(uri, _endpoint()):
+        meta = _client().meta
+    own = re.fullmatch(r"https://s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?", meta.endpoint_url)
     region = boto3.session.Session().region_name or "us-east-1"
-    return pyarrow.fs.S3FileSystem(region=region)
+    return pyarrow.fs.S3FileSystem(region=region, endpoint_override=None if own else meta.endpoint_url)
 
 
 class Bucket:
@@ -217,7 +223,9 @@ def _client() -> "S3Client":
 
 @functools.lru_cache(maxsize=4)
 def _client_for(process: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":  # noqa: ARG001 - the cache's key
-    retries: Any = {"mode": "standard"}
+    retries: Any = {}  # AWS_RETRY_MODE and AWS_MAX_ATTEMPTS are boto's own settings, and go first
+    if "AWS_RETRY_MODE" not in os.environ:
+        retries["mode"] = _RETRY_MODE
     if "AWS_MAX_ATTEMPTS" not in os.environ:
         retries["total_max_attempts"] = _ATTEMPTS
     config = Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=_CONNECTIONS)

@@ -151,7 +151,7 @@ def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """
     whole = absolute(uri)
     if is_s3(whole):
-        return _s3.arrow_filesystem(), whole.removeprefix("s3://")
+        return _s3.arrow_filesystem(whole), whole.removeprefix("s3://")
     if whole.startswith("file://"):
         raise ConfigError(f"expected a path in UTF-8, got {whole}: give another one")
     return pyarrow.fs.LocalFileSystem(), whole

@@ -12,7 +12,7 @@ from mribatch.learning import artifact
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
+def ray_session(s3_server: str) -> Iterator[None]:  # noqa: ARG001 - Ray hands its environment to the workers
     import ray
 
     from mribatch.runs import session  # noqa: F401 - its environment must be set before Ray starts

@@ -11,7 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
+import moto.core
+import moto.s3
+import moto.settings
+import pyarrow.fs
 import pytest
 from botocore.exceptions import ClientError
 
@@ -31,19 +34,13 @@ from mribatch.errors import (
 from mribatch.scans.images import ImageSpec
 from mribatch.schema import Reason
 from mribatch.storage import _s3, ledger, lock, source, uris
-from tests.conftest import ScanFolder
+from tests.conftest import write_scans
 from tests.unit.test_ledger import DIGEST, listing, part
 from tests.unit.test_lock import Clock
 from tests.unit.test_uris import STRANGE, TREE
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
-
-
-@pytest.fixture
-def client(s3_server: str) -> "S3Client":
-    """The server as another program sees it."""
-    return boto3.session.Session().client("s3", endpoint_url=s3_server)
 
 
 @pytest.fixture
@@ -71,7 +68,7 @@ def test_a_prefix_is_a_folder_and_its_neighbours_are_not_in_it(bucket: str) -> N
     assert below(bucket, f"{bucket}/scans/a.jpg") == ["scans/a.jpg"]
     assert below(bucket, bucket) == below(bucket, f"{bucket}/")
     assert len(below(bucket, bucket)) == 6
-    with pytest.raises(StorageMissing, match="no object at or below .*/scan:"):
+    with pytest.raises(StorageMissing, match=r"no object at or below .*/scan:"):
         below(bucket, f"{bucket}/scan")
 
 
@@ -80,10 +77,10 @@ def test_a_key_may_be_an_object_and_a_folder_at_once(bucket: str) -> None:
     assert below(bucket, f"{bucket}/a") == ["a", "a/b"]
 
 
-def test_hidden_names_and_the_marks_of_folders_are_passed_over(bucket: str, client: "S3Client") -> None:
+def test_hidden_names_and_the_marks_of_folders_are_passed_over(bucket: str, s3_client: "S3Client") -> None:
     fill(bucket, "a/x.jpg", "a/.hidden", "a/.git/y.jpg", ".top/z.jpg")
     for mark in ("a/", "b/", "a/c/"):
-        client.put_object(Bucket=bucket.removeprefix("s3://"), Key=mark)
+        s3_client.put_object(Bucket=bucket.removeprefix("s3://"), Key=mark)
     assert below(bucket, bucket) == ["a/x.jpg"]
     assert below(bucket, f"{bucket}/b") == []  # an empty folder
     assert below(bucket, f"{bucket}/.top") == [".top/z.jpg"]  # asked for by name
@@ -100,11 +97,11 @@ def test_an_empty_bucket_is_an_empty_folder(bucket: str) -> None:
     assert uris.names(bucket) == []
 
 
-@pytest.mark.parametrize("name", STRANGE)
-def test_a_strange_key_is_listed_read_and_written_as_it_is(bucket: str, client: "S3Client", name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in STRANGE if "\n" not in name])  # moto's server has no way to these
+def test_a_strange_key_is_listed_read_and_written_as_it_is(bucket: str, s3_client: "S3Client", name: str) -> None:
     uri = uris.join(bucket, name, name)
     uris.put(uri, b"data")
-    (found,) = client.list_objects_v2(Bucket=bucket.removeprefix("s3://"))["Contents"]
+    (found,) = s3_client.list_objects_v2(Bucket=bucket.removeprefix("s3://"))["Contents"]
     assert found["Key"] == f"{name}/{name}"
     (entry,) = uris.walk(uris.join(bucket, name))
     assert entry.uri == uri
@@ -117,13 +114,14 @@ def test_a_strange_key_is_listed_read_and_written_as_it_is(bucket: str, client: 
 
 
 def test_a_listing_goes_on_over_a_thousand_objects(bucket: str) -> None:
-    names = [f"{number % 3}/{number:04d}.jpg" for number in range(2100)]
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda name: fill(bucket, name), names))
+    names = [f"{number % 2}/{number:04d}.jpg" for number in range(2100)]
+    store = moto.s3.s3_backends[moto.core.DEFAULT_ACCOUNT_ID]["aws"]  # the server's own: in by its door takes 10 s
+    for name in names:
+        store.put_object(bucket.removeprefix("s3://"), name, b"")
     assert below(bucket, bucket) == sorted(names)
     assert below(bucket, f"{bucket}/*/1*.jpg") == sorted(name for name in names if name.split("/")[1].startswith("1"))
-    assert len(uris.names(f"{bucket}/1")) == 700
-    assert len(list(uris.find(f"{bucket}/{name}" for name in names))) == 2100
+    assert len(uris.names(f"{bucket}/1")) == 1050
+    assert len(list(uris.find(f"{bucket}/{name}" for name in names[::7]))) == 300
 
 
 @pytest.mark.parametrize(
@@ -188,24 +186,24 @@ def test_what_was_deleted_after_it_was_listed_has_vanished(bucket: str) -> None:
         uris.read_version(entry.uri, entry.version)
 
 
-def test_a_bucket_that_is_gone_is_no_fault_of_the_scan(bucket: str, client: "S3Client") -> None:
+def test_a_bucket_that_is_gone_is_no_fault_of_the_scan(bucket: str, s3_client: "S3Client") -> None:
     """A vanished scan is final for its version; a scan in a vanished bucket must be tried again."""
     fill(bucket, "a.jpg")
     (entry,) = uris.walk(bucket)
     uris.delete(entry.uri)
-    client.delete_bucket(Bucket=bucket.removeprefix("s3://"))
+    s3_client.delete_bucket(Bucket=bucket.removeprefix("s3://"))
     with pytest.raises(StorageMissing, match="no bucket"):
         uris.read_version(entry.uri, entry.version)
 
 
-def test_an_object_uploaded_in_parts_keeps_its_version(bucket: str, client: "S3Client") -> None:
+def test_an_object_uploaded_in_parts_keeps_its_version(bucket: str, s3_client: "S3Client") -> None:
     name = {"Bucket": bucket.removeprefix("s3://"), "Key": "a.jpg"}
-    upload = client.create_multipart_upload(**name)["UploadId"]
+    upload = s3_client.create_multipart_upload(**name)["UploadId"]
     parts = []
     for number, data in enumerate((b"a" * (5 << 20), b"b"), start=1):
-        etag = client.upload_part(**name, UploadId=upload, PartNumber=number, Body=data)["ETag"]
+        etag = s3_client.upload_part(**name, UploadId=upload, PartNumber=number, Body=data)["ETag"]
         parts.append({"ETag": etag, "PartNumber": number})
-    client.complete_multipart_upload(**name, UploadId=upload, MultipartUpload={"Parts": parts})
+    s3_client.complete_multipart_upload(**name, UploadId=upload, MultipartUpload={"Parts": parts})
     (entry,) = uris.walk(bucket)
     assert "-2-" in entry.version
     assert len(uris.read_version(entry.uri, entry.version)) == uris.size(entry.uri, entry.version) == (5 << 20) + 1
@@ -258,7 +256,7 @@ def test_a_create_that_conflicts_asks_again(bucket: str, monkeypatch: pytest.Mon
     def conflict(_: Callable[[], Any]) -> Any:
         raise refusal("ConditionalRequestConflict", 409)
 
-    monkeypatch.setattr(_s3, "_pause", lambda attempt: None)
+    monkeypatch.setattr(_s3, "_pause", lambda _: None)
     answers(monkeypatch, conflict, conflict)
     assert uris.create(f"{bucket}/lock", b"data")
     answers(monkeypatch, conflict)
@@ -299,12 +297,8 @@ def test_a_bucket_that_is_not_there_is_missing_with_exit_code_2() -> None:
     assert StorageMissing.exit_code == 2
 
 
-def test_credentials_that_the_server_does_not_know_are_denied(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, s3_server: str
-) -> None:
+def test_credentials_that_the_server_does_not_know_are_denied(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(bucket, "a.jpg")
-    import moto.settings
-
     monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on the server asks who is there
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     fails(StorageDenied, r"refused \((InvalidAccessKeyId|403|Forbidden)\): check the credentials", f"{bucket}/scans")
@@ -329,20 +323,26 @@ def test_a_closed_port_is_told_with_the_endpoint(monkeypatch: pytest.MonkeyPatch
     assert StorageUnavailable.exit_code == 1
 
 
-@pytest.mark.usefixtures("s3_server", "impatient")
+@pytest.mark.usefixtures("s3_server")
 def test_settings_that_boto_cannot_use_are_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "localhost:9000")
-    fails(ConfigError, "AWS_ENDPOINT_URL_S3", "s3://bucket/scans")
+    with pytest.raises(ConfigError, match=r"localhost:9000.*check .*AWS_ENDPOINT_URL_S3"):
+        list(uris.walk("s3://bucket/scans"))
+    with pytest.raises(ConfigError, match="localhost:9000"):
+        uris.filesystem("s3://bucket/scans")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "many")
-    fails(ConfigError, "AWS_MAX_ATTEMPTS", "s3://bucket/scans")
+    with pytest.raises(ConfigError, match=r"many.*AWS_MAX_ATTEMPTS"):
+        list(uris.walk("s3://bucket/scans"))
 
 
 @pytest.fixture
-def answering(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator["Answering"]:
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator["Answering"]:
     with Answering(("127.0.0.1", 0), _Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         yield server
         server.shutdown()
 
@@ -403,7 +403,7 @@ def test_what_the_server_refuses_is_told(
 def test_a_server_that_is_not_s3_is_told(answering: Answering) -> None:
     page = b"<html><body>Welcome!</body>"
     answering.answers = [(200, page, len(page))]
-    with pytest.raises(StorageUnavailable, match="speaks something else"):
+    with pytest.raises(StorageUnavailable, match="if it is not meant to be S3"):
         list(uris.walk("s3://bucket/scans"))
 
 
@@ -415,7 +415,7 @@ def test_a_server_error_is_asked_again(answering: Answering) -> None:
 def test_a_body_that_was_cut_is_read_again_and_not_for_ever(
     answering: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_s3, "_pause", lambda attempt: None)
+    monkeypatch.setattr(_s3, "_pause", lambda _: None)
     answering.answers = [(200, b"da", 4), (200, b"", 4), (200, b"data", 4)]
     assert uris.read("s3://bucket/a.jpg") == b"data"
     answering.answers, answering.asked = [(200, b"da", 4)], 0
@@ -452,7 +452,9 @@ def test_of_four_takers_at_once_exactly_one_gets_the_lock(bucket: str) -> None:
         for turn in range(5):
             start, end = threading.Barrier(4), threading.Barrier(4)
 
-            def take(number: int, turn: int = turn, start: threading.Barrier = start, end: threading.Barrier = end) -> int:
+            def take(
+                number: int, turn: int = turn, start: threading.Barrier = start, end: threading.Barrier = end
+            ) -> int:
                 start.wait()
                 try:
                     with lock.held(f"{bucket}/{turn}", DIGEST, f"taker {number}", lease_s=30, sleep=lambda _: None,
@@ -484,15 +486,15 @@ def test_a_plan_and_its_verification_on_s3(bucket: str, folder: str) -> None:
     assert json.loads(uris.read(place)) == {"run_id": "run"}
 
 
-def test_class_folders_on_s3(bucket: str, client: "S3Client", scan_folder: ScanFolder) -> None:
-    scan_folder(f"{bucket}/data", {"glioma": 2, "no tumor": 2})
+def test_class_folders_on_s3(bucket: str, s3_client: "S3Client") -> None:
+    write_scans(f"{bucket}/data", {"glioma": 2, "no tumor": 2})
     fill(bucket, "data/README.md", "database/x.jpg")
     rows = source.labelled(f"{bucket}/data/").to_pylist()
     assert [(uris.relative(row["scan_uri"], f"{bucket}/data"), row["label"]) for row in rows] == [
         ("glioma/glioma_0000.png", "glioma"), ("glioma/glioma_0001.jpg", "glioma"),
         ("no tumor/no tumor_0000.png", "no tumor"), ("no tumor/no tumor_0001.jpg", "no tumor"),
     ]  # fmt: skip
-    client.put_object(Bucket=bucket.removeprefix("s3://"), Key="data/pituitary/")
+    s3_client.put_object(Bucket=bucket.removeprefix("s3://"), Key="data/pituitary/")
     with pytest.raises(InputError, match="data/pituitary"):
         source.labelled(f"{bucket}/data")
 
@@ -507,13 +509,17 @@ def test_a_manifest_on_s3(bucket: str, tmp_path: Path) -> None:
     assert found == [f"{tmp_path}/d.jpg", *(f"{bucket}/{name}" for name in names)]
 
 
-def test_scans_from_s3_are_decoded_or_keep_their_reason(bucket: str, scan_folder: ScanFolder) -> None:
-    good, changed, gone = scan_folder(bucket, {"a": 3})
+def test_scans_from_s3_are_decoded_or_keep_their_reason(bucket: str) -> None:
+    good, changed, gone = write_scans(bucket, {"a": 3})
     table = source.listing([bucket])
     uris.put(changed, b"other")
     uris.delete(gone)
     rows = source.decode_table(table, spec=ImageSpec(side_px=16)).to_pylist()
-    assert {row["scan_uri"]: row["reason"] for row in rows} == {good: None, changed: Reason.CHANGED, gone: Reason.VANISHED}
+    assert {row["scan_uri"]: row["reason"] for row in rows} == {
+        good: None,
+        changed: Reason.CHANGED,
+        gone: Reason.VANISHED,
+    }
 
 
 def test_the_arrow_filesystem_reads_what_was_put(bucket: str) -> None:
@@ -521,6 +527,15 @@ def test_the_arrow_filesystem_reads_what_was_put(bucket: str) -> None:
     filesystem, path = uris.filesystem(f"{bucket}/a b/%41+")
     with filesystem.open_input_stream(path) as stream:
         assert stream.read() == b"data"
+
+
+def test_the_arrow_filesystem_of_aws_itself_has_no_endpoint_of_ours(
+    s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, _ = uris.filesystem("s3://bucket")
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    assert uris.filesystem("s3://bucket")[0].equals(pyarrow.fs.S3FileSystem(region="us-east-1"))
+    assert ours.equals(pyarrow.fs.S3FileSystem(region="us-east-1", endpoint_override=s3_server))
 
 
 def test_another_process_finds_the_server(bucket: str) -> None:

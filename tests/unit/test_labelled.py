@@ -167,7 +167,9 @@ def manifest(root: Path, columns: dict[str, Sequence[Any]], name: str = "labels.
     if name.endswith(".parquet"):
         pq.write_table(table, root / name)
     else:
-        rows = zip(*(["" if value is None else str(value) for value in column] for column in columns.values()), strict=True)
+        rows = zip(
+            *(["" if value is None else str(value) for value in column] for column in columns.values()), strict=True
+        )
         (root / name).write_text("\n".join(",".join(f'"{v}"' for v in row) for row in [tuple(columns), *rows]) + "\n")
     return str(root / name)
 
@@ -275,7 +277,9 @@ def test_a_listing_without_any_scan_is_an_error(tmp_path: Path) -> None:
 # One row per scan, whatever became of it
 
 
-def test_every_scan_keeps_its_row_with_the_reason(tmp_path: Path, scan_folder: ScanFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_scan_keeps_its_row_with_the_reason(
+    tmp_path: Path, scan_folder: ScanFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scan_folder(tmp_path, {"a": 5})
     table = source.listing([str(tmp_path)])
     good, changed, gone, large, closed = table["scan_uri"].to_pylist()

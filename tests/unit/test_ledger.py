@@ -269,7 +269,8 @@ def test_the_record_is_json_beside_the_locks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("part-20250101T000000Z-ab12-0f0f-256.parquet", 256), ("part-x.parquet", 0), ("part-².parquet", 0)]
+    ("name", "rows"),
+    [("part-20250101T000000Z-ab12-0f0f-256.parquet", 256), ("part-x.parquet", 0), ("part-².parquet", 0)],
 )
 def test_a_parts_name_tells_its_rows(name: str, rows: int) -> None:
     assert ledger.part_rows(name) == rows

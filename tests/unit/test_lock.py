@@ -113,7 +113,10 @@ def test_files_beside_the_locks_are_no_locks(tmp_path: Path) -> None:
 
 def test_an_output_that_is_a_file_ends_with_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
-    with pytest.raises(StorageMissing, match=f"expected a folder at {tmp_path}/out") as caught, hold(tmp_path / "out", "one"):
+    with (
+        pytest.raises(StorageMissing, match=f"expected a folder at {tmp_path}/out") as caught,
+        hold(tmp_path / "out", "one"),
+    ):
         pass
     assert caught.value.exit_code == 2
 
@@ -217,7 +220,9 @@ def test_of_four_takers_at_once_exactly_one_gets_the_lock(tmp_path: Path, before
                 say(output, 5, 0, released=before == "a released lock")
             start, end = threading.Barrier(4), threading.Barrier(4)
 
-            def take(number: int, output: Path = output, start: threading.Barrier = start, end: threading.Barrier = end) -> int:
+            def take(
+                number: int, output: Path = output, start: threading.Barrier = start, end: threading.Barrier = end
+            ) -> int:
                 start.wait()
                 try:
                     with hold(output, f"taker {number}") as fence:

@@ -55,7 +55,11 @@ def test_when_scans_are_added_most_others_keep_their_side() -> None:
 
 
 def test_copies_of_an_image_stand_on_one_side_whatever_their_names_and_labels() -> None:
-    rows = PLAIN + [("a", None, None, f"a-None-{n}") for n in range(50)] + [("a", None, None, f"b-None-{n}") for n in range(9)]
+    rows = (
+        PLAIN
+        + [("a", None, None, f"a-None-{n}") for n in range(50)]
+        + [("a", None, None, f"b-None-{n}") for n in range(9)]
+    )
     for seed in range(10):
         split = by_content(rows, seed=seed)
         assert not contents(rows, split.train) & contents(rows, split.validation)
@@ -76,7 +80,12 @@ def test_scans_without_a_patient_are_not_one_patient() -> None:
 
 
 def test_a_named_test_split_stays_but_for_copies_of_training_scans() -> None:
-    rows = distinct("a", 20, "training") + distinct("b", 20, "training") + distinct("a", 5, "test") + distinct("b", 5, "test")
+    rows = (
+        distinct("a", 20, "training")
+        + distinct("b", 20, "training")
+        + distinct("a", 5, "test")
+        + distinct("b", 5, "test")
+    )
     rows += [("a", "test", None, "a-training-3"), ("b", "test", None, "b-test-0")]
     split = by_content(rows)
     assert split.set_aside == 1

@@ -25,7 +25,24 @@ from mribatch.errors import (
 )
 from mribatch.storage import uris
 
-STRANGE = ["a b", "ü-腦-🧠", "50%", "a%20b", "a+b", "#1", "who?", "x*", "[1]", "-rf", "a\\b", "'\"", "a\nb", "a:b", "s3:", "x=1"]
+STRANGE = [
+    "a b",
+    "ü-腦-🧠",
+    "50%",
+    "a%20b",
+    "a+b",
+    "#1",
+    "who?",
+    "x*",
+    "[1]",
+    "-rf",
+    "a\\b",
+    "'\"",
+    "a\nb",
+    "a:b",
+    "s3:",
+    "x=1",
+]
 NOBODY = 65534
 
 
@@ -89,7 +106,7 @@ def test_a_uri_has_one_spelling(uri: str, spelling: str) -> None:
             "file://", "file://host/x", "/a\0b", "s3://bucket/\udcff"]
 )  # fmt: skip
 def test_what_is_no_path_and_no_s3_uri_is_refused(uri: str) -> None:
-    with pytest.raises(ConfigError, match="expected|UTF-8"):
+    with pytest.raises(ConfigError, match=r"expected|UTF-8"):
         uris.absolute(uri)
 
 
@@ -227,6 +244,17 @@ def test_what_disappears_while_it_is_listed_is_passed_over(tmp_path: Path) -> No
     assert {entry.uri for entry in listing} <= {first.uri}
 
 
+def test_folders_that_disappear_before_their_turn_are_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"folder{i}/x.jpg" for i in range(5)))
+    listing = uris.walk(str(tmp_path))
+    first = next(listing)
+    for path in tmp_path.iterdir():
+        if path != Path(first.uri).parent:
+            shutil.rmtree(path)
+            path.touch()
+    assert list(listing) == []
+
+
 def test_an_unreadable_folder_ends_the_listing_with_its_name(no_root: Path) -> None:
     fill(no_root, "good/x.jpg", "closed/y.jpg")
     (no_root / "closed").chmod(0)
@@ -259,7 +287,19 @@ def test_find_gives_the_files_that_are_there(tmp_path: Path) -> None:
 
 # Globs
 
-TREE = ("a.jpg", "b.JPG", "c.png", "x/a.jpg", "x/y/a.jpg", "x/y/b.png", "p1/s.jpg", "p2/s.jpg", "pq/s.jpg", ".h/a.jpg", "x/.h.jpg")
+TREE = (
+    "a.jpg",
+    "b.JPG",
+    "c.png",
+    "x/a.jpg",
+    "x/y/a.jpg",
+    "x/y/b.png",
+    "p1/s.jpg",
+    "p2/s.jpg",
+    "pq/s.jpg",
+    ".h/a.jpg",
+    "x/.h.jpg",
+)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +362,29 @@ def test_reading_another_version_than_was_listed_is_an_error(tmp_path: Path) -> 
         uris.read_version(entry.uri, entry.version)
 
 
+def test_what_grew_after_it_was_listed_is_not_read(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jpg")
+    (entry,) = uris.walk(str(tmp_path))
+    os.truncate(tmp_path / "a.jpg", 1 << 43)  # sparse: 8 TiB that no memory would hold
+    with pytest.raises(ScanChanged):
+        uris.read_version(entry.uri, entry.version)
+
+
+def test_what_changes_while_it_is_read_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "a.jpg")
+    (entry,) = uris.walk(str(tmp_path))
+    fstat = os.fstat
+
+    def then_overwritten(handle: int) -> os.stat_result:
+        status = fstat(handle)
+        (tmp_path / "a.jpg").write_bytes(b"another scan")
+        return status
+
+    monkeypatch.setattr(os, "fstat", then_overwritten)
+    with pytest.raises(ScanChanged):
+        uris.read_version(entry.uri, entry.version)
+
+
 def test_reading_what_was_deleted_or_became_a_folder_is_an_error_of_the_scan(tmp_path: Path) -> None:
     fill(tmp_path, "a.jpg", "b.jpg", "c/d.jpg")
     entries = {uris.relative(e.uri, str(tmp_path)): e for e in uris.walk(str(tmp_path))}
@@ -371,14 +434,16 @@ def test_a_reader_sees_the_old_file_or_the_new_one_whole(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("write", [uris.put, uris.create])
-def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: object) -> None:
+def test_a_full_disk_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: object
+) -> None:
     assert callable(write)
     uris.put(f"{tmp_path}/old", b"old")
 
-    def full(handle: int) -> None:
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patch, pytest.raises(StorageFull, match="disk at /.* MiB free") as caught:
+    with monkeypatch.context() as patch, pytest.raises(StorageFull, match=r"disk at /.* MiB free") as caught:
         patch.setattr(os, "fsync", full)
         write(f"{tmp_path}/new", b"data")
     assert f"{tmp_path}/new" in str(caught.value)
@@ -396,7 +461,7 @@ def test_a_quota_and_a_read_only_disk_are_told_apart(tmp_path: Path, monkeypatch
         (errno.EIO, StorageError, "Input/output"),
     ):
 
-        def fail(handle: int, number: int = number) -> None:
+        def fail(_: int, number: int = number) -> None:
             raise OSError(number, os.strerror(number))
 
         with monkeypatch.context() as patch, pytest.raises(error, match=words):
