@@ -68,6 +68,9 @@ class TrainConfig(_Config):
     """imagenet (downloaded by Keras), a weights FILE (for machines without internet), or none. Default: imagenet;
     none for cnn, which has no others."""
 
+    start_from: str | None = None
+    """A model directory of the same backbone and labels to go on from, in place of the backbone's weights."""
+
     image_side: int | None = None
     """Side of the square images the network sees, in pixels. Default: 299 for xception, 224 for resnet50v2,
     128 for cnn."""

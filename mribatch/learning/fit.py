@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError
+from mribatch.learning import artifact
 from mribatch.learning.step import Batch, TrainingStep
 
 __all__ = ["HISTORY", "Plan", "State", "read_state", "train_loop"]
@@ -40,6 +41,7 @@ class Plan:
     config: TrainConfig
     labels: tuple[str, ...]
     backbone_weights: str  # imagenet, none, or a URI that every worker can read
+    start_from: str | None  # a model's URI, or the backbone's weights serve
     train_scans: int
     validation_scans: int  # a multiple of the workers; padding has weight 0
     fingerprint: str  # of settings and data: a checkpoint of another one is refused
@@ -106,7 +108,7 @@ class _Run:
             self.optimizer = keras.optimizers.Adamax(self._schedule())
             self.optimizer.build(self.model.trainable_variables)
         if not self._restore():
-            network.load_backbone(self.model, config.backbone, plan.backbone_weights)
+            self._begin()
             self.best = self.model.get_weights()
         self.step = TrainingStep(strategy, self.model, self.optimizer)
 
@@ -171,6 +173,15 @@ class _Run:
         loss, scans, right, sure_right, sure = sums.tolist()
         return {"loss": loss / scans, "accuracy": right / scans,
                 "precision": sure_right / max(sure, 1.0), "recall": sure_right / scans}  # fmt: skip
+
+    def _begin(self) -> None:
+        """The first weights: those of another model, or of the backbone."""
+        from mribatch.learning import network
+
+        if self.plan.start_from is None:
+            network.load_backbone(self.model, self.config.backbone, self.plan.backbone_weights)
+        else:
+            self.model.set_weights(artifact.load(self.plan.start_from)[1].get_weights())
 
     def _restore(self) -> bool:
         """Go on from the last checkpoint, if there is one."""

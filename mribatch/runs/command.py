@@ -32,8 +32,7 @@ def run_command(
     config: type[Config], run: Callable[[Config], Outcome], description: str, argv: Sequence[str] | None
 ) -> int:
     """Run a job for its command line; 0 done, 1 failed, 2 wrong use, 3 too many rejects, 4 output held by another."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    _log_to_stderr()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         outcome = run(tyro.cli(config, args=argv, description=description))
@@ -45,6 +44,13 @@ def run_command(
         return INTERRUPTED
     print(outcome.table())
     return outcome.exit_code
+
+
+def _log_to_stderr() -> None:
+    """The package's own lines, plain; what other libraries log is theirs."""
+    log = logging.getLogger("mribatch")
+    log.handlers[:] = [logging.StreamHandler(sys.stderr)]
+    log.setLevel(logging.INFO)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:

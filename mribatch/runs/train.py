@@ -19,7 +19,7 @@ import ray.data
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from mribatch.config import TrainConfig
-from mribatch.errors import ConfigError, InputError, RunFailed
+from mribatch.errors import ConfigError, InputError, ModelError, RunFailed
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
 from mribatch.runs.progress import lines
@@ -58,7 +58,7 @@ def train(config: TrainConfig) -> Trained:
     A run with the same settings, or run name, goes on from its last checkpoint.
     """
     table = source.labelled(config.data)
-    spec, weights = ImageSpec(side_px=config.sides[0]), _backbone_weights(config)
+    spec, weights, start = ImageSpec(side_px=config.sides[0]), _backbone_weights(config), _start(config, table)
     with session():
         surveyed = _survey(table, spec, config.max_reject_rate)
         split = _split(surveyed, config)
@@ -73,6 +73,7 @@ def train(config: TrainConfig) -> Trained:
             config=config,
             labels=labels,
             backbone_weights=weights,
+            start_from=start,
             train_scans=sides["train"].num_rows,
             validation_scans=sides["validation"].num_rows,
             fingerprint=_fingerprint(config, data),
@@ -94,10 +95,21 @@ def train(config: TrainConfig) -> Trained:
 def _backbone_weights(config: TrainConfig) -> str:
     """Workers run in folders of their own: a file is named in full, and must be there before anything starts."""
     weights = str(config.backbone_weights)
-    if weights in ("imagenet", "none"):
+    if weights in ("imagenet", "none") or config.start_from:
         return weights
     uris.read(weights)
     return uris.absolute(weights)
+
+
+def _start(config: TrainConfig, table: pa.Table) -> str | None:
+    """The model to start from, checked to fit."""
+    if config.start_from is None:
+        return None
+    model, labels = artifact.read(config.start_from), sorted(set(table["label"].to_pylist()))
+    if (model.backbone, list(model.labels)) != (config.backbone, labels):
+        raise ModelError(f"--start-from is a {model.backbone} for {', '.join(model.labels)}; the data and flags ask for a "
+                         f"{config.backbone} for {', '.join(labels)}: make them agree, or leave --start-from out")  # fmt: skip
+    return model.uri
 
 
 def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:
@@ -214,7 +226,7 @@ def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, re
 def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
     """Of all that a checkpoint must agree with; not of where things are stored."""
     settings = config.as_dict()
-    for name in ("data", "output", "storage", "run_name", "workers", "backbone_weights"):
+    for name in ("data", "output", "storage", "run_name", "workers", "backbone_weights", "start_from"):
         del settings[name]
     return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ import ray.train
 from ray.train import RunConfig, ScalingConfig
 
 from mribatch.config import ScoreConfig, TrainConfig
-from mribatch.errors import ConfigError, InputError
+from mribatch.errors import ConfigError, InputError, ModelError
 from mribatch.learning import artifact
 from mribatch.learning.fit import HISTORY
 from mribatch.runs.score import score
@@ -128,7 +128,9 @@ def _same_steps(told: dict[str, Any]) -> None:
     losses = []
     for number in range(STEPS):
         classes = rng.integers(0, 2, GLOBAL_BATCH)
-        pixels = (rng.integers(0, 200, (GLOBAL_BATCH, SIDE, SIDE, 3)) + 8 * classes[:, None, None, None]).astype(np.uint8)
+        pixels = (rng.integers(0, 200, (GLOBAL_BATCH, SIDE, SIDE, 3)) + 8 * classes[:, None, None, None]).astype(
+            np.uint8
+        )
         own = slice(rank * GLOBAL_BATCH // workers, (rank + 1) * GLOBAL_BATCH // workers)
         sums = step.train(
             (pixels[own], classes[own], np.ones(GLOBAL_BATCH // workers, np.float32)),
@@ -160,3 +162,14 @@ def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_
     assert len(one) == STEPS
     assert one[-1] < one[0], "it learns, so a step that does nothing would show"
     np.testing.assert_allclose(one, two, rtol=1e-3)
+
+
+def test_training_starts_from_another_model_and_refuses_one_that_does_not_fit(data: Path, tmp_path: Path) -> None:
+    first = train(settings(data, tmp_path / "first", epochs=6, patience=6))
+    gentle = {"epochs": 1, "learning_rate": 1e-5}
+    second = train(settings(data, tmp_path / "second", start_from=first.model.uri, **gentle))
+    blank = train(settings(data, tmp_path / "blank", **gentle))
+    began, unlearnt = (run.history["loss"][0].as_py() for run in (second, blank))
+    assert began < 0.5 * unlearnt, "what was learnt before is there"
+    with pytest.raises(ModelError, match="xception"):
+        train(settings(data, tmp_path / "third", start_from=first.model.uri, backbone="xception", image_side=71))

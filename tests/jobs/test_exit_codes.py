@@ -1,6 +1,7 @@
 """Wrong use ends with one sentence, the documented exit code and no traceback, before Ray starts."""
 
 import json
+import logging
 import runpy
 import subprocess
 import sys
@@ -20,6 +21,7 @@ Job = Callable[..., tuple[int, str]]
 @pytest.fixture
 def job(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Job:
     """Run a job in this process: its exit code and what it wrote to stderr."""
+    monkeypatch.setattr(logging.getLogger("mribatch"), "handlers", [])  # given back when the captured stderr closes
     monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("Ray was started"))
 
     def run(name: str, *argv: str) -> tuple[int, str]:
