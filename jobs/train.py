@@ -1,6 +1,7 @@
 """Fine-tune a classifier on labelled scans.
 
 On this machine:  python jobs/train.py --data DATA --output models/mine
+
 On a cluster:     ray job submit --working-dir . -- python jobs/train.py --data s3://bucket/scans --output s3://bucket/models/mine
 """
 

@@ -16,6 +16,11 @@ __all__ = ["Backbone", "EvaluateConfig", "ScoreConfig", "TrainConfig"]
 
 Backbone = Literal["xception", "resnet50v2", "cnn"]
 
+_Uri = Annotated[str, tyro.conf.arg(metavar="URI")]
+_Uris = Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI [URI …]")]
+_MaybeUri = Annotated[str | None, tyro.conf.arg(metavar="URI")]
+_MaybeNumber = Annotated[int | None, tyro.conf.arg(metavar="N")]
+
 _MIN_SIDE_PX = {"xception": 71, "resnet50v2": 32, "cnn": 32}  # below, the last feature map is empty
 _IMAGE_SIDE_PX = {"xception": 299, "resnet50v2": 224, "cnn": 128}  # what each was designed for; cnn: for speed
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -54,11 +59,11 @@ class _Config:
 class TrainConfig(_Config):
     """Fine-tune a classifier on labelled scans and write a model directory."""
 
-    data: str
+    data: _Uri
     """Labelled scans: ROOT/<class>/…, ROOT/Training|Testing/<class>/…, or a manifest (CSV or Parquet
     with the columns uri, label and, if wanted, split and patient_id). Local path or s3://…"""
 
-    output: str
+    output: _Uri
     """The model directory to write. Local path or s3://…"""
 
     backbone: Backbone = "xception"
@@ -68,10 +73,10 @@ class TrainConfig(_Config):
     """imagenet (downloaded by Keras), a weights FILE (for machines without internet), or none. Default: imagenet;
     none for cnn, which has no others."""
 
-    start_from: str | None = None
+    start_from: _MaybeUri = None
     """A model directory of the same backbone and labels to go on from, in place of the backbone's weights."""
 
-    image_side: int | None = None
+    image_side: _MaybeNumber = None
     """Side of the square images the network sees, in pixels. Default: 299 for xception, 224 for resnet50v2,
     128 for cnn."""
 
@@ -102,10 +107,10 @@ class TrainConfig(_Config):
     workers: Annotated[Literal["auto"] | int, tyro.conf.arg(metavar="auto|N")] = "auto"
     """Training workers; auto: one per GPU, else one per node."""
 
-    storage: str | None = None
+    storage: _MaybeUri = None
     """Where checkpoints go; local path or s3://… (shared by all nodes). Default: OUTPUT/../_training."""
 
-    run_name: str | None = None
+    run_name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """A run with the name of an earlier one goes on where that one was. Default: from the settings."""
 
     seed: int = 0
@@ -157,13 +162,13 @@ class TrainConfig(_Config):
 class ScoreConfig(_Config):
     """Score scans with a model and write one Parquet row per scan."""
 
-    model: str
+    model: _Uri
     """The model directory. Local path or s3://…"""
 
-    input: tuple[str, ...]
+    input: _Uris
     """Folders, files, globs or s3://bucket/prefix: every file below is a scan (names that begin with a dot are not)."""
 
-    output: str
+    output: _Uri
     """The folder of the predictions; a later run adds what is missing. Local path or s3://…"""
 
     batch_size: int = 32
@@ -172,7 +177,7 @@ class ScoreConfig(_Config):
     max_reject_rate: float = 0.05
     """The run ends with exit code 3 when a larger share of its scans is rejected or failed."""
 
-    limit: int | None = None
+    limit: _MaybeNumber = None
     """Score at most so many of the scans that are left."""
 
     part_rows: int = 256
@@ -194,13 +199,13 @@ class ScoreConfig(_Config):
 class EvaluateConfig(_Config):
     """Score labelled scans with a model and write metrics, figures and a report."""
 
-    model: str
+    model: _Uri
     """The model directory. Local path or s3://…"""
 
-    data: str
+    data: _Uri
     """Labelled scans, as for training; where the data has a test split, only that is used."""
 
-    output: str
+    output: _Uri
     """The folder for predictions/, metrics.json, the figures and report.html. Local path or s3://…"""
 
     batch_size: int = 32

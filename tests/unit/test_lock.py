@@ -1,12 +1,13 @@
 """What the lock promises: one holder at a time, whoever dies, sleeps or comes at the same moment."""
 
+import itertools
 import json
 import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -33,14 +34,14 @@ class Clock:
 
 
 def hold(
-    output: Path, run_id: str, clock: Clock | None = None, lease_s: float = 30.0
+    output: Path | str, run_id: str, clock: Clock | None = None, lease_s: float = 30.0
 ) -> AbstractContextManager[lock.Fence]:
     """A run's lock under a clock of the test's; 30 s, so that no holder beats while a test lasts."""
     clock = clock or Clock()
     return lock.held(str(output), DIGEST, run_id, lease_s=lease_s, clock=clock, sleep=clock.sleep)
 
 
-def say(output: Path, generation: int, beat: int, run_id: str = "dead", *, released: bool = False) -> None:
+def say(output: Path | str, generation: int, beat: int, run_id: str = "dead", *, released: bool = False) -> None:
     """What a holder in another process writes."""
     facts = {"run_id": run_id, "host": "elsewhere", "pid": 1, "beat": beat, "released": released}
     uris.put(f"{output}/_runs/{DIGEST}.lock-{generation}", json.dumps(facts).encode())
@@ -213,27 +214,39 @@ def test_a_taker_that_was_stopped_does_not_take_its_own_sleep_for_the_holders_de
 
 @pytest.mark.parametrize("before", ["nothing", "a dead holder", "a released lock"])
 def test_of_four_takers_at_once_exactly_one_gets_the_lock(tmp_path: Path, before: str) -> None:
+    for turn in range(5):
+        output = tmp_path / str(turn)
+        if before != "nothing":
+            say(output, 5, 0, released=before == "a released lock")
+        assert sorted(race(str(output), winner=1 if before == "nothing" else 6)) == [False, False, False, True]
+
+
+def race(output: str, *, winner: int) -> list[bool]:
+    """Four runs reach for one lock at the same moment; which of them got it, and holds it when all have tried."""
+    start, end = threading.Barrier(4, timeout=60), threading.Barrier(4, timeout=60)
+    beats = itertools.count(1)
+
+    def beat() -> None:
+        """Time flies here: the winner counts whenever another looks for a second time."""
+        with suppress(StorageMissing):
+            uris.read(f"{output}/_runs/{DIGEST}.lock-{winner}")
+            say(output, winner, next(beats), "winner")
+
+    def take(number: int) -> bool:
+        clock = Clock(*[beat] * 99)
+        start.wait()
+        with ExitStack() as stack:
+            try:
+                fence = stack.enter_context(hold(output, f"taker {number}", clock))
+            except OutputHeld:
+                fence = None
+            end.wait()
+            if fence:
+                fence.check()
+            return fence is not None
+
     with ThreadPoolExecutor(4) as threads:
-        for turn in range(5):
-            output = tmp_path / str(turn)
-            if before != "nothing":
-                say(output, 5, 0, released=before == "a released lock")
-            start, end = threading.Barrier(4), threading.Barrier(4)
-
-            def take(
-                number: int, output: Path = output, start: threading.Barrier = start, end: threading.Barrier = end
-            ) -> int:
-                start.wait()
-                try:
-                    with hold(output, f"taker {number}") as fence:
-                        end.wait()
-                        fence.check()
-                        return 1
-                except OutputHeld:
-                    end.wait()
-                    return 0
-
-            assert sum(threads.map(take, range(4))) == 1
+        return list(threads.map(take, range(4)))
 
 
 def test_a_taker_that_overslept_whole_generations_gets_nothing_and_disturbs_nobody(

@@ -529,7 +529,7 @@ def test_of_four_creators_at_once_exactly_one_wins(
         monkeypatch.setattr(os, "link", no_links)
     with ThreadPoolExecutor(4) as threads:
         for turn in range(20):
-            start = threading.Barrier(4)
+            start = threading.Barrier(4, timeout=60)
 
             def create(_: int, uri: str = f"{tmp_path}/{turn}", start: threading.Barrier = start) -> bool:
                 start.wait()
