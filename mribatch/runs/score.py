@@ -85,7 +85,7 @@ def score_listing(config: ScoreConfig, model: artifact.Model, listing: pa.Table)
     with lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence:
         plan = ledger.plan(listing, output, model.digest, config.limit)
         receipts = _run(config, model, plan, fence) if plan.todo.num_rows else []
-        ledger.verify(plan, output, model.digest, receipts)
+        ledger.verify(plan, output, model.digest, receipts, fence)
         scored = _scored(config, plan, receipts, fence, time.monotonic() - begun)
         if plan.todo.num_rows:
             ledger.write_record(output, run_id, _record(config, scored, receipts, started_at))

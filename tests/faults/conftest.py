@@ -1,5 +1,5 @@
-"""The tiny model and the scans of the integration tests serve here too; the jobs start Ray themselves."""
+"""The tiny model of the integration tests serves here too; the jobs start Ray themselves."""
 
-from tests.integration.conftest import scan_folder, tiny_model
+from tests.integration.conftest import tiny_model
 
-__all__ = ["scan_folder", "tiny_model"]
+__all__ = ["tiny_model"]

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 SCANS = 240
 KILLS = 5
 
-ScanFolder = Callable[[Path, dict[str, int]], None]
+ScanFolder = Callable[..., list[str]]
 
 
 class Job:

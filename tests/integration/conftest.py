@@ -1,12 +1,9 @@
 """One real Ray session and one tiny real model for all integration tests."""
 
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mribatch.learning import artifact
 
@@ -35,22 +32,3 @@ def make_model(folder: Path, *, seed: int = 0, labels: tuple[str, ...] = ("gliom
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> artifact.Model:
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def write_scans(root: Path, counts: dict[str, int]) -> None:
-    """Small real PNG and JPEG files below root/<class>/, each different, the classes told apart by a bright disc."""
-    for number, (label, count) in enumerate(sorted(counts.items())):
-        folder = root / label
-        folder.mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            rng = np.random.default_rng([index, number, zlib.crc32(str(root).encode())])
-            rows, columns = np.mgrid[0:48, 0:48]
-            centre = 24 + (-12 if number % 2 else 12) + rng.integers(-3, 4)
-            disc = 150.0 * (np.hypot(rows - centre, columns - 24) < 7 + number)
-            pixels = np.clip(disc + rng.normal(50, 12, (48, 48)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"{label}_{index:04d}.{'png' if index % 2 else 'jpg'}")
-
-
-@pytest.fixture(scope="session")
-def scan_folder() -> Callable[[Path, dict[str, int]], None]:
-    return write_scans

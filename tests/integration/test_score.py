@@ -24,7 +24,7 @@ from mribatch.storage import ledger, lock, uris
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-ScanFolder = Callable[[Path, dict[str, int]], None]
+ScanFolder = Callable[..., list[str]]
 
 
 def run(model: Model, scans: Path | str, output: Path | str, **settings: object) -> Scored:

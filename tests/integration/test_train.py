@@ -23,7 +23,7 @@ from mribatch.storage import uris
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-ScanFolder = Callable[[Path, dict[str, int]], None]
+ScanFolder = Callable[..., list[str]]
 
 
 def settings(data: Path, output: Path | str, **changes: Any) -> TrainConfig:

@@ -14,7 +14,7 @@ from mribatch.learning.artifact import Model
 
 ROOT = Path(__file__).parent.parent.parent
 
-ScanFolder = Callable[[Path, dict[str, int]], None]
+ScanFolder = Callable[..., list[str]]
 Job = Callable[..., tuple[int, str]]
 
 
