@@ -98,6 +98,10 @@ class TrainConfig(_Config):
     patience: int = 3
     """Epochs without a lower validation loss after which training stops early."""
 
+    keep: Literal["best", "last"] = "best"
+    """Whose weights become the model: those of the epoch with the lowest validation loss, or of the last epoch, where
+    the schedule has come to rest and the validation scans are too few to choose."""
+
     validation_fraction: float = 0.1
     """Share of the training scans kept for validation where the data names no validation split."""
 

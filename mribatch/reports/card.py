@@ -4,6 +4,8 @@ from typing import Any
 
 __all__ = ["model_card"]
 
+_WHY_KEPT = {"best": "which had the lowest validation loss", "last": "the last one"}
+
 
 def model_card(facts: dict[str, Any]) -> str:
     """MODEL_CARD.md for the facts of a model.json; `{digest}` is left to be filled in."""
@@ -25,8 +27,8 @@ softmax; input {facts["image_side_px"]} × {facts["image_side_px"]} px RGB.
 {training["command"]}
 ```
 
-{training["epochs"]} epochs in {training["hours"]:.1f} hours; the weights are those of epoch {training["best_epoch"]}, \
-which had the lowest validation loss.
+{training["epochs"]} epochs in {training["hours"]:.1f} hours; the weights are those of epoch {training["epoch"]}, \
+{_WHY_KEPT[training["kept"]]}.
 Libraries: {", ".join(f"{name} {number}" for name, number in facts["libraries"].items())}. {facts["created_at"]}.
 
 ## Data

@@ -47,9 +47,9 @@ class Trained:
     exit_code: int = 0
 
     def table(self) -> str:
-        best = min(self.history.to_pylist(), key=lambda row: float(row["val_loss"]))
-        return (f"{self.model.uri} · model {self.model.digest} · best epoch {best['epoch']} · validation accuracy "
-                f"{best['val_accuracy']:.4f} · loss {best['val_loss']:.4f}")  # fmt: skip
+        epoch, metrics = self.model.facts["training"]["epoch"], self.model.facts["metrics"]
+        return (f"{self.model.uri} · model {self.model.digest} · epoch {epoch} · validation accuracy "
+                f"{metrics['val_accuracy']:.4f} · loss {metrics['val_loss']:.4f}")  # fmt: skip
 
 
 def train(config: TrainConfig) -> Trained:
@@ -226,7 +226,7 @@ def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, re
 def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
     """Of all that a checkpoint must agree with; not of where things are stored."""
     settings = config.as_dict()
-    for name in ("data", "output", "storage", "run_name", "workers", "backbone_weights", "start_from"):
+    for name in ("data", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from"):
         del settings[name]
     return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).hexdigest()
 
@@ -235,18 +235,19 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], dat
     """Write the model directory from the last checkpoint: the best epoch's weights, and how they came about."""
     state = fit.read_state(checkpoint)
     history = pa.Table.from_pylist(state.history)
-    best = state.history[state.best_epoch - 1]
+    epoch = state.best_epoch if config.keep == "best" else state.epoch
+    kept = state.history[epoch - 1]
     facts = {
         "labels": list(labels),
         "backbone": config.backbone,
         "image_side_px": config.sides[0],
-        "training": {"command": config.command("jobs/train.py"), "data": data, "best_epoch": state.best_epoch,
+        "training": {"command": config.command("jobs/train.py"), "data": data, "kept": config.keep, "epoch": epoch,
                      "epochs": state.epoch, "hours": sum(r["seconds"] for r in state.history) / 3600},
-        "metrics": {name: best[name] for name in best if name.startswith("val_") and math.isfinite(best[name])},
+        "metrics": {name: kept[name] for name in kept if name.startswith("val_") and math.isfinite(kept[name])},
         "libraries": {name: version(name) for name in _LIBRARIES},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    model = artifact.save(config.output, checkpoint / "best.weights.h5", facts, card.model_card(facts))
+    model = artifact.save(config.output, checkpoint / f"{config.keep}.weights.h5", facts, card.model_card(facts))
     parquet = io.BytesIO()
     pyarrow.parquet.write_table(history, parquet)
     uris.put(uris.join(config.output, "history.parquet"), parquet.getvalue())
