@@ -6,8 +6,14 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "models/brain-mri-v1/model.json").exists(),
+    reason="models/brain-mri-v1 is not shipped yet: still training",
+)
 
 
 def test_the_demo_gets_all_17_samples_right_and_says_where_everything_is(tmp_path: Path) -> None:
