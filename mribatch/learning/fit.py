@@ -190,9 +190,6 @@ class _Run:
             return False
         with checkpoint.as_directory() as folder:
             self.state = read_state(Path(folder))
-            if self.state.fingerprint != self.plan.fingerprint:
-                raise ConfigError("the run of this --run-name has other settings or other scans: choose another name, "
-                                  "or repeat the first command")  # fmt: skip
             self.model.load_weights(Path(folder) / "best.weights.h5")
             self.best = self.model.get_weights()
             self.model.load_weights(Path(folder) / "last.weights.h5")

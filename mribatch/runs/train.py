@@ -19,7 +19,7 @@ import ray.data
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 from mribatch.config import TrainConfig
-from mribatch.errors import ConfigError, InputError, ModelError, RunFailed
+from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
 from mribatch.runs.progress import lines
@@ -164,7 +164,8 @@ def _trainer(
         from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, so only now
 
     config = plan.config
-    storage = config.storage or uris.join(uris.parent(config.output), "_training")
+    storage, name = _checkpoints(config)
+    _check_same_run(uris.join(storage, name), plan.fingerprint)
     filesystem, path = uris.filesystem(storage)
     return TensorflowTrainer(
         fit.train_loop,
@@ -173,13 +174,31 @@ def _trainer(
         datasets={name: source.decoded(table, spec).map_batches(_readable, batch_format="pyarrow", batch_size=None)
                   for name, table in sides.items()},
         run_config=RunConfig(
-            name=config.run_name or f"train-{config.fingerprint()}",
+            name=name,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=2),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )  # fmt: skip
+
+
+def _checkpoints(config: TrainConfig) -> tuple[str, str]:
+    """Where checkpoints are stored, and the name of the run there."""
+    storage = config.storage or uris.join(uris.parent(config.output), "_training")
+    return storage, config.run_name or f"train-{config.fingerprint()}"
+
+
+def _check_same_run(folder: str, fingerprint: str) -> None:
+    """A run goes on only with the settings and scans that it began with. Raises ConfigError."""
+    for name in [name for name in uris.folders(folder) if name.startswith("checkpoint_")]:
+        try:
+            state = json.loads(uris.read(uris.join(folder, name, "state.json")))
+        except StorageMissing:
+            continue  # a checkpoint that a crash left half-written; Ray passes over it too
+        if state["fingerprint"] != fingerprint:
+            raise ConfigError(f"the run in {folder} has other settings or other scans: choose another --run-name, "
+                              "or repeat the first command")  # fmt: skip
 
 
 def _readable(block: pa.Table) -> pa.Table:
