@@ -26,6 +26,7 @@ _IMAGE_SIDE_PX = {"xception": 299, "resnet50v2": 224, "cnn": 128}  # what each w
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Config:
     """What all configs share."""
 
@@ -35,13 +36,13 @@ class _Config:
 
     def as_dict(self) -> dict[str, Any]:
         """All settings, ready for JSON."""
-        settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+        settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return settings
 
     def command(self, script: str) -> str:
         """The command line that gives these settings: what differs from the defaults."""
         words = ["python", script]
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value == field.default:
                 continue
