@@ -166,10 +166,8 @@ def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_
 
 def test_training_starts_from_another_model_and_refuses_one_that_does_not_fit(data: Path, tmp_path: Path) -> None:
     first = train(settings(data, tmp_path / "first", epochs=6, patience=6))
-    gentle = {"epochs": 1, "learning_rate": 1e-5}
-    second = train(settings(data, tmp_path / "second", start_from=first.model.uri, **gentle))
-    blank = train(settings(data, tmp_path / "blank", **gentle))
-    began, unlearnt = (run.history["loss"][0].as_py() for run in (second, blank))
+    second = train(settings(data, tmp_path / "second", start_from=first.model.uri, epochs=1, learning_rate=1e-5))
+    began, unlearnt = (run.history["loss"][0].as_py() for run in (second, first))
     assert began < 0.5 * unlearnt, "what was learnt before is there"
     with pytest.raises(ModelError, match="xception"):
         train(settings(data, tmp_path / "third", start_from=first.model.uri, backbone="xception", image_side=71))
