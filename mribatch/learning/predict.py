@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.errors import RunFailed
 from mribatch.learning import artifact
-from mribatch.learning.artifact import PIXELS
+from mribatch.learning.step import scaled
 from mribatch.schema import Status
 
 __all__ = ["Predictor"]
@@ -60,9 +60,9 @@ def frozen(network: Any, side_px: int) -> Any:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    @tf.function(input_signature=[tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)])  # type: ignore[untyped-decorator]  # TensorFlow has no types
     def score(pixels: Any) -> Any:
-        return network(tf.cast(pixels, tf.float32) * PIXELS["scale"] + PIXELS["offset"], training=False)
+        return network(scaled(pixels), training=False)
 
     return convert_variables_to_constants_v2(score.get_concrete_function())
 
