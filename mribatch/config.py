@@ -188,6 +188,9 @@ class ScoreConfig(_Config):
     part_rows: int = 256
     """Rows per Parquet part at least; a crash loses the parts in work. 256 is a quarter minute on two cores."""
 
+    scan_timeout_s: float = 60.0
+    """Seconds that a scan may take to decode, or to score alone, before it is tried again and then rejected."""
+
     lease_s: float = 20.0
     """Seconds after which the lock of a run that died is taken over."""
 
@@ -196,6 +199,7 @@ class ScoreConfig(_Config):
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check(self.limit is None or self.limit >= 1, f"--limit must be 1 or more, got {self.limit}")
         _check(self.part_rows >= 1, f"--part-rows must be 1 or more, got {self.part_rows}")
+        _check(self.scan_timeout_s >= 1, f"--scan-timeout-s must be 1 or more, got {self.scan_timeout_s}")
         _check(self.lease_s >= 1, f"--lease-s must be 1 or more, got {self.lease_s}")
         _check_share("--max-reject-rate", self.max_reject_rate)
 

@@ -9,6 +9,7 @@ __all__ = [
     "KEY",
     "PLAN",
     "SCHEMA_VERSION",
+    "WORK",
     "Reason",
     "Status",
     "decoded_fields",
@@ -24,6 +25,15 @@ KEY = ("scan_uri", "scan_version", "frame")
 PLAN = pa.schema([pa.field("scan_uri", pa.string(), False), pa.field("scan_version", pa.string(), False)])
 """A listing, and what is left of it to do: one row per scan."""
 
+WORK = pa.schema(
+    [
+        pa.field("decoder_peak_bytes", pa.int64()),  # the most memory that the process that decoded it has had
+        pa.field("predictor_peak_bytes", pa.int64()),
+        pa.field("node", pa.string()),  # where it was scored
+    ]
+)
+"""What a row tells of the work on it on its way to the sink, which sums it up for the run's record."""
+
 
 class Status(StrEnum):
     OK = "ok"
@@ -32,7 +42,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a scan has no prediction. The first nine reject it; the last one fails it."""
+    """Why a scan has no prediction. All reject it but the last one, which fails it."""
 
     EMPTY = "empty"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # the bytes are of no image format
@@ -44,6 +54,8 @@ class Reason(StrEnum):
     MULTIPLE_FRAMES = "multiple_frames"  # an animation or a stack, not one scan
     VANISHED = "vanished"  # deleted between listing and reading
     CHANGED = "changed"  # replaced between listing and reading
+    CRASHED_DECODER = "crashed_decoder"  # each process that decoded or scored it died
+    TIMED_OUT = "timed_out"  # it was being decoded or scored for too long, each time
     UNREADABLE = "unreadable"  # the storage gave no bytes after all retries
 
 
@@ -64,6 +76,7 @@ def decoded_fields(side_px: int) -> list[pa.Field]:
         pa.field("height_px", pa.int32()),
         pa.field("pixels_sha256", pa.string()),
         pa.field("pixels", pa.binary(side_px * side_px * 3)),
+        WORK.field("decoder_peak_bytes"),
     ]
 
 

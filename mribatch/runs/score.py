@@ -2,6 +2,7 @@
 
 import logging
 import math
+import resource
 import threading
 import time
 from collections import Counter
@@ -13,13 +14,12 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import ray
-from ray.data import ActorPoolStrategy
 
 from mribatch.config import ScoreConfig
 from mribatch.learning import artifact
-from mribatch.learning.predict import Predictor
+from mribatch.runs.cluster import addresses, check_seen, predictors
 from mribatch.runs.session import session
+from mribatch.runs.watched import WatchedPredictor, counts
 from mribatch.storage import ledger, lock, sink, source, uris
 from mribatch.storage.ledger import Plan, Receipt
 
@@ -28,7 +28,6 @@ __all__ = ["Scored", "score", "score_listing"]
 log = logging.getLogger("mribatch.score")
 
 TOO_MANY_REJECTS = 3
-_CORES_PER_PREDICTOR = 8  # beyond, a frozen Xception gains little from more threads in one process
 _LINE_EVERY_S = 10.0
 
 
@@ -84,23 +83,28 @@ def score_listing(config: ScoreConfig, model: artifact.Model, listing: pa.Table)
     run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
     with lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence:
         plan = ledger.plan(listing, output, model.digest, config.limit)
-        receipts = _run(config, model, plan, fence) if plan.todo.num_rows else []
+        receipts, nodes = _run(config, model, plan, fence) if plan.todo.num_rows else ([], {})
         ledger.verify(plan, output, model.digest, receipts, fence)
         scored = _scored(config, plan, receipts, fence, time.monotonic() - begun)
         if plan.todo.num_rows:
-            ledger.write_record(output, run_id, _record(config, scored, receipts, started_at))
+            ledger.write_record(output, run_id, _record(config, scored, receipts, nodes, started_at))
     return scored
 
 
-def _run(config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fence) -> list[Receipt]:
+def _run(
+    config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fence
+) -> tuple[list[Receipt], dict[str, str]]:
+    """The receipts of all parts, and the addresses of the nodes by their IDs."""
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
     parts = sink.PartSink(fence, model.labels, config.part_rows)
     with session(), _progress(plan, fence):
-        threads, pool = _pool()
+        check_seen(_landmarks(model, plan, fence))
+        threads, pool = predictors()
         (
-            source.decoded(plan.todo, model.image_spec, block_rows=config.batch_size)
+            source.decoded(plan.todo, model.image_spec, block_rows=config.batch_size, timeout_s=config.scan_timeout_s)
             .map_batches(
-                Predictor,
+                WatchedPredictor,
+                fn_constructor_args=(counts(), config.scan_timeout_s),
                 fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": threads},
                 batch_size=config.batch_size,
                 batch_format="pyarrow",
@@ -109,29 +113,13 @@ def _run(config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fen
             )
             .write_datasink(parts)
         )
-    return parts.receipts
+        return parts.receipts, addresses()
 
 
-def _pool() -> tuple[int | None, dict[str, Any]]:
-    """Predictors for what is there: one per GPU, else one per 8 cores of each node, a core left for decoding.
-
-    The threads of each, and what Ray Data is to be told.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if gpus:
-        return None, {"compute": ActorPoolStrategy(min_size=1, max_size=gpus), "num_gpus": 1}
-    if not nodes:  # a cluster that starts its workers on demand
-        return 1, {"compute": ActorPoolStrategy(min_size=1), "num_cpus": 1}
-    smallest = int(min(node["CPU"] for node in nodes))
-    if smallest <= _CORES_PER_PREDICTOR:  # one per node; its threads take what the decoder leaves
-        return smallest, {
-            "compute": ActorPoolStrategy(min_size=1, max_size=len(nodes)),
-            "num_cpus": max(smallest - 1, 0.5),
-        }
-    actors = sum((int(node["CPU"]) - 1) // _CORES_PER_PREDICTOR for node in nodes)
-    pool = ActorPoolStrategy(min_size=1, max_size=actors)
-    return _CORES_PER_PREDICTOR, {"compute": pool, "num_cpus": _CORES_PER_PREDICTOR}
+def _landmarks(model: artifact.Model, plan: Plan, fence: lock.Fence) -> dict[str, str | None]:
+    """A file of the model, of the input and of the output: what every node must see."""
+    first = plan.todo.slice(0, 1).to_pylist()[0]
+    return {uris.join(model.uri, "model.json"): None, first["scan_uri"]: first["scan_version"], fence.uri: None}
 
 
 @contextmanager
@@ -177,7 +165,12 @@ def _scored(config: ScoreConfig, plan: Plan, receipts: Sequence[Receipt], fence:
     )
 
 
-def _record(config: ScoreConfig, scored: Scored, receipts: Sequence[Receipt], started_at: datetime) -> dict[str, Any]:
+def _record(
+    config: ScoreConfig, scored: Scored, receipts: Sequence[Receipt], nodes: dict[str, str], started_at: datetime
+) -> dict[str, Any]:
+    driver_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    by_node = sum((Counter(receipt.by_node) for receipt in receipts), Counter[str]())
+    roles = sorted({role for receipt in receipts for role in receipt.peak_bytes})
     return {
         "run_id": scored.run_id,
         "model_digest": scored.digest,
@@ -194,5 +187,8 @@ def _record(config: ScoreConfig, scored: Scored, receipts: Sequence[Receipt], st
         "by_class": scored.by_class,
         "rejected_by_reason": scored.rejected,
         "failed": [{"scan_uri": uri, "detail": detail} for receipt in receipts for uri, detail in receipt.failed],
-        "parts": [{"name": r.part, "rows": r.rows, "node": r.node} for r in receipts if r.part],
+        "parts": [{"name": r.part, "rows": r.rows} for r in receipts if r.part],
+        "nodes": [{"id": i, "address": nodes.get(i), "scans": scans} for i, scans in sorted(by_node.items())],
+        "peak_memory_bytes": {"driver": driver_bytes}
+        | {role: max(receipt.peak_bytes.get(role, 0) for receipt in receipts) for role in roles},
     }

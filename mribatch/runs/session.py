@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +18,7 @@ import ray.exceptions
 from ray.train import TrainingFailedError
 
 from mribatch.errors import MribatchError, RunFailed
+from mribatch.runs.cluster import await_node
 
 __all__ = ["quiet_stderr", "session"]
 
@@ -28,13 +31,17 @@ def session() -> Iterator[None]:
     """
     started = not ray.is_initialized()
     if started:
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         ray.init(logging_level=logging.ERROR, log_to_driver=False)  # workers' errors come as exceptions
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the run with 1
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
+        await_node()
         yield
     except (ray.exceptions.RayError, TrainingFailedError) as err:
         raise _told(err) from err

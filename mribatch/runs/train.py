@@ -114,7 +114,7 @@ def _start(config: TrainConfig, table: pa.Table) -> str | None:
 
 def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:
     """The readable scans with their `pixels_sha256`: what decoding each of them once tells."""
-    rows = source.decoded(table, spec).drop_columns(["pixels"])
+    rows = source.decoded(table, spec).drop_columns(["pixels", "decoder_peak_bytes"])
     seen = pa.concat_tables(rows.iter_batches(batch_size=None, batch_format="pyarrow")).sort_by("scan_uri")
     good = seen.filter(pc.equal(seen["status"], Status.OK))
     rejected = seen.num_rows - good.num_rows

@@ -46,7 +46,8 @@ class Receipt:
     rejected: dict[str, int]  # by reason
     failed: list[tuple[str, str]]  # scan_uri and why
     by_class: dict[str, int]
-    node: str
+    by_node: dict[str, int]  # scans, by the ID of the node that scored them
+    peak_bytes: dict[str, int]  # the most memory that a process has had, by its role
 
 
 @dataclass(frozen=True, kw_only=True)

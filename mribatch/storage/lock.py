@@ -39,6 +39,11 @@ class Fence:
     run_id: str
     generation: int
 
+    @property
+    def uri(self) -> str:
+        """The file that says who holds the output."""
+        return _Generations(self.output, self.digest).uri(self.generation)
+
     def check(self) -> None:
         """Raises OutputHeld where another run has taken over, RunFailed where the lock was removed."""
         highest = _Generations(self.output, self.digest).highest()
@@ -172,7 +177,7 @@ def _release(fence: Fence) -> None:
 def _say(fence: Fence, beat: int) -> None:
     """Count in the holder's own file. Where another took over in this very moment, that is no longer the highest."""
     fence.check()
-    uris.put(_Generations(fence.output, fence.digest).uri(fence.generation), _content(fence, beat))
+    uris.put(fence.uri, _content(fence, beat))
 
 
 def _content(fence: Fence, beat: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import resource
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
-import ray
 from ray.data import Datasink
 from ray.data.block import Block
 from ray.data.datasource import WriteResult
@@ -49,7 +49,12 @@ class PartSink(Datasink[Receipt]):
             rejected=_counts(kept["reason"]),
             failed=list(zip(lost["scan_uri"].to_pylist(), lost["detail"].to_pylist(), strict=True)),
             by_class=_counts(kept["predicted_class"]),
-            node=ray.util.get_node_ip_address(),
+            by_node=_counts(rows["node"]),
+            peak_bytes={
+                "decoder": pc.max(rows["decoder_peak_bytes"]).as_py(),
+                "predictor": pc.max(rows["predictor_peak_bytes"]).as_py(),
+                "writer": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+            },
         )
 
     def on_write_complete(self, write_result: WriteResult[Receipt]) -> None:

@@ -4,6 +4,7 @@ What a row holds is `schema`'s; how bytes become pixels is `scans`'; what is lef
 come from is `_labels`'.
 """
 
+import resource
 from collections.abc import Sequence
 from functools import partial
 
@@ -12,9 +13,10 @@ import ray.data
 
 from mribatch import schema
 from mribatch.errors import InputError, ScanChanged, ScanVanished, StorageError
-from mribatch.scans.images import Decoded, ImageSpec, decode
+from mribatch.scans.images import Decoded, ImageSpec
 from mribatch.schema import Reason, Status
 from mribatch.storage import uris
+from mribatch.storage._decoder import DECODE_S, Decoder, decoder
 from mribatch.storage._labels import LABELLED, labelled
 
 __all__ = ["LABELLED", "decode_table", "decoded", "labelled", "listing"]
@@ -38,14 +40,17 @@ def listing(inputs: Sequence[str], without: str | None = None) -> pa.Table:
     return pa.table([names, [found[name] for name in names]], schema=schema.PLAN)
 
 
-def decoded(table: pa.Table, spec: ImageSpec, *, block_rows: int = 32) -> "ray.data.Dataset":
+def decoded(
+    table: pa.Table, spec: ImageSpec, *, block_rows: int = 32, timeout_s: float = DECODE_S
+) -> "ray.data.Dataset":
     """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`. One row per row.
 
     Blocks are small (32 rows of 224 px are 5 MB), so that memory is bounded and work spreads over the nodes.
+    timeout_s is what a scan may take to decode.
     """
     slices = [table.slice(at, block_rows) for at in range(0, table.num_rows, block_rows)]
     return ray.data.from_arrow([s.combine_chunks() for s in slices]).map_batches(
-        partial(decode_table, spec=spec),
+        partial(decode_table, spec=spec, timeout_s=timeout_s),
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
@@ -54,24 +59,28 @@ def decoded(table: pa.Table, spec: ImageSpec, *, block_rows: int = 32) -> "ray.d
     )
 
 
-def decode_table(table: pa.Table, *, spec: ImageSpec) -> pa.Table:
+def decode_table(table: pa.Table, *, spec: ImageSpec, timeout_s: float = DECODE_S) -> pa.Table:
     """Read and decode each scan of a block. A scan that cannot be read or decoded keeps its row, with the reason."""
     keys = zip(table["scan_uri"].to_pylist(), table["scan_version"].to_pylist(), strict=True)
-    rows = [_decode_one(uri, version, spec) for uri, version in keys]
+    by = decoder(spec, timeout_s)
+    rows = [_decode_one(uri, version, spec, by) for uri, version in keys]
+    peak = _peak_bytes(by)
     fields = schema.decoded_fields(spec.side_px)
-    columns = [_column(rows, field) for field in fields]
+    columns = [_column(rows, field, peak) for field in fields]
     return pa.table([*table.columns, *columns], schema=pa.schema([*table.schema, *fields]))
 
 
-def _decode_one(uri: str, version: str, spec: ImageSpec) -> Decoded:
+def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder) -> Decoded:
     size = uris.size(uri, version)
     if size > spec.max_bytes:  # it may not even fit into memory
         detail = f"{size} bytes exceed the cap of {spec.max_bytes}"
         return Decoded(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=detail)
     try:
-        return decode(uris.read_version(uri, version), spec)
+        return by.decode(uris.read_version(uri, version))
     except ScanVanished as err:
-        return _without_bytes(Status.REJECTED, Reason.VANISHED, err)
+        if uris.is_s3(uri) or uris.exists(uris.parent(uri)):
+            return _without_bytes(Status.REJECTED, Reason.VANISHED, err)
+        return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)  # this node may not see that storage at all
     except ScanChanged as err:
         return _without_bytes(Status.REJECTED, Reason.CHANGED, err)
     except (StorageError, MemoryError) as err:
@@ -82,9 +91,14 @@ def _without_bytes(status: Status, reason: Reason, err: Exception) -> Decoded:
     return Decoded(status=status, reason=reason, detail=type(err).__name__)
 
 
-def _column(rows: Sequence[Decoded], field: pa.Field) -> pa.Array:
-    if field.name == "frame":
-        return pa.array([0] * len(rows), field.type)
+def _peak_bytes(by: Decoder) -> int:
+    """The most memory that this process and its decoder have had."""
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
+
+
+def _column(rows: Sequence[Decoded], field: pa.Field, peak_bytes: int) -> pa.Array:
+    if field.name in ("frame", "decoder_peak_bytes"):
+        return pa.array([0 if field.name == "frame" else peak_bytes] * len(rows), field.type)
     if field.name == "pixels":
         return pa.array([None if r.pixels is None else r.pixels.tobytes() for r in rows], field.type)
     return pa.array([getattr(r, field.name) for r in rows], field.type)

@@ -19,6 +19,7 @@ __all__ = [
     "absolute",
     "create",
     "delete",
+    "exists",
     "filesystem",
     "find",
     "folders",
@@ -107,6 +108,11 @@ def find(uris: Iterable[str]) -> Iterator[Entry]:
         on_s3[is_s3(uri)].add(absolute(uri))
     yield from _BUCKET.find(on_s3[True])
     yield from _DISK.find(on_s3[False])
+
+
+def exists(uri: str) -> bool:
+    """Is there a file or a folder of this name?"""
+    return _store(uri).exists(absolute(uri))
 
 
 def names(folder: str, prefix: str = "") -> list[str]:

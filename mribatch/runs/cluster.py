@@ -1,0 +1,99 @@
+"""What a run asks of the cluster: nodes that work, paths that all of them see, predictors that fit. No job's own logic."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
+from ray.data import ActorPoolStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from mribatch.errors import ConfigError, RunFailed
+from mribatch.storage import uris
+
+__all__ = ["addresses", "await_node", "check_seen", "predictors", "working_nodes"]
+
+log = logging.getLogger("mribatch.cluster")
+
+_JOIN_S = 900.0  # clouds start a machine in minutes; one that has none to give says so by then
+_CORES_PER_PREDICTOR = 8  # beyond, a frozen Xception gains little from more threads in one process
+
+
+def working_nodes() -> list[dict[str, Any]]:
+    """The living nodes that take work; a head may take none."""
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+
+
+def addresses() -> dict[str, str]:
+    """The address of every node that this cluster has had, by its ID."""
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+
+
+def await_node(seconds: float = _JOIN_S) -> None:
+    """Return when a node takes work; asks a cluster that starts its nodes on demand for the first. Raises RunFailed."""
+    end = time.monotonic() + seconds
+    if working_nodes():
+        return
+    log.info("waiting for the cluster to start a node")
+    request_resources(num_cpus=1)
+    try:
+        while not working_nodes():
+            if time.monotonic() > end:
+                raise RunFailed(f"no node with a CPU joined the cluster within {seconds:g} s: see `ray status`, "
+                                "and run the command again")  # fmt: skip
+            time.sleep(1)
+    finally:
+        request_resources(num_cpus=0)
+
+
+def check_seen(files: Mapping[str, str | None]) -> None:
+    """Check that every node that works sees some files, given with their versions or None, as the driver does.
+
+    Files on S3 are seen by all. Raises ConfigError.
+    """
+    local = {uri: version for uri, version in files.items() if not uris.is_s3(uri)}
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in working_nodes() if node["NodeID"] != here]
+    if not local:
+        return
+    asked = {node["NodeManagerAddress"]: _ask(node["NodeID"], local) for node in others}
+    for address, answer in asked.items():
+        try:
+            missing = ray.get(answer)
+        except ray.exceptions.RayError:
+            continue  # the node has gone, and needs to see nothing
+        if missing:
+            raise ConfigError(f"the node {address} does not see {missing[0]} as this one does: on a cluster give s3://…, or a "
+                              "path on storage that all nodes share")  # fmt: skip
+
+
+def _ask(node_id: str, files: Mapping[str, str | None]) -> Any:
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(_unseen)
+    return task.options(scheduling_strategy=there).remote(files)
+
+
+def _unseen(files: Mapping[str, str | None]) -> list[str]:
+    found = {entry.uri: entry.version for entry in uris.find(files)}
+    return [uri for uri, version in files.items() if uri not in found or version not in (None, found[uri])]
+
+
+def predictors() -> tuple[int | None, dict[str, Any]]:
+    """Predictors for what is there and for what joins: one per GPU, else one per 8 cores of each node, with a core left
+    for decoding. The threads of each, and what Ray Data is to be told."""
+    nodes = [node["Resources"] for node in working_nodes()]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if gpus:
+        return None, {"compute": _pool(gpus), "num_gpus": 1}
+    smallest = int(min(node["CPU"] for node in nodes))
+    if smallest <= _CORES_PER_PREDICTOR:  # one per node; its threads take what the decoder leaves
+        return smallest, {"compute": _pool(len(nodes)), "num_cpus": max(smallest - 1, 0.5)}
+    fit = sum((int(node["CPU"]) - 1) // _CORES_PER_PREDICTOR for node in nodes)
+    return _CORES_PER_PREDICTOR, {"compute": _pool(fit), "num_cpus": _CORES_PER_PREDICTOR}
+
+
+def _pool(at_first: int) -> ActorPoolStrategy:
+    """A pool that starts with what fits now and grows with the cluster."""
+    return ActorPoolStrategy(min_size=1, initial_size=at_first)

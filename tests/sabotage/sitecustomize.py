@@ -1,0 +1,110 @@
+"""What fault tests do to a process from inside. Python loads this by itself where the folder is on PYTHONPATH.
+
+A scan whose file name or content begins with one of the words below kills or hangs the process that works on it; the
+environment variable SABOTAGE names a step of the run, `module:function:before|after[:count]`, at which the driver is
+killed. Nothing of the package knows of this.
+"""
+
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+KILLS, HANGS = b"KILLS ITS DECODER", b"HANGS ITS DECODER"
+STEP = os.environ.get("SABOTAGE", "")
+
+if any(word.endswith(("jobs/score.py", "jobs/train.py")) for word in sys.orig_argv):
+    os.environ["SABOTAGE_DRIVER"] = str(os.getpid())  # Ray's workers inherit it
+
+
+def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
+    def decode(data: bytes, spec: Any) -> Any:
+        if data.startswith(KILLS):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        while data.startswith(HANGS):
+            time.sleep(1)
+        return real(data, spec)
+
+    return decode
+
+
+def _predict(real: Callable[..., Any]) -> Callable[..., Any]:
+    def predict(self: Any, table: Any) -> Any:
+        names = [uri.rpartition("/")[2] for uri in table["scan_uri"].to_pylist()]
+        good = [name for name, status in zip(names, table["status"].to_pylist(), strict=True) if status == "ok"]
+        if any(name.startswith("kills-its-predictor") for name in good):
+            os.kill(os.getpid(), signal.SIGKILL)
+        while any(name.startswith("hangs-its-predictor") for name in good):
+            time.sleep(1)
+        return real(self, table)
+
+    return predict
+
+
+def _at_a_step(real: Callable[..., Any], when: str, count: int) -> Callable[..., Any]:
+    calls = 0
+
+    @functools.wraps(real)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if when == "before" and calls == count:
+            _kill_the_driver()
+        result = real(*args, **kwargs)
+        if when == "after" and calls == count:
+            _kill_the_driver()
+        return result
+
+    return step
+
+
+def _kill_the_driver() -> None:
+    os.kill(int(os.environ["SABOTAGE_DRIVER"]), signal.SIGKILL)
+    time.sleep(600)  # whoever did it does nothing more
+
+
+def _sabotaged(module: ModuleType) -> None:
+    if module.__name__ == "mribatch.scans.images":
+        module.decode = _decode(module.decode)  # type: ignore[attr-defined]
+    if module.__name__ == "mribatch.learning.predict":
+        module.Predictor.__call__ = _predict(module.Predictor.__call__)  # type: ignore[attr-defined]
+    place, _, rest = STEP.partition(":")
+    if module.__name__ == place:
+        function, when, count = [*rest.split(":"), "1"][:3]
+        owner: Any = module
+        *path, name = function.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        setattr(owner, name, _at_a_step(getattr(owner, name), when, int(count)))
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Sabotages modules of the package as they are imported; other processes of Ray never load them."""
+
+    def find_spec(
+        self,
+        name: str,
+        _path: Sequence[str] | None,
+        _target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        if not name.startswith("mribatch."):
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: (run(module), _sabotaged(module))[0]  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _Finder())

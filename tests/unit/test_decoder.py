@@ -1,0 +1,77 @@
+"""Decoding in a process of its own: a scan that kills or hangs it costs that scan."""
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mribatch.scans.images import ImageSpec, decode
+from mribatch.schema import Reason, Status
+from mribatch.storage._decoder import Decoder
+from tests.sabotage.sitecustomize import HANGS, KILLS
+
+SPEC = ImageSpec(side_px=32)
+
+
+@pytest.fixture
+def decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
+    """A decoder whose process some scans kill or hang."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "sabotage"))
+    decoder = Decoder(SPEC, timeout_s=1.0)
+    yield decoder
+    decoder.close()
+
+
+def scan() -> bytes:
+    data = io.BytesIO()
+    Image.linear_gradient("L").save(data, "PNG")
+    return data.getvalue()
+
+
+def test_a_scan_is_decoded_as_in_the_process_itself(decoder: Decoder) -> None:
+    there, here = decoder.decode(scan()), decode(scan(), SPEC)
+    assert there == here
+    assert there.pixels is not None
+    assert here.pixels is not None
+    assert (there.pixels == here.pixels).all()
+
+
+def test_bad_bytes_get_their_own_reason_from_there(decoder: Decoder) -> None:
+    assert decoder.decode(b"").reason is Reason.EMPTY
+    assert decoder.decode(scan()[:100]).reason is Reason.TRUNCATED
+
+
+def test_a_scan_that_kills_its_decoder_is_rejected_and_the_next_one_is_decoded(decoder: Decoder) -> None:
+    killed = decoder.decode(KILLS)
+    assert (killed.status, killed.reason) == (Status.REJECTED, Reason.CRASHED_DECODER)
+    assert "SIGSEGV" in str(killed.detail)
+    assert decoder.decode(scan()).status is Status.OK
+
+
+def test_a_scan_that_hangs_its_decoder_is_rejected_and_the_next_one_is_decoded(decoder: Decoder) -> None:
+    hung = decoder.decode(HANGS)
+    assert (hung.status, hung.reason) == (Status.REJECTED, Reason.TIMED_OUT)
+    assert decoder.decode(scan()).status is Status.OK
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_decoder_that_someone_kills_costs_no_scan(decoder: Decoder, number: int) -> None:
+    assert decoder.decode(scan()).status is Status.OK
+    os.kill(decoder._process_id(), number)
+    assert decoder.decode(scan()).status is Status.OK
+
+
+def test_a_decoder_that_someone_stops_costs_no_scan(decoder: Decoder) -> None:
+    assert decoder.decode(scan()).status is Status.OK
+    os.kill(decoder._process_id(), signal.SIGSTOP)
+    assert decoder.decode(scan()).status is Status.OK
+
+
+def test_its_peak_memory_is_known(decoder: Decoder) -> None:
+    assert decoder.peak_bytes() == 0
+    decoder.decode(scan())
+    assert decoder.peak_bytes() > 10 << 20
