@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mribatch.runs.score import score
     from mribatch.runs.train import train
 
+__version__ = "0.1.0"  # here, not only in what is installed: a cluster runs the uploaded sources
+
 __all__ = ["EvaluateConfig", "MribatchError", "ScoreConfig", "TrainConfig", "evaluate", "score", "train"]
 
 _HOMES = {

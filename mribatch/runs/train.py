@@ -18,6 +18,7 @@ import ray
 import ray.data
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
+import mribatch
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, splits
@@ -35,7 +36,7 @@ __all__ = ["Trained", "train"]
 
 log = logging.getLogger("mribatch.train")
 
-_LIBRARIES = ("mribatch", "ray", "tensorflow", "keras", "numpy", "pillow", "pyarrow")
+_LIBRARIES = ("ray", "tensorflow", "keras", "numpy", "pillow", "pyarrow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +264,7 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], dat
         "training": {"command": config.command("jobs/train.py"), "data": data, "kept": config.keep, "epoch": epoch,
                      "epochs": state.epoch, "hours": sum(r["seconds"] for r in state.history) / 3600},
         "metrics": {name: kept[name] for name in kept if name.startswith("val_") and math.isfinite(kept[name])},
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {"mribatch": mribatch.__version__} | {name: version(name) for name in _LIBRARIES},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     model = artifact.save(config.output, checkpoint / f"{config.keep}.weights.h5", facts, card.model_card(facts))

@@ -1,5 +1,92 @@
-"""The tiny model of the integration tests serves here too; the jobs start Ray themselves."""
+"""What the fault tests share: an archive with its undisturbed predictions, jobs that end with the test, the table."""
 
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mribatch.learning.artifact import Model
+from tests.faults.processes import Job, score_flags
 from tests.integration.conftest import tiny_model
 
 __all__ = ["tiny_model"]
+
+ScanFolder = Callable[..., list[str]]
+Start = Callable[..., Job]
+Tell = Callable[[str, str, str], None]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Some scans and what an undisturbed run makes of them."""
+
+    folder: Path
+    uris: list[str]
+    undisturbed: Path
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """start("score", *flags) starts a job; whatever a test started ends with it."""
+    jobs: list[Job] = []
+
+    def start(name: str, *argv: str, environment: dict[str, str] | None = None) -> Job:
+        jobs.append(Job(name, *argv, log=tmp_path / f"{name}-{len(jobs)}.log", environment=environment))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.reap()
+
+
+@pytest.fixture(scope="session")
+def archive(
+    tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder, tiny_model: Model
+) -> Callable[[int], Archive]:
+    """archive(n): n tiny scans of two classes, and an output that nothing disturbed. Not to be changed by a test."""
+    made: dict[int, Archive] = {}
+
+    def archive(count: int) -> Archive:
+        if count not in made:
+            root = tmp_path_factory.mktemp(f"archive-{count}")
+            uris = scan_folder(root / "scans", {"glioma": count // 2, "notumor": count // 2})
+            job = Job("score", *score_flags(tiny_model.uri, root / "scans", root / "out"), log=root / "log")
+            assert job.end() == 0, (root / "log").read_text()
+            made[count] = Archive(folder=root / "scans", uris=uris, undisturbed=root / "out")
+        return made[count]
+
+    return archive
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Tell:
+    """tell(fault, dose, outcome): a line of the table in docs/faults.md, which `make faults` writes."""
+
+    def tell(fault: str, dose: str, outcome: str) -> None:
+        request.node.user_properties.append(("fault", json.dumps([fault, dose, outcome])))
+
+    return tell
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of all faults, where FAULTS_TABLE names a file for it."""
+    place = os.environ.get("FAULTS_TABLE")
+    if not place:
+        return
+    told, failed = [], []
+    for kind in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(kind, []):
+            lines = [json.loads(value) for name, value in getattr(report, "user_properties", []) if name == "fault"]
+            told += lines if kind == "passed" and report.when == "call" else []
+            failed += [report.nodeid] if kind != "passed" and "tests/faults/" in report.nodeid else []
+    lines = ["# What was broken, and what came of it", "",
+             "Written by `make faults`. After each fault the standard check (`tests/faults/standard.py`): every scan has its row,",
+             "once; predictions within 1e-5 of an undisturbed run's; every visible Parquet file opens; a record only of whole",
+             "runs; nothing temporary left after the next run.", "",
+             "| fault | dose | outcome |", "|---|---|---|"]  # fmt: skip
+    lines += [f"| {fault} | {dose} | {outcome} |" for fault, dose, outcome in told]
+    lines += ["", *(f"Failed or skipped: {name}" for name in failed)] if failed else []
+    (config.rootpath / place).write_text("\n".join(lines) + "\n")

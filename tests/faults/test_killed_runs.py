@@ -1,156 +1,231 @@
-"""Kill real processes; afterwards every scan has its row, once, and no reader ever saw a broken file."""
+"""Kill real processes at any moment; afterwards every scan has its row, once, as in a run that nothing disturbed."""
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from mribatch.learning.artifact import Model
+from tests.faults import standard
+from tests.faults.conftest import Archive, Start, Tell
+from tests.faults.processes import ROOT, SABOTAGE, parts, score_flags, until
 
-ROOT = Path(__file__).parent.parent.parent
-SCANS = 240
-KILLS = 5
-
+Archives = Callable[[int], Archive]
 ScanFolder = Callable[..., list[str]]
 
+QUICK, FULL = 240, 1200  # scans
 
-class Job:
-    """A job as a process in a session of its own, so that killing it kills what it started too, like a lost node."""
-
-    def __init__(self, name: str, *argv: str, log: Path) -> None:
-        self._log = log.open("w")
-        command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *argv]
-        self.process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True)
-
-    def kill_driver(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self._log.close()
-
-    def end(self, seconds: float = 300) -> int:
-        code = self.process.wait(seconds)
-        self._log.close()
-        return code
-
-
-@pytest.fixture
-def reap() -> Iterator[list[Job]]:
-    """Whatever a test started ends with it."""
-    jobs: list[Job] = []
-    yield jobs
-    for job in jobs:
-        try:
-            os.killpg(job.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+STEPS = [
+    "mribatch.storage.lock:_acquire:before",
+    "mribatch.storage.lock:_acquire:after",
+    "mribatch.storage.ledger:plan:after",
+    "mribatch.storage.sink:PartSink._write_part:before:3",
+    "mribatch.storage._disk:_write:before:4",
+    "mribatch.storage._disk:_write:after:4",
+    "mribatch.storage.sink:PartSink._write_part:after:3",
+    "mribatch.storage.ledger:verify:before",
+    "mribatch.storage.ledger:verify:after",
+    "mribatch.storage.ledger:write_record:before",
+    "mribatch.storage.ledger:write_record:after",
+    "mribatch.storage.lock:_release:before",
+]
+QUICK_STEPS = STEPS[5], STEPS[9]
 
 
-def until(true: Callable[[], bool], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "what was waited for did not come"
-        time.sleep(0.05)
-
-
-def parts(output: Path) -> list[Path]:
-    return sorted(output.glob("model=*/part-*"))
-
-
-def rows(output: Path) -> list[str]:
-    """All scans in all visible parts; each part must open."""
+def seen(output: Path) -> list[str]:
+    """All scans in all visible parts, while others write; each part must open."""
     return [uri for part in parts(output) for uri in pq.read_table(part)["scan_uri"].to_pylist()]
 
 
-def test_a_driver_killed_at_five_moments_loses_nothing_and_scores_nothing_twice(
-    tiny_model: Model, tmp_path: Path, scan_folder: ScanFolder, reap: list[Job]
-) -> None:
-    scan_folder(tmp_path / "scans", {"glioma": SCANS // 2, "notumor": SCANS // 2})
-    output = tmp_path / "out"
-    argv = ["--model", tiny_model.uri, "--input", str(tmp_path / "scans"), "--output", str(output),
-            "--part-rows", "8", "--batch-size", "8", "--lease-s", "2"]  # fmt: skip
+def complete(start: Start, flags: list[str]) -> None:
+    last = start("score", *flags)
+    assert last.end() == 0, last.log.read_text()
+
+
+def killed_at_random(start: Start, flags: list[str], output: Path, kills: int) -> int:
+    """Kill a driver again and again, each some moment after it has made something visible. How often."""
     rng, killed = random.Random(7), 0
-    while killed < KILLS:
+    while killed < kills:
         before = set(parts(output))
-        job = Job("score", *argv, log=tmp_path / f"{killed}.log")
-        reap.append(job)
+        job = start("score", *flags)
         until(lambda seen=before, process=job.process: set(parts(output)) != seen or process.poll() is not None)
         time.sleep(rng.uniform(0, 0.2))
         job.kill_driver()
-        seen = rows(output)
-        assert len(seen) == len(set(seen)), "a scan stands twice"
-        assert before <= set(parts(output)), "committed work was lost"
         killed += 1
-        if len(seen) == SCANS:
+        rows = seen(output)
+        assert len(rows) == len(set(rows)), "a scan stands twice"
+        assert before <= set(parts(output)), "committed work was lost"
+        if job.process.returncode == 0:
             break
-    last = Job("score", *argv, log=tmp_path / "last.log")
-    reap.append(last)
-    assert last.end() == 0, (tmp_path / "last.log").read_text()
-    final = rows(output)
-    assert len(final) == len(set(final)) == SCANS
-    assert not list(output.rglob("*.tmp"))
-    records = [json.loads(path.read_text()) for path in output.glob("_runs/*.json")]
-    assert all(sum(r["counts"].values()) == r["plan"]["planned"] for r in records), (
-        "a record stands for a whole run only"
-    )
+    return killed
 
 
-def test_of_two_runs_on_one_output_one_scores_and_the_other_ends_with_4(
-    tiny_model: Model, tmp_path: Path, scan_folder: ScanFolder, reap: list[Job]
+@pytest.mark.parametrize(
+    ("scans", "kills"), [(QUICK, 3), pytest.param(FULL, 20, marks=pytest.mark.slow)], ids=["quick", "full"]
+)
+def test_a_driver_killed_at_random_moments_loses_nothing_and_scores_nothing_twice(
+    scans: int, kills: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    scan_folder(tmp_path / "scans", {"glioma": 20, "notumor": 20})
-    output = tmp_path / "out"
-    argv = ["--model", tiny_model.uri, "--input", str(tmp_path / "scans"), "--output", str(output)]
-    first = Job("score", *argv, log=tmp_path / "first.log")
-    reap.append(first)
-    until(lambda: bool(list(output.glob("_runs/*.lock-1"))))
-    second = Job("score", *argv, log=tmp_path / "second.log")
-    reap.append(second)
-    assert second.end() == 4
-    assert "another run" in (tmp_path / "second.log").read_text()
-    assert first.end() == 0, (tmp_path / "first.log").read_text()
-    assert len(rows(output)) == len(set(rows(output))) == 40
+    about, output = archive(scans), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, about.folder, output)
+    killed = killed_at_random(start, flags, output, kills)
+    committed = len(seen(output))
+    complete(start, flags)
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    reused = standard.records(str(output))[-1]["plan"]["done"] if committed < scans else committed
+    assert reused >= 0.8 * committed
+    tell("SIGKILL of the driver, rerun", f"{killed} random moments, {scans:,} scans",
+         f"{scans:,} rows; {reused:,} of {committed:,} committed rows reused")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=() if step in QUICK_STEPS else pytest.mark.slow) for step in STEPS]
+)
+def test_a_driver_killed_at_a_step_of_the_commit_loses_nothing(
+    step: str, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, about.folder, output)
+    job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE), "SABOTAGE": step})
+    assert job.end() == -signal.SIGKILL, f"the run did not come by {step}: {job.log.read_text()}"
+    job.reap()
+    committed = len(seen(output))
+    records = len(standard.records(str(output)))
+    assert records == (1 if step in STEPS[-2:] else 0), "a record stands for a whole run only"
+    complete(start, flags)
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    reused = standard.records(str(output))[-1]["plan"]["done"] if not records else committed
+    assert reused >= 0.8 * committed
+    tell("SIGKILL of the driver, rerun", f"at `{step}`", f"{QUICK} rows; {reused} of {committed} committed rows reused")
+
+
+@pytest.mark.parametrize(
+    ("scans", "kills"), [(QUICK, 3), pytest.param(FULL, 20, marks=pytest.mark.slow)], ids=["quick", "full"]
+)
+def test_killed_workers_cost_no_scan_and_no_run(
+    scans: int, kills: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output, rng = archive(scans), tmp_path / "out", random.Random(3)
+    job = start("score", *score_flags(tiny_model.uri, about.folder, output))
+    until(lambda: bool(parts(output)))
+    killed = 0
+    while killed < kills and job.process.poll() is None:
+        before = len(parts(output))
+        killed += job.kill_a_worker(rng.choice(("WatchedPredictor", "decode_table", "")), rng)
+        until(lambda before=before: len(parts(output)) > before or job.process.poll() is not None)
+    assert job.end() == 0, job.log.read_text()
+    assert killed == kills, "the run was over before the dose was given"
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    tell("SIGKILL of a scoring worker", f"{killed} in one run of {scans:,} scans", f"{scans:,} rows, exit 0")
+
+
+@pytest.mark.parametrize("moments", [1, pytest.param(5, marks=pytest.mark.slow)], ids=["quick", "full"])
+def test_a_run_that_is_asked_to_end_lets_go_at_once_and_can_go_on(
+    moments: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, rng = archive(QUICK), random.Random(5)
+    for moment in range(moments):
+        output = tmp_path / f"out-{moment}"
+        flags = score_flags(tiny_model.uri, about.folder, output, "--lease-s", "300")
+        job = start("score", *flags)
+        until(lambda moment=moment, output=output: len(parts(output)) > 2 * moment)
+        time.sleep(rng.uniform(0, 0.2))
+        job.process.send_signal(signal.SIGTERM)
+        assert job.end() == 128 + signal.SIGTERM, job.log.read_text()
+        assert "Traceback" not in job.log.read_text()
+        assert standard.records(str(output)) == []
+        (lock,) = output.glob("_runs/*.lock-*")
+        assert json.loads(lock.read_text())["released"], "a run that was asked to end lets go of the output"
+        complete(start, flags)
+        standard.check(str(output), about.uris, str(about.undisturbed))
+    tell("SIGTERM of the driver, rerun", f"{moments} moments", f"exit 143, lock released, {QUICK} rows after the rerun")
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)], ids=["quick", "full"])
+def test_of_two_runs_on_one_output_one_scores_and_the_other_ends_with_4(
+    rounds: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, rng = archive(QUICK), random.Random(11)
+    for number in range(rounds):
+        output = tmp_path / f"out-{number}"
+        flags = score_flags(tiny_model.uri, about.folder, output)
+        first = start("score", *flags)
+        time.sleep(rng.uniform(0, 2.0))
+        second = start("score", *flags)
+        codes = sorted((first.end(), second.end()))
+        assert codes == [0, 4], first.log.read_text() + second.log.read_text()
+        loser = second if second.process.returncode == 4 else first
+        assert "another run" in loser.log.read_text()
+        standard.check(str(output), about.uris, str(about.undisturbed))
+    tell("two runs on one output", f"{rounds} rounds, starts 0 to 2 s apart", "one commits, the other ends with code 4")
+
+
+def test_the_lock_of_a_dead_run_is_taken_over_after_its_lease_and_not_before(
+    tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, about.folder, output, "--lease-s", "6")
+    first = start("score", *flags)
+    until(lambda: bool(parts(output)))
+    first.kill_driver()
+    died = next(output.glob("_runs/*.lock-1")).stat().st_mtime
+    second = start("score", *flags)
+    until(lambda: bool(list(output.glob("_runs/*.lock-2"))))
+    waited = next(output.glob("_runs/*.lock-2")).stat().st_mtime - died
+    assert waited >= 6.0, "a lock is not taken before its lease is over"
+    assert second.end() == 0, second.log.read_text()
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    tell("a lock whose holder died", "SIGKILL, lease 6 s", "taken over after the lease, not before")
 
 
 def test_a_rerun_with_nothing_to_do_starts_no_ray_and_loads_no_tensorflow(
-    tiny_model: Model, tmp_path: Path, scan_folder: ScanFolder, reap: list[Job]
+    tiny_model: Model, archive: Archives, tmp_path: Path
 ) -> None:
-    scan_folder(tmp_path / "scans", {"glioma": 4, "notumor": 4})
-    argv = ["--model", tiny_model.uri, "--input", str(tmp_path / "scans"), "--output", str(tmp_path / "out")]
-    first = Job("score", *argv, log=tmp_path / "first.log")
-    reap.append(first)
-    assert first.end() == 0, (tmp_path / "first.log").read_text()
+    about = archive(QUICK)
+    argv = ["--model", tiny_model.uri, "--input", str(about.folder), "--output", str(about.undisturbed)]
     code = (
         f"import runpy, sys; code = runpy.run_path({str(ROOT / 'jobs/score.py')!r})['main']({argv!r}); import ray; "
         "print(code, ray.is_initialized(), 'tensorflow' in sys.modules, 'keras' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "nothing to do: all 8 scans" in done.stdout
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert f"nothing to do: all {QUICK} scans" in done.stdout
     assert done.stdout.splitlines()[-1] == "0 False False False"
 
 
-def test_a_killed_training_run_goes_on_from_its_last_checkpoint_with_the_optimizer(
-    tmp_path: Path, scan_folder: ScanFolder, reap: list[Job]
+TRAINING = ["--backbone", "cnn", "--image-side", "64", "--patience", "20", "--batch-size", "8", "--run-name", "killed"]
+
+
+def test_a_training_whose_worker_and_driver_are_killed_goes_on_with_its_optimizer(
+    tmp_path: Path, scan_folder: ScanFolder, start: Start, tell: Tell
 ) -> None:
     scan_folder(tmp_path / "data", {"glioma": 40, "notumor": 40})
-    argv = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "model"), "--backbone", "cnn", "--image-side", "64",
-            "--epochs", "15", "--patience", "15", "--batch-size", "8", "--storage", str(tmp_path / "store"), "--run-name", "killed"]  # fmt: skip
-    first = Job("train", *argv, log=tmp_path / "first.log")
-    reap.append(first)
-    until(lambda: len(list(tmp_path.glob("store/killed/checkpoint_*/state.json"))) > 0)
+    epochs = 16
+    argv = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "model"), *TRAINING,
+            "--epochs", str(epochs), "--storage", str(tmp_path / "store")]  # fmt: skip
+
+    def checkpoints() -> int:
+        return len({path.parent.name for path in tmp_path.glob("store/killed/checkpoint_*/state.json")})
+
+    first = start("train", *argv)
+    until(lambda: checkpoints() > 0)
+    assert first.kill_a_worker("RayTrainWorker", random.Random(0))
+    until(lambda: "going on after epoch" in first.log.read_text())
+    time.sleep(1)
     first.kill_driver()
+    first.reap()
     assert not (tmp_path / "model" / "model.json").exists()
-    second = Job("train", *argv, log=tmp_path / "second.log")
-    reap.append(second)
-    assert second.end() == 0, (tmp_path / "second.log").read_text()
-    assert "going on after epoch" in (tmp_path / "second.log").read_text()
+    second = start("train", *argv)
+    assert second.end() == 0, second.log.read_text()
+    assert "going on after epoch" in second.log.read_text()
     history = pq.read_table(tmp_path / "model" / "history.parquet").to_pylist()
-    assert [row["epoch"] for row in history] == list(range(1, 16)), "no epoch was done twice or left out"
+    assert [row["epoch"] for row in history] == list(range(1, epochs + 1)), "no epoch was done twice or left out"
     assert history[-1]["learning_rate"] < 1e-5, "the schedule, and so the optimizer's count of steps, went on too"
+    tell("training: a worker, then the driver killed in an epoch", "one each",
+         "goes on after the last checkpoint with optimizer and schedule; no epoch twice")  # fmt: skip

@@ -1,0 +1,205 @@
+"""An HTTP proxy before a real S3 server that breaks requests and answers by a seeded plan, and counts what it broke."""
+
+import http.client
+import random
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+__all__ = ["S3Proxy"]
+
+_REFUSALS = {  # kind → status and S3's error code; without a code it is a gateway's answer, with a page for a body
+    "500": (500, "InternalError"), "502": (502, None), "503": (503, None), "504": (504, None),
+    "SlowDown": (503, "SlowDown"), "RequestTimeout": (400, "RequestTimeout"),
+}  # fmt: skip
+_RESET = "reset"
+_BETWEEN_HOPS = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+_WITHOUT_BODY = (204, 304)
+
+
+class S3Proxy:
+    """`share` of the requests are refused or reset before the server sees them. `lost_share` of the PUTs that succeed
+    get no answer. `cut_share` of the GET answers announce their whole length, bring half of it and end.
+
+    All three may be changed while it runs. `breaks_refusals` resets the connection in the middle of the body of each
+    refusal, too. Counted in `injected`: 500, 502, 503, 504, SlowDown, RequestTimeout, reset;
+    lost, cut; down. `asked` counts all requests.
+    """
+
+    def __init__(
+        self, server: str, *, share: float = 0, lost_share: float = 0, cut_share: float = 0, seed: int = 0
+    ) -> None:
+        self.share, self.lost_share, self.cut_share = share, lost_share, cut_share
+        self.breaks_refusals = False
+        self.injected: Counter[str] = Counter()
+        self.asked = 0
+        self.upstream = urlsplit(server).netloc
+        self._rng, self._lock = random.Random(seed), threading.Lock()
+        self._is_down, self._to_lose = False, 0
+        self._server = _Server(self)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="s3-proxy", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def down(self) -> None:
+        """From now on every request is reset or answered with 503."""
+        with self._lock:
+            self._is_down = True
+
+    def up(self) -> None:
+        with self._lock:
+            self._is_down = False
+
+    def lose_next_put_answers(self, count: int) -> None:
+        """The next PUTs that succeed get no answer."""
+        with self._lock:
+            self._to_lose = count
+
+    # What a request asks, in this order
+
+    def fault(self, method: str) -> str | None:
+        """The kind of fault for a request that came in, if any."""
+        with self._lock:
+            self.asked += 1
+            if self._is_down:
+                self.injected["down"] += 1
+                return self._rng.choice((_RESET, "503"))
+            if self._rng.random() >= self.share:
+                return None
+            # The answer to a HEAD has no body to tell its code in, and a bare 400 is no reason to ask again.
+            kinds = [kind for kind in (*_REFUSALS, _RESET) if (method, kind) != ("HEAD", "RequestTimeout")]
+            return self._counted(self._rng.choice(kinds))
+
+    def is_lost(self, method: str, status: int) -> bool:
+        """Is the connection to be cut in place of this answer?"""
+        with self._lock:
+            if method != "PUT" or status != 200:
+                return False
+            lost = self._to_lose > 0 or self._rng.random() < self.lost_share
+            self._to_lose = max(self._to_lose - 1, 0)
+            return bool(lost and self._counted("lost"))
+
+    def is_cut(self, method: str, status: int, body: bytes) -> bool:
+        """Is only half of this answer to be sent?"""
+        with self._lock:
+            cut = method == "GET" and status in (200, 206) and body and self._rng.random() < self.cut_share
+            return bool(cut and self._counted("cut"))
+
+    def _counted(self, kind: str) -> str:
+        self.injected[kind] += 1
+        return kind
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # all of Ray's workers connect at once
+
+    def __init__(self, proxy: S3Proxy) -> None:
+        self.proxy = proxy
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that was killed is no fault of the proxy
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"  # keeps connections, and answers Expect: 100-continue before a method is called
+    disable_nagle_algorithm = True
+
+    def _pass_on(self) -> None:
+        proxy, method = self.server.proxy, self.command
+        asked = self._body()  # all of it, whatever the answer: what is left unread would be taken for the next request
+        kind = proxy.fault(method)
+        if kind == _RESET:
+            self._reset()
+        elif kind:
+            self._refuse(*_REFUSALS[kind])
+        else:
+            answer, body = _forward(proxy.upstream, method, self.path, list(self.headers.items()), asked)
+            if proxy.is_lost(method, answer.status):
+                self._reset()
+            else:
+                self._answer(answer, body, cut=proxy.is_cut(method, answer.status, body))
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - the names are http.server's
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            continue  # trailers; those of aws-chunked are within the body
+        return b"".join(chunks)
+
+    def _answer(self, answer: http.client.HTTPResponse, body: bytes, *, cut: bool) -> None:
+        self.send_response_only(answer.status, answer.reason)
+        for name, value in answer.getheaders():
+            if name.lower() not in _BETWEEN_HOPS and (name.lower() != "content-length" or self.command == "HEAD"):
+                self.send_header(name, value)
+        if self.command != "HEAD" and answer.status not in _WITHOUT_BODY:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.close_connection = self.close_connection or cut
+
+    def _refuse(self, status: int, code: str | None) -> None:
+        body = f"<Error><Code>{code}</Code><Message>Injected.</Message></Error>" if code else "<html>Injected.</html>"
+        self.send_response_only(status)
+        self.send_header("Content-Type", "application/xml" if code else "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.server.proxy.breaks_refusals:
+            self.wfile.write(body[:10].encode())
+            time.sleep(0.1)  # the client reads what has come; with the reset at its heels it would not
+            self._reset()
+        elif self.command != "HEAD":
+            self.wfile.write(body.encode())
+
+    def _reset(self) -> None:
+        """End the connection with RST: closed here, before http.server would end it in good order."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.rfile.close()
+        self.connection.close()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _forward(
+    upstream: str, method: str, path: str, headers: list[tuple[str, str]], body: bytes
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """The server's answer and its body. A connection for each request: none is ever stale."""
+    connection = http.client.HTTPConnection(upstream, timeout=60)
+    try:
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers:
+            if name.lower() not in _BETWEEN_HOPS | {"expect", "content-length"}:
+                connection.putheader(name, value)
+        connection.putheader("Content-Length", str(len(body)))
+        connection.putheader("Connection", "close")
+        connection.endheaders(body or None)
+        answer = connection.getresponse()
+        return answer, answer.read()
+    finally:
+        connection.close()
