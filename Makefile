@@ -12,6 +12,9 @@ demo: $(READY)  ## score the sample scans with the shipped model: a table, the P
 test: $(READY)  ## all tests; real Ray, a real S3 server, real Parquet readers
 	$(VENV)/bin/python -m pytest
 
+faults: $(READY)  ## the full dose of every fault, an hour or more on two cores; writes docs/faults.md
+	FAULTS_TABLE=docs/faults.md $(VENV)/bin/python -m pytest tests/faults -m "" --timeout 3600
+
 lint: $(READY)  ## style, formatting, strict types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

@@ -16,6 +16,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from mribatch.config import ScoreConfig
+from mribatch.errors import MribatchError
 from mribatch.learning import artifact
 from mribatch.runs.cluster import addresses, check_seen, predictors
 from mribatch.runs.session import session
@@ -131,7 +132,11 @@ def _progress(plan: Plan, fence: lock.Fence) -> Iterator[None]:
     def watch() -> None:
         said = 0
         while not stop.wait(_LINE_EVERY_S):
-            new = set(ledger.part_names(fence.output, fence.digest)) - plan.parts
+            try:
+                new = set(ledger.part_names(fence.output, fence.digest)) - plan.parts
+            except MribatchError as err:
+                log.warning("progress is not known at the moment: %s", err)
+                continue
             rows, total = sum(map(ledger.part_rows, new)), plan.todo.num_rows
             if rows > said:
                 said, rate = rows, rows / (time.monotonic() - begun)

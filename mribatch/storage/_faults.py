@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import urllib3.exceptions
 from botocore import exceptions as boto
 
 from mribatch.errors import (
@@ -18,7 +19,7 @@ from mribatch.errors import (
     StorageUnavailable,
 )
 
-__all__ = ["code_of", "local_faults", "s3_faults"]
+__all__ = ["code_of", "local_faults", "may_pass", "s3_faults"]
 
 _DENIED = {
     "403", "AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken",
@@ -26,7 +27,11 @@ _DENIED = {
 }  # fmt: skip
 _MISSING = {"404", "NoSuchBucket", "NoSuchKey", "NotFound"}
 _FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "XMinioStorageQuotaExceeded"}  # Ceph, MinIO
-_BUSY = {"RequestTimeout", "SlowDown", "ServiceUnavailable", "InternalError"}
+_BUSY = {
+    "BadDigest", "ConditionalRequestConflict", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable",
+    "SlowDown", "Throttling", "ThrottlingException",
+}  # fmt: skip
+_BUSY_STATUS = (429, 500, 502, 503, 504)
 
 _NO_CREDENTIALS = (
     boto.CredentialRetrievalError,
@@ -44,6 +49,7 @@ _NO_ANSWER = (
     boto.HTTPClientError,
     boto.IncompleteReadError,
     boto.MetadataRetrievalError,
+    urllib3.exceptions.HTTPError,  # boto reads the bodies of error answers unguarded
 )
 
 
@@ -84,6 +90,13 @@ def s3_faults(uri: str, endpoint: str) -> Iterator[None]:
                           "AWS_MAX_ATTEMPTS and the AWS profile") from err  # fmt: skip
 
 
+def may_pass(err: Exception) -> bool:
+    """Is this an error of S3, or of the way to it, that asking again may mend?"""
+    if isinstance(err, boto.ClientError):
+        return code_of(err) in _BUSY or _status_of(err) in _BUSY_STATUS
+    return isinstance(err, _NO_ANSWER) and not isinstance(err, boto.SSLError)
+
+
 def code_of(err: boto.ClientError) -> str:
     return str(err.response.get("Error", {}).get("Code", ""))
 
@@ -102,7 +115,7 @@ def _of_errno(err: OSError, uri: str) -> MribatchError:
 
 def _of_answer(err: boto.ClientError, uri: str) -> StorageError:
     code = code_of(err)
-    status = err.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    status = _status_of(err)
     if code in _MISSING:
         what = "bucket" if code == "NoSuchBucket" else "object or bucket"
         return StorageMissing(f"no {what} for {uri}: check the name")
@@ -110,12 +123,16 @@ def _of_answer(err: boto.ClientError, uri: str) -> StorageError:
         return StorageFull(f"no space left for {uri} ({code}): free some and run the command again")
     if code in _DENIED or (status in (401, 403) and code != "InvalidObjectState"):  # that one lies in an archive class
         return StorageDenied(f"access to {uri} was refused ({code}): check the credentials and the bucket's policy")
-    if code in _BUSY or status in (500, 502, 503, 504):
+    if code in _BUSY or status in _BUSY_STATUS:
         return StorageUnavailable(
             f"{uri}: the storage answered {code} after all retries; run the command again when it is well, "
             "and check AWS_ENDPOINT_URL_S3 if it is not meant to be S3"
         )
     return StorageError(f"{uri}: the storage refused the request ({code or status}); check the URI and its settings")
+
+
+def _status_of(err: boto.ClientError) -> int:
+    return int(err.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _said(err: Exception) -> str:

@@ -7,7 +7,6 @@ import functools
 import os
 import re
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pyarrow.fs
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ClientError
 
-from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageMissing, StorageUnavailable
+from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageMissing
 from mribatch.storage._faults import code_of, s3_faults
 from mribatch.storage._glob import Glob
+from mribatch.storage._retry import ask
 from mribatch.storage._store import Entry
 
 if TYPE_CHECKING:
@@ -28,14 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Bucket", "arrow_filesystem", "spelled"]
 
-# Together 4 to 10 s of backoff: longer than most hiccups, short enough to fail while someone looks.
-_ATTEMPTS = 5
-_RETRY_MODE = "legacy"  # of boto 1.44's "standard" all five tries are over in half a second
 _CONNECTIONS = 32  # boto's pool; more threads than that would wait for each other
 _LISTERS = 16
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _NOT_MET = ("PreconditionFailed", "412")
-_CONFLICT = ("ConditionalRequestConflict", "409")
 _making_clients = threading.Lock()  # boto makes them one at a time
 
 
@@ -128,31 +124,26 @@ class Bucket:
     def put(self, uri: str, data: bytes) -> None:
         bucket, key = _split(uri)
         with s3_faults(uri, _endpoint()):
-            _client().put_object(Bucket=bucket, Key=key, Body=data)
+            ask(_endpoint(), lambda: _client().put_object(Bucket=bucket, Key=key, Body=data))
 
     def create(self, uri: str, data: bytes) -> bool:
         """A first try whose answer was lost meets its own object at the next: the object names its creator."""
         bucket, key = _split(uri)
         creator = uuid.uuid4().hex
+        mine: Any = {"IfNoneMatch": "*", "Metadata": {"creator": creator}}
         with s3_faults(uri, _endpoint()):
-            for attempt in range(_ATTEMPTS):
-                try:
-                    _client().put_object(
-                        Bucket=bucket, Key=key, Body=data, IfNoneMatch="*", Metadata={"creator": creator}
-                    )
-                    return True
-                except ClientError as err:
-                    if code_of(err) in _NOT_MET:
-                        return _creator_of(bucket, key) == creator
-                    if code_of(err) not in _CONFLICT:
-                        raise
-                    _pause(attempt)  # two at once: S3 wants both to ask again
-        raise StorageUnavailable(f"{uri}: the storage found conflicting requests at each try; run the command again")
+            try:
+                ask(_endpoint(), lambda: _client().put_object(Bucket=bucket, Key=key, Body=data, **mine))
+            except ClientError as err:
+                if code_of(err) not in _NOT_MET:
+                    raise
+                return _creator_of(bucket, key) == creator
+        return True
 
     def delete(self, uri: str) -> None:
         bucket, key = _split(uri)
         with s3_faults(uri, _endpoint()):
-            _client().delete_object(Bucket=bucket, Key=key)
+            ask(_endpoint(), lambda: _client().delete_object(Bucket=bucket, Key=key))
 
     def _first(self, uri: str, key: str) -> list[Any]:
         """The object of this very key, or nothing: it comes first of all that begin with it."""
@@ -171,7 +162,12 @@ class Bucket:
 
     def _pages(self, uri: str, **request: Any) -> Iterator[Any]:
         with s3_faults(uri, _endpoint()):
-            yield from _client().get_paginator("list_objects_v2").paginate(**request)
+            page = ask(_endpoint(), lambda: _client().list_objects_v2(**request))
+            yield page
+            while page.get("IsTruncated"):
+                request["ContinuationToken"] = page["NextContinuationToken"]
+                page = ask(_endpoint(), lambda: _client().list_objects_v2(**request))
+                yield page
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -191,28 +187,17 @@ def _is_passed_over(name: str) -> bool:
 
 def _get(uri: str, **condition: Any) -> bytes:
     bucket, key = _split(uri)
-    for attempt in range(_ATTEMPTS):
-        answer = _client().get_object(Bucket=bucket, Key=key, **condition)
-        try:
-            return answer["Body"].read()
-        except (HTTPClientError, IncompleteReadError):  # boto retries requests, not bodies
-            if attempt == _ATTEMPTS - 1:
-                raise
-            _pause(attempt)
-    raise AssertionError("unreachable: the loop returns or raises")
+    return ask(_endpoint(), lambda: _client().get_object(Bucket=bucket, Key=key, **condition)["Body"].read())
 
 
 def _creator_of(bucket: str, key: str) -> str | None:
     try:
-        return _client().head_object(Bucket=bucket, Key=key)["Metadata"].get("creator")
+        answer = ask(_endpoint(), lambda: _client().head_object(Bucket=bucket, Key=key))
+        return answer["Metadata"].get("creator")
     except ClientError as err:
         if code_of(err) in ("404", "NoSuchKey"):
             return None  # it was there a moment ago
         raise
-
-
-def _pause(attempt: int) -> None:
-    time.sleep(0.1 * 2**attempt)
 
 
 def _client() -> "S3Client":
@@ -223,11 +208,7 @@ def _client() -> "S3Client":
 
 @functools.lru_cache(maxsize=4)
 def _client_for(process: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":  # noqa: ARG001 - the cache's key
-    retries: Any = {}  # AWS_RETRY_MODE and AWS_MAX_ATTEMPTS are boto's own settings, and go first
-    if "AWS_RETRY_MODE" not in os.environ:
-        retries["mode"] = _RETRY_MODE
-    if "AWS_MAX_ATTEMPTS" not in os.environ:
-        retries["total_max_attempts"] = _ATTEMPTS
+    retries: Any = {"total_max_attempts": 1}  # `ask` asks again
     config = Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=_CONNECTIONS)
     return boto3.session.Session().client("s3", config=config)
 

@@ -33,7 +33,7 @@ from mribatch.errors import (
 )
 from mribatch.scans.images import ImageSpec
 from mribatch.schema import Reason
-from mribatch.storage import _s3, ledger, lock, source, uris
+from mribatch.storage import _retry, _s3, ledger, lock, source, uris
 from tests.conftest import write_scans
 from tests.unit.test_ledger import DIGEST, listing, part
 from tests.unit.test_lock import Clock, race
@@ -256,13 +256,14 @@ def test_a_create_that_conflicts_asks_again(bucket: str, monkeypatch: pytest.Mon
     def conflict(_: Callable[[], Any]) -> Any:
         raise refusal("ConditionalRequestConflict", 409)
 
-    monkeypatch.setattr(_s3, "_pause", lambda _: None)
+    monkeypatch.setattr(_retry, "_pause", lambda _: None)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     answers(monkeypatch, conflict, conflict)
     assert uris.create(f"{bucket}/lock", b"data")
     answers(monkeypatch, conflict)
     assert not uris.create(f"{bucket}/lock", b"data")
     answers(monkeypatch, *[conflict] * 9)
-    with pytest.raises(StorageUnavailable, match="conflicting"):
+    with pytest.raises(StorageUnavailable, match="Conflict"):
         uris.create(f"{bucket}/other", b"data")
 
 
@@ -415,7 +416,8 @@ def test_a_server_error_is_asked_again(answering: Answering) -> None:
 def test_a_body_that_was_cut_is_read_again_and_not_for_ever(
     answering: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_s3, "_pause", lambda _: None)
+    monkeypatch.setattr(_retry, "_pause", lambda _: None)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     answering.answers = [(200, b"da", 4), (200, b"", 4), (200, b"data", 4)]
     assert uris.read("s3://bucket/a.jpg") == b"data"
     answering.answers, answering.asked = [(200, b"da", 4)], 0
