@@ -1,8 +1,8 @@
 """What fault tests do to a process from inside. Python loads this by itself where the folder is on PYTHONPATH.
 
 A scan whose file name or content begins with one of the words below kills or hangs the process that works on it; the
-environment variable SABOTAGE names a step of the run, `module:function:before|after[:count]`, at which the driver is
-killed. Nothing of the package knows of this.
+environment variable SABOTAGE names a step of the run, `module:function:before|after[:count[:word]]`, at which the driver
+is killed, counting those calls whose arguments hold the word; SABOTAGE_CLOCK_H sets the package's clock by so many hours. Nothing of the package knows of this.
 """
 
 import functools
@@ -14,14 +14,22 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, tzinfo
 from types import ModuleType
 from typing import Any
 
 KILLS, HANGS = b"KILLS ITS DECODER", b"HANGS ITS DECODER"
 STEP = os.environ.get("SABOTAGE", "")
+CLOCK_H = float(os.environ.get("SABOTAGE_CLOCK_H", "0"))
 
 if any(word.endswith(("jobs/score.py", "jobs/train.py")) for word in sys.orig_argv):
     os.environ["SABOTAGE_DRIVER"] = str(os.getpid())  # Ray's workers inherit it
+
+
+class _Skewed(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.now(tz) + timedelta(hours=CLOCK_H)
 
 
 def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,13 +56,13 @@ def _predict(real: Callable[..., Any]) -> Callable[..., Any]:
     return predict
 
 
-def _at_a_step(real: Callable[..., Any], when: str, count: int) -> Callable[..., Any]:
+def _at_a_step(real: Callable[..., Any], when: str, count: int, word: str) -> Callable[..., Any]:
     calls = 0
 
     @functools.wraps(real)
     def step(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
-        calls += 1
+        calls += word in repr(args)
         if when == "before" and calls == count:
             _kill_the_driver()
         result = real(*args, **kwargs)
@@ -75,14 +83,17 @@ def _sabotaged(module: ModuleType) -> None:
         module.decode = _decode(module.decode)  # type: ignore[attr-defined]
     if module.__name__ == "mribatch.learning.predict":
         module.Predictor.__call__ = _predict(module.Predictor.__call__)  # type: ignore[attr-defined]
+    if hasattr(module, "datetime") and CLOCK_H:
+        module.datetime = _Skewed  # type: ignore[attr-defined]
     place, _, rest = STEP.partition(":")
     if module.__name__ == place:
-        function, when, count = [*rest.split(":"), "1"][:3]
+        words = rest.split(":")
+        function, when, count, word = (*words, *("1", "")[len(words) - 2 :])
         owner: Any = module
         *path, name = function.split(".")
         for part in path:
             owner = getattr(owner, part)
-        setattr(owner, name, _at_a_step(getattr(owner, name), when, int(count)))
+        setattr(owner, name, _at_a_step(getattr(owner, name), when, int(count), word))
 
 
 class _Finder(importlib.abc.MetaPathFinder):

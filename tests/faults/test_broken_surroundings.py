@@ -1,0 +1,164 @@
+"""Disks that fill, models and archives that change, clocks that lie, scans that kill: what a run meets, not what kills it."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mribatch.learning.artifact import Model
+from tests.conftest import write_scans
+from tests.faults import standard
+from tests.faults.conftest import Archive, Start, Tell
+from tests.faults.processes import SABOTAGE, parts, score_flags, until
+from tests.integration.conftest import make_model
+from tests.sabotage.sitecustomize import HANGS, KILLS
+
+Archives = Callable[[int], Archive]
+
+QUICK = 240  # scans
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """small_disk(n): a disk of n KiB. Called again, the same disk with another size."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def sized(kib: int) -> Path:
+        option = "remount," if os.path.ismount(place) else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{option}size={kib}k", "tmpfs", str(place)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount a tmpfs, which this user does not have")
+        return place
+
+    yield sized
+    if os.path.ismount(place):
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def disk_kib(folder: Path) -> int:
+    """What files take on a disk of 4 KiB blocks."""
+    return sum(-(-path.stat().st_size // 4096) * 4 for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "percent", [pytest.param(10, marks=pytest.mark.slow), 50, pytest.param(90, marks=pytest.mark.slow)]
+)
+def test_a_full_disk_is_named_and_the_run_completes_once_there_is_space(
+    percent: int, tiny_model: Model, archive: Archives, start: Start, tell: Tell, small_disk: Callable[[int], Path]
+) -> None:
+    about = archive(QUICK)
+    disk = small_disk(disk_kib(about.undisturbed) * percent // 100)
+    flags = score_flags(tiny_model.uri, about.folder, disk / "out")
+    job = start("score", *flags)
+    assert job.end() == 1, job.log.read_text()
+    said = job.log.read_text()
+    assert "no space left" in said
+    assert str(disk) in said
+    assert "Traceback" not in said
+    assert standard.records(str(disk / "out")) == []
+    committed = len(parts(disk / "out"))
+    small_disk(64 << 10)
+    last = start("score", *flags)
+    assert last.end() == 0, last.log.read_text()
+    standard.check(str(disk / "out"), about.uris, str(about.undisturbed))
+    tell("disk full", f"at {percent}% of the output", f"names the disk, exit 1, no record, {committed} whole parts; "
+         f"{QUICK} rows once there is space")  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["swapped", "truncated"])
+def test_weights_that_change_between_start_and_load_are_refused_by_every_worker(
+    how: str, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output = archive(QUICK), tmp_path / "out"
+    model, other = tmp_path / "model", make_model(tmp_path / "other", seed=9)
+    shutil.copytree(tiny_model.uri, model)
+    weights = model / "weights.h5"
+    job = start("score", *score_flags(str(model), about.folder, output))
+    until(lambda: bool(list(output.glob("_runs/*.lock-1"))))  # it has read the model
+    if how == "swapped":
+        shutil.copy(Path(other.uri) / "weights.h5", weights)
+    else:
+        weights.write_bytes(weights.read_bytes()[:-100])
+    assert job.end() == 2, job.log.read_text()
+    assert "sha256" in job.log.read_text() or "digest" in job.log.read_text()
+    assert parts(output) == []
+    assert standard.records(str(output)) == []
+    shutil.copy(Path(tiny_model.uri) / "weights.h5", weights)
+    last = start("score", *score_flags(str(model), about.folder, output))
+    assert last.end() == 0, last.log.read_text()
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    tell(f"weights {how} between start and load", "once", "exit 2, no row; one digest in the output")
+
+
+def test_an_archive_that_changes_while_it_is_scored_gets_rows_that_say_so(
+    tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    uris = write_scans(scans, {"glioma": QUICK // 2, "notumor": QUICK // 2})
+    gone, other = uris[-1], uris[-2]
+    flags = score_flags(tiny_model.uri, scans, output)
+    job = start("score", *flags)
+    until(lambda: bool(list(output.glob("_runs/*.lock-1"))))  # it has listed the archive
+    Path(gone).unlink()
+    Path(other).write_bytes(Path(uris[0]).read_bytes() + b"more")
+    (new,) = write_scans(scans, {"late": 1})
+    assert job.end() == 0, job.log.read_text()
+    first = {row["scan_uri"]: row for row in standard.rows(str(output)).to_pylist()}
+    assert set(first) == set(uris), "the plan is frozen when a run begins"
+    assert (first[gone]["status"], first[gone]["reason"]) == ("rejected", "vanished")
+    assert (first[other]["status"], first[other]["reason"]) == ("rejected", "changed")
+    last = start("score", *flags)
+    assert last.end() == 0, last.log.read_text()
+    rows = standard.rows(str(output)).to_pylist()
+    assert len(rows) == QUICK + 2, "the new scan and the new version, nothing else"
+    assert {row["scan_uri"] for row in rows if row["run_id"] != first[gone]["run_id"]} == {new, other}
+    tell("the input listing changes while running", "one scan deleted, one replaced, one added",
+         "the plan is frozen; `vanished` and `changed` rows; the next run scores the new ones")  # fmt: skip
+
+
+def test_clocks_that_are_a_day_off_change_nothing_but_scored_at(
+    tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, about.folder, output)
+    for hours, more in ((24, ["--limit", "80"]), (-24, ["--limit", "80"]), (0, [])):
+        skewed = {"PYTHONPATH": str(SABOTAGE), "SABOTAGE_CLOCK_H": str(hours)}
+        job = start("score", *flags, *more, environment=skewed)
+        assert job.end() == 0, job.log.read_text()
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    at = standard.rows(str(output))["scored_at"].to_pylist()
+    days = {round((moment - max(at)).total_seconds() / 86400) for moment in at}
+    assert days == {0, -1, -2}, "the clocks were really off"
+    again = start("score", *flags)
+    assert again.end() == 0
+    assert "nothing to do" in again.log.read_text()
+    tell("clock skew between runs", "+24 h, -24 h, none", "nothing depends on it but `scored_at`")
+
+
+def test_scans_that_kill_or_hang_what_works_on_them_cost_themselves_only(
+    tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    good = write_scans(scans, {"glioma": 40, "notumor": 40})
+    one = Path(good[1]).read_bytes()
+    poison = {"kills.jpg": KILLS, "hangs.jpg": HANGS, "kills-its-predictor.jpg": one, "hangs-its-predictor.jpg": one}
+    for name, data in poison.items():
+        (scans / "glioma" / name).write_bytes(data)
+    flags = score_flags(tiny_model.uri, scans, output, "--scan-timeout-s", "4", "--max-reject-rate", "0.5")
+    job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE)})
+    assert job.end(500) == 0, job.log.read_text()
+    rows = standard.rows(str(output))
+    told = {row["scan_uri"].rpartition("/")[2]: row["reason"] for row in rows.to_pylist() if row["status"] != "ok"}
+    assert told == {
+        "kills.jpg": "crashed_decoder", "hangs.jpg": "timed_out",
+        "kills-its-predictor.jpg": "crashed_decoder", "hangs-its-predictor.jpg": "timed_out",
+    }  # fmt: skip
+    assert rows.num_rows == len(set(rows["scan_uri"].to_pylist())) == len(good) + len(poison)
+    (record,) = standard.records(str(output))
+    assert record["counts"] == {"ok": len(good), "rejected": len(poison), "failed": 0}
+    tell("a scan that kills or hangs its decoder or predictor", "one of each among 80",
+         "`crashed_decoder` or `timed_out` after three tries; 80 scored, exit 0")  # fmt: skip
