@@ -31,10 +31,7 @@ def session() -> Iterator[None]:
     """
     started = not ray.is_initialized()
     if started:
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)  # workers' errors come as exceptions
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the run with 1
+        _connect()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -48,6 +45,17 @@ def session() -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _connect() -> None:
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)  # workers' errors come as exceptions
+    except (RuntimeError, OSError, ray.exceptions.RayError) as err:
+        raise RunFailed(f"Ray could not be started or reached ({_last_line(err)}): check RAY_ADDRESS and the token of the "
+                        "cluster, or clear away with `ray stop` what an earlier one left on this machine") from err  # fmt: skip
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the run with 1
 
 
 @contextmanager
@@ -69,9 +77,13 @@ def _told(err: BaseException) -> MribatchError:
     for inner in _within(err, set()):
         if isinstance(inner, MribatchError):
             return inner
+    return RunFailed(f"Ray ended the run ({type(err).__name__}): {_last_line(err)}; run the command again, it goes on "
+                     "where it was")  # fmt: skip
+
+
+def _last_line(err: BaseException) -> str:
     lines = [line for line in str(err).splitlines() if line.strip()]
-    return RunFailed(f"Ray ended the run ({type(err).__name__}): {lines[-1].strip() if lines else 'it gave no reason'}; "
-                     "run the command again, it goes on where it was")  # fmt: skip
+    return lines[-1].strip() if lines else "it gave no reason"
 
 
 def _within(err: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
