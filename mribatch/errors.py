@@ -11,6 +11,7 @@
     │   └── StorageFull          1   no space left
     ├── ScanVanished             -   one scan is gone since it was listed (becomes a row)
     ├── ScanChanged              -   one scan was replaced since it was listed (becomes a row)
+    ├── DecoderLost          -   the machine does not let scans be decoded (they fail, and are planned again)
     ├── OutputHeld               4   another run holds the output, or took it over
     └── RunFailed                1   a run that could not be completed or verified; a rerun goes on
 
@@ -21,6 +22,7 @@ from typing import ClassVar
 
 __all__ = [
     "ConfigError",
+    "DecoderLost",
     "InputError",
     "ModelError",
     "MribatchError",
@@ -77,6 +79,10 @@ class ScanVanished(MribatchError):
 
 
 class ScanChanged(MribatchError):
+    pass
+
+
+class DecoderLost(MribatchError):
     pass
 
 

@@ -18,6 +18,7 @@ __all__ = ["addresses", "await_node", "check_seen", "predictors", "working_nodes
 log = logging.getLogger("mribatch.cluster")
 
 _JOIN_S = 900.0  # clouds start a machine in minutes; one that has none to give says so by then
+_LOOK_S = 120.0
 _CORES_PER_PREDICTOR = 8  # beyond, a frozen Xception gains little from more threads in one process
 
 
@@ -61,9 +62,13 @@ def check_seen(files: Mapping[str, str | None]) -> None:
     asked = {node["NodeManagerAddress"]: _ask(node["NodeID"], local) for node in others}
     for address, answer in asked.items():
         try:
-            missing = ray.get(answer)
+            missing = ray.get(answer, timeout=_LOOK_S)
+        except (ray.exceptions.RayTaskError, ray.exceptions.GetTimeoutError) as err:
+            raise ConfigError(f"the node {address} could not look for {next(iter(local))} ({type(err).__name__}): check that "
+                              "the storage answers there") from err  # fmt: skip
         except ray.exceptions.RayError:
             continue  # the node has gone, and needs to see nothing
+        missing = sorted(set(missing) - set(_unseen(local)))  # one may have changed since it was listed
         if missing:
             raise ConfigError(f"the node {address} does not see {missing[0]} as this one does: on a cluster give s3://…, or a "
                               "path on storage that all nodes share")  # fmt: skip
@@ -81,15 +86,24 @@ def _unseen(files: Mapping[str, str | None]) -> list[str]:
 
 
 def predictors() -> tuple[int | None, dict[str, Any]]:
-    """Predictors for what is there and for what joins: one per GPU, else one per 8 cores of each node, with a core left
-    for decoding. The threads of each, and what Ray Data is to be told."""
+    """Predictors for what is there and for what joins: one per GPU, else one per 8 cores of each node, with some left for
+    decoding and writing. The threads of each, and what Ray Data is to be told."""
     nodes = [node["Resources"] for node in working_nodes()]
+    if not nodes:
+        raise RunFailed("all nodes left the cluster: run the command again, it goes on where it was")
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus:
         return None, {"compute": _pool(gpus), "num_gpus": 1}
     smallest = int(min(node["CPU"] for node in nodes))
-    if smallest <= _CORES_PER_PREDICTOR:  # one per node; its threads take what the decoder leaves
-        return smallest, {"compute": _pool(len(nodes)), "num_cpus": max(smallest - 1, 0.5)}
+    if smallest == 1:
+        return 1, {"compute": ActorPoolStrategy(min_size=1, max_size=len(nodes)), "num_cpus": 0.25}
+    if (
+        smallest <= _CORES_PER_PREDICTOR
+    ):  # more than half a node, so one on each; its threads take what is left over too
+        return smallest, {
+            "compute": _pool(len(nodes)),
+            "num_cpus": min(max(smallest - 1, 0.75 * smallest), smallest - 0.75),
+        }
     fit = sum((int(node["CPU"]) - 1) // _CORES_PER_PREDICTOR for node in nodes)
     return _CORES_PER_PREDICTOR, {"compute": _pool(fit), "num_cpus": _CORES_PER_PREDICTOR}
 

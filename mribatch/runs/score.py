@@ -30,6 +30,7 @@ log = logging.getLogger("mribatch.score")
 
 TOO_MANY_REJECTS = 3
 _LINE_EVERY_S = 10.0
+_QUIET_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,9 @@ def _run(
                 zero_copy_batch=True,
                 **pool,
             )
-            .write_datasink(parts)
+            .write_datasink(
+                parts, ray_remote_args={"num_cpus": 0.25}
+            )  # a smaller share than Ray's 1, which may not be left
         )
         return parts.receipts, addresses()
 
@@ -130,7 +133,7 @@ def _progress(plan: Plan, fence: lock.Fence) -> Iterator[None]:
     begun = time.monotonic()
 
     def watch() -> None:
-        said = 0
+        said, said_at = 0, begun
         while not stop.wait(_LINE_EVERY_S):
             try:
                 new = set(ledger.part_names(fence.output, fence.digest)) - plan.parts
@@ -139,8 +142,12 @@ def _progress(plan: Plan, fence: lock.Fence) -> Iterator[None]:
                 continue
             rows, total = sum(map(ledger.part_rows, new)), plan.todo.num_rows
             if rows > said:
-                said, rate = rows, rows / (time.monotonic() - begun)
+                said, said_at = rows, time.monotonic()
+                rate = rows / (said_at - begun)
                 log.info("%d/%d scans · %.1f scans/s · %d s left", rows, total, rate, math.ceil((total - rows) / rate))
+            elif time.monotonic() - said_at > _QUIET_S:
+                said_at = time.monotonic()
+                log.warning("no new rows for %d min: `ray status` shows whether the cluster has room", _QUIET_S / 60)
 
     thread = threading.Thread(target=watch, name="mribatch-progress", daemon=True)
     thread.start()

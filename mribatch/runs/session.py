@@ -53,7 +53,7 @@ def _connect() -> None:
         ray.init(logging_level=logging.ERROR, log_to_driver=False)  # workers' errors come as exceptions
     except (RuntimeError, OSError, ray.exceptions.RayError) as err:
         raise RunFailed(f"Ray could not be started or reached ({_last_line(err)}): check RAY_ADDRESS and the token of the "
-                        "cluster, or clear away with `ray stop` what an earlier one left on this machine") from err  # fmt: skip
+                        "cluster; where an earlier one died on this machine, `ray stop` clears it away, and all other Ray here") from err  # fmt: skip
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the run with 1
 

@@ -207,7 +207,7 @@ def _readable(block: pa.Table) -> pa.Table:
     lost = pc.sum(pc.not_equal(block["status"], Status.OK)).as_py()
     if lost:
         raise RunFailed(
-            f"{lost} training scans changed or vanished while training: run the command with a new --run-name"
+            f"{lost} training scans changed, vanished or could not be decoded any more: run the command with a new --run-name"
         )
     return block.select(["pixels", "class_number", "weight"])
 

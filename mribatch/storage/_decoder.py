@@ -6,19 +6,23 @@ What decoding is, `scans.images` says. Not for use outside this folder.
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any
 
+from mribatch.errors import DecoderLost
 from mribatch.scans.images import Decoded, ImageSpec, decode
 from mribatch.schema import Reason, Status
 
 __all__ = ["DECODE_S", "Decoder", "decoder", "serve"]
 
-DECODE_S = 120.0  # the largest scan takes seconds; a machine that is busy with other things takes many times that
-_TRIES = 3  # a decoder may also be killed by the machine, which is out of memory, or by someone's hand
+DECODE_S = 60.0  # the largest scan takes seconds; a machine that is busy with other things takes many times that
+_START_S = 120.0  # for Python and its imports, from a slow disk
+_PAUSES_S = (0.0, 0.5, 3.0)  # before each try: a machine that is out of memory needs a moment
 _GRACE_S = 2.0  # a decoder that is overdue ends itself; one that is stopped or stuck in the kernel cannot
 _MAIN = "from mribatch.storage._decoder import serve; serve()"
 
@@ -34,17 +38,24 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
 
     def decode(self, data: bytes) -> Decoded:
-        """As `scans.images.decode`; bytes that kill their decoder every time are rejected as crashed_decoder or
-        timed_out. Raises MemoryError."""
-        for _ in range(_TRIES):
+        """As `scans.images.decode`; bytes that kill or hang it each time are rejected as crashed_decoder or timed_out.
+
+        Raises MemoryError, and DecoderLost where no decoding process can be started.
+        """
+        for pause_s in _PAUSES_S:
+            time.sleep(pause_s)
+            process = self._process or self._start()
             try:
                 return self._answer(data)
-            except (EOFError, ConnectionError):
-                ended = self._buried()
+            except BlockingIOError:
+                ended = self._buried(process, overdue=True)
+            except (EOFError, OSError):
+                ended = self._buried(process)
+        tries = len(_PAUSES_S)
         if ended == -signal.SIGALRM:
-            detail = f"decoding took more than {self._timeout_s:g} s, {_TRIES} times"
+            detail = f"decoding took more than {self._timeout_s:g} s, {tries} times"
             return Decoded(status=Status.REJECTED, reason=Reason.TIMED_OUT, detail=detail)
-        detail = f"decoding ended its process ({_how(ended)}), {_TRIES} times"
+        detail = f"decoding ended its process ({_how(ended)}), {tries} times"
         return Decoded(status=Status.REJECTED, reason=Reason.CRASHED_DECODER, detail=detail)
 
     def peak_bytes(self) -> int:
@@ -57,47 +68,53 @@ class Decoder:
         except OSError:
             return 0  # it has just died, or there is no /proc here
 
-    def close(self) -> None:
-        if self._process is not None:
-            self._buried()
-
     def _answer(self, data: bytes) -> Decoded:
-        if self._process is None:
-            self._start()
         self._line.send_bytes(data)
         if not self._line.poll(self._timeout_s + _GRACE_S):
-            os.kill(self._process_id(), signal.SIGALRM)
-            os.kill(self._process_id(), signal.SIGCONT)  # a stopped process dies when it goes on
+            raise BlockingIOError
         answer = self._line.recv()
         if isinstance(answer, MemoryError):
             raise answer
         assert isinstance(answer, Decoded)
         return answer
 
-    def _process_id(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def _start(self) -> None:
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """A process that says it is ready; one that is not, is the machine's fault and no scan's."""
         ours, theirs = socket.socketpair()
+        limit = struct.pack("ll", int(self._timeout_s + _GRACE_S) + 1, 0)
+        for way in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, way, limit)
         self._line = Connection(ours.detach())
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN],
-                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-            )  # fmt: skip
-        self._line.send((self._spec, self._timeout_s))
-
-    def _buried(self) -> int:
-        """End the process, if it has not yet; how it ended."""
-        assert self._process is not None
-        self._line.close()
         try:
-            code = self._process.wait(_GRACE_S)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _MAIN],
+                    stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
+                )  # fmt: skip
+            self._line.send((self._spec, self._timeout_s))
+            if self._line.poll(_START_S) and self._line.recv() == "ready":
+                return self._process
+        except (EOFError, OSError) as err:
+            raise self._not_started() from err
+        raise self._not_started()
+
+    def _not_started(self) -> DecoderLost:
+        how = "it is out of processes or memory" if self._process is None else _how(self._buried(self._process))
+        return DecoderLost(f"no decoder could be started on this machine ({how}): see that it can run {sys.executable}")
+
+    def _buried(self, process: "subprocess.Popen[bytes]", *, overdue: bool = False) -> int:
+        """End a process, if it has not yet ended; how it did."""
+        self._line.close()
+        if overdue:
+            process.send_signal(signal.SIGALRM)
+            process.send_signal(signal.SIGCONT)  # a stopped process dies when it goes on
+        try:
+            code = process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
+            process.kill()
+            process.wait()
+            code = -signal.SIGALRM
         self._process = None
         return code
 
@@ -111,23 +128,25 @@ def decoder(spec: ImageSpec, timeout_s: float = DECODE_S) -> Decoder:
 def serve() -> None:
     """What the decoding process does: answer bytes with what they decode to, until the line is closed."""
     line = Connection(os.dup(0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends it, in the midst of a C library too
     spec, timeout_s = line.recv()
+    line.send("ready")
     while True:
         try:
-            data = line.recv_bytes()
-        except EOFError:
+            line.send(_next(line, spec, timeout_s))
+        except (EOFError, ConnectionError):
             return
-        signal.setitimer(signal.ITIMER_REAL, timeout_s)  # SIGALRM ends it, in the midst of a C library too
-        answer = _decoded(data, spec)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        line.send(answer)
 
 
-def _decoded(data: bytes, spec: ImageSpec) -> Any:
+def _next(line: Connection, spec: ImageSpec, timeout_s: float) -> Any:
+    data = line.recv_bytes()
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
         return decode(data, spec)
     except MemoryError as err:
         return err
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _how(code: int) -> str:

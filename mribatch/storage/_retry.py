@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mribatch.storage._faults import may_pass
 
-__all__ = ["ask"]
+__all__ = ["ask", "heard"]
 
 log = logging.getLogger("mribatch.s3")
 
@@ -41,21 +41,24 @@ def ask(endpoint: str, request: Callable[[], _Answer]) -> _Answer:
             answer = request()
         except Exception as err:
             if not may_pass(err):
-                _heard(endpoint)
+                heard(endpoint)
                 raise
             budget_s = _BUDGET_S if endpoint in _answered else _FIRST_S
             silent_s = time.monotonic() - min(begun, _silent_since(endpoint, time.monotonic()))
             if attempt >= tries if tries else silent_s >= budget_s:
                 raise
             if attempt == _TOLD_AT:
-                log.warning("no usable answer from %s (%s), asking on for up to %g s", endpoint, err, budget_s)
+                log.warning(
+                    "no usable answer from %s (%s), asking on for up to %g s", endpoint, type(err).__name__, budget_s
+                )
             _pause(attempt)
         else:
-            _heard(endpoint)
+            heard(endpoint)
             return answer
 
 
-def _heard(endpoint: str) -> None:
+def heard(endpoint: str) -> None:
+    """There was an answer."""
     _silences.pop(endpoint, None)
     _answered.add(endpoint)
 

@@ -20,13 +20,13 @@ from botocore.exceptions import ClientError
 from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageMissing
 from mribatch.storage._faults import code_of, s3_faults
 from mribatch.storage._glob import Glob
-from mribatch.storage._retry import ask
+from mribatch.storage._retry import ask, heard
 from mribatch.storage._store import Entry
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["Bucket", "arrow_filesystem", "spelled"]
+__all__ = ["Bucket", "arrow_filesystem", "spelled", "trust"]
 
 _CONNECTIONS = 32  # boto's pool; more threads than that would wait for each other
 _LISTERS = 16
@@ -55,6 +55,11 @@ def arrow_filesystem(uri: str) -> pyarrow.fs.FileSystem:
     own = re.fullmatch(r"https://s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?", meta.endpoint_url)
     region = boto3.session.Session().region_name or "us-east-1"
     return pyarrow.fs.S3FileSystem(region=region, endpoint_override=None if own else meta.endpoint_url)
+
+
+def trust() -> None:
+    """As if it had answered this process before."""
+    heard(_endpoint())
 
 
 class Bucket:
@@ -209,7 +214,7 @@ def _client() -> "S3Client":
 @functools.lru_cache(maxsize=4)
 def _client_for(process: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":  # noqa: ARG001 - the cache's key
     retries: Any = {"total_max_attempts": 1}  # `ask` asks again
-    config = Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=_CONNECTIONS)
+    config = Config(retries=retries, connect_timeout=5, read_timeout=15, max_pool_connections=_CONNECTIONS)
     return boto3.session.Session().client("s3", config=config)
 
 

@@ -147,7 +147,7 @@ def _await_end(files: _Generations, generation: int, lease: _Lease) -> None:
             return
         if facts != seen or files.highest() != generation:
             raise _held_by_another(files, files.highest())
-        if lease.clock() - now > lease.seconds / _BEATS_PER_LEASE:
+        if lease.clock() - now > lease.seconds / 2:
             begun = lease.clock()  # the storage was slow, and the holder could not renew in time either
         if now - begun >= lease.seconds:
             name = seen.get("run_id", "unknown")

@@ -15,6 +15,7 @@ from ray.data.block import Block
 from ray.data.datasource import WriteResult
 
 from mribatch import schema
+from mribatch.errors import OutputHeld
 from mribatch.schema import Status
 from mribatch.storage import ledger, uris
 from mribatch.storage.ledger import Receipt
@@ -39,7 +40,8 @@ class PartSink(Datasink[Receipt]):
         return self._part_rows
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> Receipt:  # noqa: ARG002 - Ray's signature
-        """Write one part. Raises OutputHeld, and writes nothing, where another run has taken the output."""
+        """Write one part. Raises OutputHeld, and leaves nothing, where another run has taken the output."""
+        uris.trust([self._fence.output])
         rows = pa.concat_tables([pa.table(block) for block in blocks])
         failed = pc.equal(rows["status"], Status.FAILED)
         lost, kept = rows.filter(failed), rows.filter(pc.invert(failed))
@@ -67,7 +69,13 @@ class PartSink(Datasink[Receipt]):
         pyarrow.parquet.write_table(ordered.cast(self._schema), buffer, compression="zstd")
         name = f"part-{self._fence.run_id}-{_key(ordered)}-{ordered.num_rows}.parquet"
         self._fence.check()
-        uris.put(uris.join(ledger.model_folder(self._fence.output, self._fence.digest), name), buffer.getvalue())
+        place = uris.join(ledger.model_folder(self._fence.output, self._fence.digest), name)
+        uris.put(place, buffer.getvalue())
+        try:
+            self._fence.check()  # the storage may have taken longer than the lease
+        except OutputHeld:
+            uris.delete(place)
+            raise
         return name
 
 

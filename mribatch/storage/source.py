@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray.data
 
 from mribatch import schema
-from mribatch.errors import InputError, ScanChanged, ScanVanished, StorageError
+from mribatch.errors import DecoderLost, InputError, ScanChanged, ScanVanished, StorageError
 from mribatch.scans.images import Decoded, ImageSpec
 from mribatch.schema import Reason, Status
 from mribatch.storage import uris
@@ -63,6 +63,7 @@ def decode_table(table: pa.Table, *, spec: ImageSpec, timeout_s: float = DECODE_
     """Read and decode each scan of a block. A scan that cannot be read or decoded keeps its row, with the reason."""
     keys = zip(table["scan_uri"].to_pylist(), table["scan_version"].to_pylist(), strict=True)
     by = decoder(spec, timeout_s)
+    uris.trust(table["scan_uri"].to_pylist())
     rows = [_decode_one(uri, version, spec, by) for uri, version in keys]
     peak = _peak_bytes(by)
     fields = schema.decoded_fields(spec.side_px)
@@ -78,12 +79,12 @@ def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder) -> Decoded
     try:
         return by.decode(uris.read_version(uri, version))
     except ScanVanished as err:
-        if uris.is_s3(uri) or uris.exists(uris.parent(uri)):
+        if uris.is_s3(uri) or uris.names(uris.parent(uri)):
             return _without_bytes(Status.REJECTED, Reason.VANISHED, err)
-        return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)  # this node may not see that storage at all
+        return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)  # an empty folder: is its disk mounted here?
     except ScanChanged as err:
         return _without_bytes(Status.REJECTED, Reason.CHANGED, err)
-    except (StorageError, MemoryError) as err:
+    except (StorageError, DecoderLost, MemoryError) as err:
         return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
 
 

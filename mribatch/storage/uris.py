@@ -19,7 +19,6 @@ __all__ = [
     "absolute",
     "create",
     "delete",
-    "exists",
     "filesystem",
     "find",
     "folders",
@@ -33,6 +32,7 @@ __all__ = [
     "read_version",
     "relative",
     "size",
+    "trust",
     "walk",
 ]
 
@@ -110,11 +110,6 @@ def find(uris: Iterable[str]) -> Iterator[Entry]:
     yield from _DISK.find(on_s3[False])
 
 
-def exists(uri: str) -> bool:
-    """Is there a file or a folder of this name?"""
-    return _store(uri).exists(absolute(uri))
-
-
 def names(folder: str, prefix: str = "") -> list[str]:
     """The names directly in a folder, of files, folders and hidden ones, sorted; none where the folder is not there."""
     return sorted(_store(folder).names(absolute(folder), prefix))
@@ -148,6 +143,12 @@ def create(uri: str, data: bytes) -> bool:
 def delete(uri: str) -> None:
     """Remove a file; it may be gone already."""
     _store(uri).delete(absolute(uri))
+
+
+def trust(uris: Iterable[str]) -> None:
+    """The storage of these has answered another process of the run: where it does not answer now, wait for it."""
+    if any(is_s3(uri) for uri in uris):
+        _s3.trust()
 
 
 def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:

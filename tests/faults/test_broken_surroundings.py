@@ -14,7 +14,7 @@ from tests.faults import standard
 from tests.faults.conftest import Archive, Start, Tell
 from tests.faults.processes import SABOTAGE, parts, score_flags, until
 from tests.integration.conftest import make_model
-from tests.sabotage.sitecustomize import HANGS, KILLS
+from tests.sabotage.sabotage_words import HANGS, KILLS
 
 Archives = Callable[[int], Archive]
 

@@ -18,7 +18,8 @@ from datetime import datetime, timedelta, tzinfo
 from types import ModuleType
 from typing import Any
 
-KILLS, HANGS = b"KILLS ITS DECODER", b"HANGS ITS DECODER"
+from sabotage_words import HANGS, KILLS
+
 STEP = os.environ.get("SABOTAGE", "")
 CLOCK_H = float(os.environ.get("SABOTAGE_CLOCK_H", "0"))
 

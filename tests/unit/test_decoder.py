@@ -3,33 +3,36 @@
 import io
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from mribatch.errors import DecoderLost
 from mribatch.scans.images import ImageSpec, decode
 from mribatch.schema import Reason, Status
 from mribatch.storage._decoder import Decoder
-from tests.sabotage.sitecustomize import HANGS, KILLS
+from tests.sabotage.sabotage_words import HANGS, KILLS
 
 SPEC = ImageSpec(side_px=32)
 
 
 @pytest.fixture
-def decoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
+def decoder(monkeypatch: pytest.MonkeyPatch) -> Decoder:
     """A decoder whose process some scans kill or hang."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "sabotage"))
-    decoder = Decoder(SPEC, timeout_s=1.0)
-    yield decoder
-    decoder.close()
+    return Decoder(SPEC, timeout_s=1.0)
 
 
 def scan() -> bytes:
     data = io.BytesIO()
     Image.linear_gradient("L").save(data, "PNG")
     return data.getvalue()
+
+
+def process_of(decoder: Decoder) -> int:
+    assert decoder._process is not None
+    return decoder._process.pid
 
 
 def test_a_scan_is_decoded_as_in_the_process_itself(decoder: Decoder) -> None:
@@ -61,13 +64,13 @@ def test_a_scan_that_hangs_its_decoder_is_rejected_and_the_next_one_is_decoded(d
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_decoder_that_someone_kills_costs_no_scan(decoder: Decoder, number: int) -> None:
     assert decoder.decode(scan()).status is Status.OK
-    os.kill(decoder._process_id(), number)
+    os.kill(process_of(decoder), number)
     assert decoder.decode(scan()).status is Status.OK
 
 
 def test_a_decoder_that_someone_stops_costs_no_scan(decoder: Decoder) -> None:
     assert decoder.decode(scan()).status is Status.OK
-    os.kill(decoder._process_id(), signal.SIGSTOP)
+    os.kill(process_of(decoder), signal.SIGSTOP)
     assert decoder.decode(scan()).status is Status.OK
 
 
@@ -75,3 +78,15 @@ def test_its_peak_memory_is_known(decoder: Decoder) -> None:
     assert decoder.peak_bytes() == 0
     decoder.decode(scan())
     assert decoder.peak_bytes() > 10 << 20
+
+
+def test_a_large_scan_does_not_wait_for_ever_for_a_decoder_that_is_stopped(decoder: Decoder) -> None:
+    assert decoder.decode(scan()).status is Status.OK
+    os.kill(process_of(decoder), signal.SIGSTOP)
+    assert decoder.decode(scan() + bytes(4_000_000)).status is Status.OK
+
+
+def test_a_decoder_that_cannot_start_is_not_the_scans_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mribatch.storage._decoder._MAIN", "raise SystemExit(1)")
+    with pytest.raises(DecoderLost, match="exit code 1"):
+        Decoder(SPEC).decode(scan())

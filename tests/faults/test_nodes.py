@@ -1,0 +1,103 @@
+"""A cluster of three nodes on one machine: all of them work, nodes that go cost no scan, paths must be seen by all."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mribatch.learning.artifact import Model
+from tests.faults import standard
+from tests.faults.conftest import Archive, Start, Tell
+from tests.faults.processes import Job, parts, score_flags, until
+
+Archives = Callable[[int], Archive]
+
+QUICK, FULL, HOUSEFUL = 240, 1200, 10_000  # scans
+
+
+class Nodes:
+    """A head that takes no scans and nodes of two cores."""
+
+    def __init__(self, count: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.nodes = [self.add() for _ in range(count)]
+        self.cluster.wait_for_nodes()
+
+    @property
+    def address(self) -> dict[str, str]:
+        return {"RAY_ADDRESS": str(self.cluster.address)}
+
+    def add(self) -> Any:
+        return self.cluster.add_node(num_cpus=2, object_store_memory=200 << 20)
+
+    def lose_one(self) -> None:
+        """As a machine that loses its power: nothing is said, nothing is handed over."""
+        self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Callable[[int], Nodes]]:
+    made: list[Nodes] = []
+
+    def up(count: int) -> Nodes:
+        made.append(Nodes(count))
+        return made[-1]
+
+    yield up
+    for each in made:
+        each.cluster.shutdown()
+
+
+def growth(job: Job, output: Path) -> Callable[[], bool]:
+    """True once there are more parts than now, or the run is over."""
+    before = len(parts(output))
+    return lambda: len(parts(output)) > before + 2 or job.process.poll() is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_every_node_scores_and_the_record_says_how_much(
+    nodes: Callable[[int], Nodes], tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output, three = archive(1311), tmp_path / "out", nodes(3)
+    job = start("score", *score_flags(tiny_model.uri, about.folder, output), environment=three.address)
+    assert job.end(900) == 0, job.log.read_text()
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    (record,) = standard.records(str(output))
+    shares = [node["scans"] for node in record["nodes"]]
+    assert len(shares) == 3, f"a node had nothing to do: {shares}"
+    assert sum(shares) == len(about.uris)
+    tell("none: three nodes on one machine", f"{len(about.uris):,} scans", f"scored by the nodes: {shares}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_nodes_that_are_lost_cost_no_scan_when_another_joins(
+    nodes: Callable[[int], Nodes], tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output, three = archive(FULL), tmp_path / "out", nodes(3)
+    job = start("score", *score_flags(tiny_model.uri, about.folder, output), environment=three.address)
+    until(growth(job, output))
+    three.lose_one()
+    until(growth(job, output))
+    three.nodes.append(three.add())
+    three.lose_one()
+    assert job.process.poll() is None, "the run was over before the dose was given"
+    assert job.end(900) == 0, job.log.read_text()
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    tell("a node removed without grace, another joins", "2 of 3 workers", f"{FULL:,} rows, exit 0")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_memory_does_not_grow_with_the_archive(archive: Archives, tell: Tell) -> None:
+    """The archives' undisturbed runs are ordinary ones."""
+    peaks = [standard.records(str(archive(count).undisturbed))[0]["peak_memory_bytes"] for count in (1000, HOUSEFUL)]
+    for role in ("driver", "decoder", "predictor", "writer"):
+        few, many = (peak[role] for peak in peaks)
+        assert many < 1.25 * few + (64 << 20), f"{role}: {few >> 20} MiB for 1,000 scans, {many >> 20} for {HOUSEFUL:,}"
+    told = ", ".join(f"{role} {peaks[0][role] >> 20} → {peaks[1][role] >> 20}" for role in peaks[0])
+    tell("none: ten times the scans", f"1,000 and {HOUSEFUL:,}", f"peak memory in MiB: {told}")
