@@ -56,14 +56,14 @@ class BenchConfig:
     rounds: int = 2
     """Runs of jobs/score.py; the function alone is measured before the first, between them and after the last."""
 
-    bare_seconds: float = 10.0
+    bare_seconds: float = 20.0
     """How long each bare measurement counts, in seconds, after its warm-up."""
 
     train_data: str | None = None
     """A folder per class of scans to train on. Default: ../shared/data/brain-tumor-mri/Training, else copies of
     samples/."""
 
-    train_scans: int = 256
+    train_scans: int = 512
     """Scans to train on; a tenth of them validates."""
 
     train_rounds: int = 1
@@ -75,7 +75,7 @@ class BenchConfig:
     backbone: Backbone = "xception"
     """The network to train, from random weights."""
 
-    image_side: int = 128
+    image_side: int = 224
     """Side of the training images, in pixels."""
 
     train_batch_size: int = 32

@@ -31,6 +31,7 @@ log = logging.getLogger("mribatch.score")
 TOO_MANY_REJECTS = 3
 _LINE_EVERY_S = 10.0
 _QUIET_S = 600.0
+_CORES_PER_WRITER = 0.25  # Ray's own share is 1, which predictors and decoders may not leave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +114,7 @@ def _run(
                 zero_copy_batch=True,
                 **pool,
             )
-            .write_datasink(
-                parts, ray_remote_args={"num_cpus": 0.25}
-            )  # a smaller share than Ray's 1, which may not be left
+            .write_datasink(parts, ray_remote_args={"num_cpus": _CORES_PER_WRITER})
         )
         return parts.receipts, addresses()
 

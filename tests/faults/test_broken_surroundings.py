@@ -69,7 +69,7 @@ def test_a_full_disk_is_named_and_the_run_completes_once_there_is_space(
          f"{QUICK} rows once there is space")  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["swapped", "truncated"])
+@pytest.mark.parametrize("how", ["swapped", pytest.param("truncated", marks=pytest.mark.slow)])
 def test_weights_that_change_between_start_and_load_are_refused_by_every_worker(
     how: str, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
@@ -120,6 +120,7 @@ def test_an_archive_that_changes_while_it_is_scored_gets_rows_that_say_so(
          "the plan is frozen; `vanished` and `changed` rows; the next run scores the new ones")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_clocks_that_are_a_day_off_change_nothing_but_scored_at(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
