@@ -217,6 +217,9 @@ class EvaluateConfig(_Config):
     output: _Uri
     """The folder for predictions/, metrics.json, the figures and report.html. Local path or s3://…"""
 
+    apart_from: _Uris = ()
+    """Folders whose scans must not count: a scan with the bytes of one of them is left out. The training scans, say."""
+
     batch_size: int = 32
     """Scans per forward pass."""
 

@@ -59,6 +59,8 @@ class Evaluated:
             "",
             f"accuracy {self.numbers['accuracy']:.4f} (95% interval {low:.4f}…{high:.4f}) on {self.numbers['scans']} scans",
         ]
+        if self.numbers["left_out"]:
+            lines += [f"left out: {self.numbers['left_out']} scans that stand in --apart-from too"]
         if self.rejected:
             lines += ["rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))]
         return "\n".join([*lines, f"predictions  {self.predictions}", f"report       {self.report}"]).lstrip("\n")
@@ -77,7 +79,8 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         batch_size=config.batch_size, max_reject_rate=config.max_reject_rate,
     )  # fmt: skip
     scored = score_listing(scoring, model, table.select(schema.PLAN.names))
-    rows = _with_truth(ledger.predictions(scored.output, model.digest), table)
+    whole = _with_truth(ledger.predictions(scored.output, model.digest), table)
+    rows = _apart(whole, config)
     good = rows.filter(pc.equal(rows["status"], schema.Status.OK))
     if not good.num_rows:
         raise InputError(
@@ -85,7 +88,8 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         )
     scores = _scores(good, model)
     rejected = {r["values"]: r["counts"] for r in rows["reason"].drop_null().value_counts().to_pylist()}
-    numbers = metrics.measure(scores) | {"model_digest": model.digest, "rejected": rejected, "failed": scored.failed}
+    numbers = metrics.measure(scores) | {"model_digest": model.digest, "rejected": rejected, "failed": scored.failed,
+                                         "left_out": whole.num_rows - rows.num_rows}  # fmt: skip
     report = _write(config, model, scores, good, numbers)
     return Evaluated(
         scored=scored, numbers=numbers, report=report, rows=rows, rejected=rejected,
@@ -108,6 +112,19 @@ def _with_truth(predictions: pa.Table, table: pa.Table) -> pa.Table:
     return predictions.join(
         table.select([*schema.PLAN.names, "label"]), keys=schema.PLAN.names, join_type="inner"
     ).sort_by("scan_uri")
+
+
+def _apart(rows: pa.Table, config: EvaluateConfig) -> pa.Table:
+    """Without the rows of scans that stand in config.apart_from too."""
+    if not config.apart_from:
+        return rows
+    known = source.contents(source.listing(config.apart_from))
+    left = rows.filter(pc.invert(pc.is_in(rows["content_sha256"], pa.array(sorted(known), pa.string()))))
+    if not left.num_rows:
+        raise InputError(
+            f"all {rows.num_rows} scans in {config.data} stand in --apart-from too: nothing is left to evaluate"
+        )
+    return left
 
 
 def _scores(rows: pa.Table, model: artifact.Model) -> Scores:

@@ -4,8 +4,10 @@ What a row holds is `schema`'s; how bytes become pixels is `scans`'; what is lef
 come from is `_labels`'.
 """
 
+import hashlib
 import resource
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pyarrow as pa
@@ -19,10 +21,12 @@ from mribatch.storage import uris
 from mribatch.storage._decoder import DECODE_S, Decoder, decoder
 from mribatch.storage._labels import LABELLED, labelled
 
-__all__ = ["LABELLED", "decode_table", "decoded", "labelled", "listing"]
+__all__ = ["LABELLED", "contents", "decode_table", "decoded", "labelled", "listing"]
 
 DECODER_BYTES = 1 << 29
 """What a scan of the largest size needs; so few decoders run that all fit, apart from the predictors."""
+
+_READERS = 16  # scans read at once where only their bytes count
 
 
 def listing(inputs: Sequence[str], without: str | None = None) -> pa.Table:
@@ -38,6 +42,12 @@ def listing(inputs: Sequence[str], without: str | None = None) -> pa.Table:
         raise InputError(f"no scans in {', '.join(inputs)}: expected a folder or prefix with at least one file")
     names = sorted(found)
     return pa.table([names, [found[name] for name in names]], schema=schema.PLAN)
+
+
+def contents(listed: pa.Table) -> set[str]:
+    """The SHA-256 of the bytes of each scan of a listing, as `content_sha256` has it."""
+    with ThreadPoolExecutor(_READERS) as threads:
+        return set(threads.map(lambda uri: hashlib.sha256(uris.read(uri)).hexdigest(), listed["scan_uri"].to_pylist()))
 
 
 def decoded(

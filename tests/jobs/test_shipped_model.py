@@ -10,33 +10,61 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "models/brain-mri-v1/model.json").exists(),
-    reason="models/brain-mri-v1 is not shipped yet: still training",
-)
 
-
-def test_the_demo_gets_all_17_samples_right_and_says_where_everything_is(tmp_path: Path) -> None:
+def evaluated(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable,
         "jobs/evaluate.py",
         "--model",
         "models/brain-mri-v1",
         "--data",
         "samples",
         "--output",
-        str(tmp_path),
+        str(output),
+        *more,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    output = tmp_path_factory.mktemp("demo")
+    return output, evaluated(output)
+
+
+def test_the_demo_gets_all_17_samples_right_and_says_where_everything_is(
+    demo: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, done = demo
     assert done.returncode == 0, done.stderr
     assert "WRONG" not in done.stdout
     assert "accuracy 1.0000" in done.stdout
-    assert str(tmp_path / "report.html") in done.stdout
+    assert str(output / "report.html") in done.stdout
     assert "Traceback" not in done.stderr
-    assert len(pd.read_parquet(tmp_path / "predictions")) == 17
-    assert json.loads((tmp_path / "metrics.json").read_text())["scans"] == 17
-    page = (tmp_path / "report.html").read_text()
+    assert len(pd.read_parquet(output / "predictions")) == 17
+    assert json.loads((output / "metrics.json").read_text())["scans"] == 17
+    page = (output / "report.html").read_text()
     assert "not a medical device" in page
     names = {"confusion_matrix", "roc", "reliability", "scans", "training_curves"}
-    assert {path.stem for path in tmp_path.glob("*.png")} == names
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
+    assert {path.stem for path in output.glob("*.png")} == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in output.glob("*.png"))
+
+
+def test_copies_of_training_scans_are_left_out_of_an_evaluation(
+    demo: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, _ = demo
+    known = len(list((ROOT / "samples/glioma").iterdir()))
+    done = evaluated(output, "--apart-from", "samples/glioma")
+    assert done.returncode == 0, done.stderr
+    assert f"left out: {known} scans" in done.stdout
+    numbers = json.loads((output / "metrics.json").read_text())
+    assert (numbers["scans"], numbers["left_out"]) == (17 - known, known)
+
+
+def test_an_evaluation_that_leaves_out_every_scan_says_so(
+    demo: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, _ = demo
+    done = evaluated(output, "--apart-from", "samples")
+    assert done.returncode == 2
+    assert "all 17 scans" in done.stderr
