@@ -5,6 +5,10 @@ from typing import Any
 __all__ = ["model_card"]
 
 _WHY_KEPT = {"best": "which had the lowest validation loss", "last": "the last one"}
+_WHAT_CHOSE = {
+    "best": "These figures chose the epoch, so they flatter it a little.",
+    "last": "Nothing was chosen by these figures.",
+}
 
 
 def model_card(facts: dict[str, Any]) -> str:
@@ -47,7 +51,7 @@ Split {split["protocol"]}: {split["train"]} to train, {split["validation"]} to v
 |---|---|
 {measured}
 
-These figures chose the epoch, so they flatter it a little. Measure on scans of your own with `jobs/evaluate.py`.
+{_WHAT_CHOSE[training["kept"]]} Measure on scans of your own with `jobs/evaluate.py`.
 
 ## Limits
 
