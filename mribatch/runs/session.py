@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; else it warns at each start
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actor pools log an "error" at each start
+os.environ.setdefault(
+    "RAY_DEDUP_LOGS_SKIP_REGEX", "[Ff]ailed"
+)  # Ray's reports of workers that died: the run goes on, or says why not
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import ray
@@ -17,10 +21,14 @@ import ray.data
 import ray.exceptions
 from ray.train import TrainingFailedError
 
+from mribatch import errors
 from mribatch.errors import MribatchError, RunFailed
 from mribatch.runs.cluster import await_node
 
 __all__ = ["quiet_stderr", "session"]
+
+
+_PRINTED = re.compile(r"^mribatch\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
 @contextmanager
@@ -36,7 +44,7 @@ def session() -> Iterator[None]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # an error comes as an exception, and is told in a sentence
     try:
         await_node()
         yield
@@ -77,6 +85,11 @@ def _told(err: BaseException) -> MribatchError:
     for inner in _within(err, set()):
         if isinstance(inner, MribatchError):
             return inner
+    printed = _PRINTED.findall(str(err))  # of an actor's death Ray hands over the text alone
+    if printed:
+        name, message = printed[-1]
+        known: type[MribatchError] = getattr(errors, name, MribatchError)
+        return known(message)
     return RunFailed(f"Ray ended the run ({type(err).__name__}): {_last_line(err)}; run the command again, it goes on "
                      "where it was")  # fmt: skip
 

@@ -5,9 +5,11 @@ that was in work too often when its process died is taken apart, and its scans a
 """
 
 import hashlib
+import os
 import resource
 import signal
-import time
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,27 +27,30 @@ from mribatch.schema import Reason, Status
 __all__ = ["WatchedPredictor", "counts"]
 
 _LOAD_S = 600.0  # for a model from a slow storage, and a GPU that compiles
+_GRACE_S = 10.0
 _STARTS = 30  # deaths of one actor while it loads the model; then it is not someone's hand
-_TOGETHER = 2  # deaths with a batch after which its scans are scored alone
-_ALONE = 3  # deaths with one scan after which it is rejected
+_TOGETHER = 1  # deaths with a batch after which its scans are scored alone
+_ALONE = 2  # deaths with one scan after which it is rejected
 
 
 class Counts:
     """What was begun and has not ended, for all predictors of a run."""
 
     def __init__(self) -> None:
-        self._begun: dict[str, list[float]] = {}
+        self._begun: Counter[str] = Counter()
+        self._hung: set[str] = set()
 
-    def begin(self, work: str, limit_s: float, age_s: float) -> tuple[int, bool]:
-        """How often this work was begun before without an end, and whether it took its limit the last time: it ended
-        before the process that asks began, age_s ago."""
-        now, before = time.monotonic(), self._begun.setdefault(work, [])
-        hung = bool(before) and now - age_s - before[-1] >= limit_s
-        before.append(now)
-        return len(before) - 1, hung
+    def begin(self, work: str) -> tuple[int, bool]:
+        """How often this work was begun before without an end, and whether it took too long."""
+        self._begun[work] += 1
+        return self._begun[work] - 1, work in self._hung
+
+    def hang(self, work: str) -> None:
+        self._hung.add(work)
 
     def end(self, work: str) -> None:
         self._begun.pop(work, None)
+        self._hung.discard(work)
 
 
 def counts() -> Any:
@@ -59,15 +64,14 @@ class WatchedPredictor:
     """A `Predictor` in an actor. timeout_s is what one scan alone may take; eight in a batch take less."""
 
     def __init__(self, counts: Any, timeout_s: float, **predictor: Any) -> None:
-        self._born = time.monotonic()
         self._counts, self._timeout_s = counts, timeout_s
         self._node = ray.get_runtime_context().get_node_id()
         start = f"start of {ray.get_runtime_context().get_actor_id()}"
-        deaths, _ = self._begin(start, _LOAD_S)
+        deaths, _ = self._begin(start)
         if deaths >= _STARTS:
             raise RunFailed(f"a predictor died {deaths} times while it loaded the model: is there memory enough? "
                             "Run the command again, it goes on where it was")  # fmt: skip
-        with _alarm(_LOAD_S):
+        with self._alarm(start, _LOAD_S):
             self._predict = Predictor(**predictor)
             side_px = self._predict.model.image_spec.side_px
             self._predict.probabilities(np.zeros((1, side_px, side_px, 3), np.uint8))  # what this kills, no scan killed
@@ -76,9 +80,9 @@ class WatchedPredictor:
     def __call__(self, table: pa.Table) -> pa.Table:
         """As `Predictor`, and `schema.WORK`."""
         work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / 8)
-        deaths, _ = self._begin(work, limit_s)
+        deaths, _ = self._begin(work)
         if deaths < _TOGETHER:
-            with _alarm(limit_s):
+            with self._alarm(work, limit_s):
                 scored = self._predict(table)
         else:
             scored = pa.concat_tables([self._alone(table.slice(row, 1)) for row in range(table.num_rows)])
@@ -91,28 +95,35 @@ class WatchedPredictor:
 
     def _alone(self, row: pa.Table) -> pa.Table:
         work = f"{_name(row)} alone"
-        deaths, hung = self._begin(work, self._timeout_s)
-        with _alarm(self._timeout_s):
+        deaths, hung = self._begin(work)
+        with self._alarm(work, self._timeout_s):
             scored = self._predict(row if deaths < _ALONE else _rejected(row, deaths, hung))
         self._end(work)
         return scored
 
-    def _begin(self, work: str, limit_s: float) -> tuple[int, bool]:
-        deaths, hung = ray.get(self._counts.begin.remote(work, limit_s, time.monotonic() - self._born))
+    def _begin(self, work: str) -> tuple[int, bool]:
+        deaths, hung = ray.get(self._counts.begin.remote(work))
         return int(deaths), bool(hung)
 
     def _end(self, work: str) -> None:
         ray.get(self._counts.end.remote(work))
 
+    @contextmanager
+    def _alarm(self, work: str, limit_s: float) -> Iterator[None]:
+        """End this process when the time is over: by a thread that tells why, or by a signal where none gets to run."""
+        timer = threading.Timer(limit_s, self._give_up, [work])
+        timer.daemon = True
+        timer.start()
+        signal.setitimer(signal.ITIMER_REAL, limit_s + _GRACE_S)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
-@contextmanager
-def _alarm(limit_s: float) -> Iterator[None]:
-    """SIGALRM ends this process when the time is over, in the midst of TensorFlow too."""
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    def _give_up(self, work: str) -> None:
+        ray.get(self._counts.hang.remote(work))
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _name(table: pa.Table) -> str:
