@@ -84,7 +84,7 @@ def test_weights_that_change_between_start_and_load_are_refused_by_every_worker(
     else:
         weights.write_bytes(weights.read_bytes()[:-100])
     assert job.end() == 2, job.log.read_text()
-    assert "sha256" in job.log.read_text() or "digest" in job.log.read_text()
+    assert "SHA-256" in job.log.read_text()
     assert parts(output) == []
     assert standard.records(str(output)) == []
     shutil.copy(Path(tiny_model.uri) / "weights.h5", weights)
@@ -140,13 +140,16 @@ def test_clocks_that_are_a_day_off_change_nothing_but_scored_at(
     tell("clock skew between runs", "+24 h, -24 h, none", "nothing depends on it but `scored_at`")
 
 
+@pytest.mark.parametrize("hanging", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["quick", "full"])
 def test_scans_that_kill_or_hang_what_works_on_them_cost_themselves_only(
-    tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
+    hanging: bool, tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
     scans, output = tmp_path / "scans", tmp_path / "out"
     good = write_scans(scans, {"glioma": 40, "notumor": 40})
     one = Path(good[1]).read_bytes()
-    poison = {"kills.jpg": KILLS, "hangs.jpg": HANGS, "kills-its-predictor.jpg": one, "hangs-its-predictor.jpg": one}
+    poison = {"kills.jpg": KILLS, "kills-its-predictor.jpg": one, "hangs.jpg": HANGS, "hangs-its-predictor.jpg": one}
+    if not hanging:
+        poison = dict(list(poison.items())[:2])
     for name, data in poison.items():
         (scans / "glioma" / name).write_bytes(data)
     flags = score_flags(tiny_model.uri, scans, output, "--scan-timeout-s", "4", "--max-reject-rate", "0.5")
@@ -154,12 +157,9 @@ def test_scans_that_kill_or_hang_what_works_on_them_cost_themselves_only(
     assert job.end(500) == 0, job.log.read_text()
     rows = standard.rows(str(output))
     told = {row["scan_uri"].rpartition("/")[2]: row["reason"] for row in rows.to_pylist() if row["status"] != "ok"}
-    assert told == {
-        "kills.jpg": "crashed_decoder", "hangs.jpg": "timed_out",
-        "kills-its-predictor.jpg": "crashed_decoder", "hangs-its-predictor.jpg": "timed_out",
-    }  # fmt: skip
+    assert told == {name: "crashed_decoder" if name.startswith("kills") else "timed_out" for name in poison}
     assert rows.num_rows == len(set(rows["scan_uri"].to_pylist())) == len(good) + len(poison)
     (record,) = standard.records(str(output))
     assert record["counts"] == {"ok": len(good), "rejected": len(poison), "failed": 0}
-    tell("a scan that kills or hangs its decoder or predictor", "one of each among 80",
-         "`crashed_decoder` or `timed_out` after three tries; 80 scored, exit 0")  # fmt: skip
+    tell("a scan that kills or hangs its decoder or predictor", f"{len(poison)} among 80",
+         "`crashed_decoder` or `timed_out` when tried alone; 80 scored, exit 0")  # fmt: skip

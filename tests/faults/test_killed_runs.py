@@ -207,18 +207,14 @@ def test_a_training_whose_worker_and_driver_are_killed_goes_on_with_its_optimize
     tmp_path: Path, scan_folder: ScanFolder, start: Start, tell: Tell
 ) -> None:
     scan_folder(tmp_path / "data", {"glioma": 40, "notumor": 40})
-    epochs = 16
+    epochs = 20
     argv = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "model"), *TRAINING,
             "--epochs", str(epochs), "--storage", str(tmp_path / "store")]  # fmt: skip
-
-    def checkpoints() -> int:
-        return len({path.parent.name for path in tmp_path.glob("store/killed/checkpoint_*/state.json")})
-
     first = start("train", *argv)
-    until(lambda: checkpoints() > 0)
+    until(lambda: "epoch 3/" in first.log.read_text())  # so the second one's checkpoint is known to all
     assert first.kill_a_worker("RayTrainWorker", random.Random(0))
     until(lambda: "going on after epoch" in first.log.read_text())
-    time.sleep(1)
+    until(lambda: "done" in first.log.read_text().rpartition("going on after epoch")[2])
     first.kill_driver()
     first.reap()
     assert not (tmp_path / "model" / "model.json").exists()

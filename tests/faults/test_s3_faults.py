@@ -131,7 +131,7 @@ def test_a_listing_that_is_cut_is_never_taken_for_a_short_one(bucket: str, befor
         list(threads.map(lambda name: uris.put(f"{bucket}/{name}", b""), names))
     proxy = before(cut_share=0.2, seed=4)
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(uris.names, [bucket] * 20)) == [names] * 20
+        assert list(threads.map(uris.names, [bucket] * 60)) == [names] * 60
     assert proxy.injected["cut"] >= 2
 
 
