@@ -123,7 +123,7 @@ def _same_steps(told: dict[str, Any]) -> None:
                 layer.rate = 0.0  # each worker draws its own; what is left must agree
         # Adamax moves each weight by its gradient's sign, nearly: without an epsilon of the gradients' size, one that is all
         # but 0 and rounds to the other side moves a weight the other way, and the two runs part.
-        optimizer = keras.optimizers.Adamax(1e-3, epsilon=1e-2)
+        optimizer = keras.optimizers.Adamax(2e-4, epsilon=1e-2)
         optimizer.build(model.trainable_variables)
     step = TrainingStep(strategy, model, optimizer, augment=False)
     rng = np.random.default_rng(0)
