@@ -11,7 +11,7 @@
     │   └── StorageFull          1   no space left
     ├── ScanVanished             -   one scan is gone since it was listed (becomes a row)
     ├── ScanChanged              -   one scan was replaced since it was listed (becomes a row)
-    ├── DecoderLost          -   the machine does not let scans be decoded (they fail, and are planned again)
+    ├── DecoderLost              -   the machine does not let scans be decoded (they fail, and are planned again)
     ├── OutputHeld               4   another run holds the output, or took it over
     └── RunFailed                1   a run that could not be completed or verified; a rerun goes on
 

@@ -97,13 +97,9 @@ def predictors() -> tuple[int | None, dict[str, Any]]:
     smallest = int(min(node["CPU"] for node in nodes))
     if smallest == 1:
         return 1, {"compute": ActorPoolStrategy(min_size=1, max_size=len(nodes)), "num_cpus": 0.25}
-    if (
-        smallest <= _CORES_PER_PREDICTOR
-    ):  # more than half a node, so one on each; its threads take what is left over too
-        return smallest, {
-            "compute": _pool(len(nodes)),
-            "num_cpus": min(max(smallest - 1, 0.75 * smallest), smallest - 0.75),
-        }
+    if smallest <= _CORES_PER_PREDICTOR:
+        share = min(max(smallest - 1, 0.75 * smallest), smallest - 0.75)  # above half a node, so one on each
+        return smallest, {"compute": _pool(len(nodes)), "num_cpus": share}  # its threads take what others leave idle
     fit = sum((int(node["CPU"]) - 1) // _CORES_PER_PREDICTOR for node in nodes)
     return _CORES_PER_PREDICTOR, {"compute": _pool(fit), "num_cpus": _CORES_PER_PREDICTOR}
 

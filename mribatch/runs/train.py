@@ -23,6 +23,7 @@ from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
+from mribatch.runs.cluster import working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
 from mribatch.scans.images import ImageSpec
@@ -216,7 +217,7 @@ def _workers(config: TrainConfig) -> tuple[int, ScalingConfig]:
     """As many workers as wanted or there are GPUs, else nodes; each leaves room for the decoding tasks."""
     total = ray.cluster_resources()
     cpus, gpus = int(total.get("CPU", 1)), int(total.get("GPU", 0))
-    nodes = sum(1 for node in ray.nodes() if bool(node["Alive"]) and node["Resources"].get("CPU", 0) > 0)
+    nodes = len(working_nodes())
     number = config.workers if config.workers != "auto" else (gpus or max(1, nodes))
     use_gpu = gpus >= number
     share = 1 if use_gpu else max((cpus - nodes) // number, 0) or 0.5
