@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mribatch.storage._faults import may_pass
 
-__all__ = ["ask", "heard"]
+__all__ = ["ask", "trust"]
 
 log = logging.getLogger("mribatch.s3")
 
@@ -41,7 +41,7 @@ def ask(endpoint: str, request: Callable[[], _Answer]) -> _Answer:
             answer = request()
         except Exception as err:
             if not may_pass(err):
-                heard(endpoint)
+                _heard(endpoint)
                 raise
             budget_s = _BUDGET_S if endpoint in _answered else _FIRST_S
             silent_s = time.monotonic() - min(begun, _silent_since(endpoint, time.monotonic()))
@@ -53,12 +53,16 @@ def ask(endpoint: str, request: Callable[[], _Answer]) -> _Answer:
                 )
             _pause(attempt)
         else:
-            heard(endpoint)
+            _heard(endpoint)
             return answer
 
 
-def heard(endpoint: str) -> None:
-    """There was an answer."""
+def trust(endpoint: str) -> None:
+    """It has answered another process: it is waited for, also before it has answered this one."""
+    _answered.add(endpoint)
+
+
+def _heard(endpoint: str) -> None:
     _silences.pop(endpoint, None)
     _answered.add(endpoint)
 

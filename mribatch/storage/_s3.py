@@ -18,9 +18,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageMissing
+from mribatch.storage import _retry
 from mribatch.storage._faults import code_of, s3_faults
 from mribatch.storage._glob import Glob
-from mribatch.storage._retry import ask, heard
+from mribatch.storage._retry import ask
 from mribatch.storage._store import Entry
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def arrow_filesystem(uri: str) -> pyarrow.fs.FileSystem:
 
 def trust() -> None:
     """As if it had answered this process before."""
-    heard(_endpoint())
+    _retry.trust(_endpoint())
 
 
 class Bucket:
