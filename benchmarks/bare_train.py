@@ -28,7 +28,7 @@ def measure(config: bare.BareTrainConfig) -> dict[str, Any]:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
-        model = network.build(config.backbone, labels, synchronized=replicas > 1, seed=config.seed)
+        model = network.build(config.backbone, labels, workers=replicas, seed=config.seed)
         optimizer = keras.optimizers.Adamax(config.learning_rate)
         optimizer.build(model.trainable_variables)
     step = TrainingStep(strategy, model, optimizer)

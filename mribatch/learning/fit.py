@@ -104,7 +104,7 @@ class _Run:
         keras.config.set_dtype_policy(config.precision)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
-            self.model = network.build(config.backbone, len(plan.labels), synchronized=workers > 1, seed=config.seed)
+            self.model = network.build(config.backbone, len(plan.labels), workers=workers, seed=config.seed)
             self.optimizer = keras.optimizers.Adamax(self._schedule())
             self.optimizer.build(self.model.trainable_variables)
         if not self._restore():

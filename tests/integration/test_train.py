@@ -117,7 +117,7 @@ def _same_steps(told: dict[str, Any]) -> None:
     workers, rank = ray.train.get_context().get_world_size(), ray.train.get_context().get_world_rank()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
-        model = network.build("cnn", 2, synchronized=workers > 1, seed=1)
+        model = network.build("cnn", 2, workers=workers, seed=1)
         for layer in model.layers:
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0  # each worker draws its own; what is left must agree
