@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 MODEL ?= models/brain-mri-v1
 
-.PHONY: demo test lint bench faults lock clean
+.PHONY: demo test lint bench faults nights lock clean
 
 demo: $(READY)  ## score the sample scans with the shipped model: a table, the Parquet and the report
 	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
@@ -14,6 +14,9 @@ test: $(READY)  ## all tests; real Ray, a real S3 server, real Parquet readers
 
 faults: $(READY)  ## the full dose of every fault, an hour or more on two cores; writes docs/faults.md
 	FAULTS_TABLE=docs/faults.md $(VENV)/bin/python -m pytest tests/faults -m "" --timeout 3600
+
+nights: $(READY)  ## simulated nights on a growing archive; writes docs/nights.md
+	NIGHTS_TABLE=docs/nights.md $(VENV)/bin/python -m pytest tests/integration/test_nightly.py -k five_nights
 
 lint: $(READY)  ## style, formatting, strict types
 	$(VENV)/bin/ruff check .

@@ -1,4 +1,4 @@
-"""Bulk classification of brain-MRI scans on Ray: train, evaluate, score.
+"""Bulk classification of brain-MRI scans on Ray: train, evaluate, score, every night again.
 
 A research and triage tool, not a medical device. Names are loaded when first used, so that importing this is quick:
 
@@ -10,22 +10,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mribatch.config import EvaluateConfig, ScoreConfig, TrainConfig
+    from mribatch.config import (
+        CompactConfig,
+        EvaluateConfig,
+        NightlyConfig,
+        PromoteConfig,
+        ScoreConfig,
+        TrainConfig,
+    )
     from mribatch.errors import MribatchError
+    from mribatch.runs.compact import compact
     from mribatch.runs.evaluate import evaluate
+    from mribatch.runs.nightly import nightly
+    from mribatch.runs.predictions import read_predictions
+    from mribatch.runs.promote import promote
     from mribatch.runs.score import score
     from mribatch.runs.train import train
 
 __version__ = "0.1.0"  # here, not only in what is installed: a cluster runs the uploaded sources
 
-__all__ = ["EvaluateConfig", "MribatchError", "ScoreConfig", "TrainConfig", "evaluate", "score", "train"]
+__all__ = [
+    "CompactConfig",
+    "EvaluateConfig",
+    "MribatchError",
+    "NightlyConfig",
+    "PromoteConfig",
+    "ScoreConfig",
+    "TrainConfig",
+    "compact",
+    "evaluate",
+    "nightly",
+    "promote",
+    "read_predictions",
+    "score",
+    "train",
+]
 
 _HOMES = {
+    "CompactConfig": "mribatch.config",
     "EvaluateConfig": "mribatch.config",
+    "NightlyConfig": "mribatch.config",
+    "PromoteConfig": "mribatch.config",
     "MribatchError": "mribatch.errors",
     "ScoreConfig": "mribatch.config",
     "TrainConfig": "mribatch.config",
+    "compact": "mribatch.runs.compact",
     "evaluate": "mribatch.runs.evaluate",
+    "nightly": "mribatch.runs.nightly",
+    "promote": "mribatch.runs.promote",
+    "read_predictions": "mribatch.runs.predictions",
     "score": "mribatch.runs.score",
     "train": "mribatch.runs.train",
 }

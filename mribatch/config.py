@@ -7,12 +7,21 @@ import re
 import shlex
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import tyro
 
 from mribatch.errors import ConfigError
 
-__all__ = ["Backbone", "EvaluateConfig", "ScoreConfig", "TrainConfig"]
+__all__ = [
+    "Backbone",
+    "CompactConfig",
+    "EvaluateConfig",
+    "NightlyConfig",
+    "PromoteConfig",
+    "ScoreConfig",
+    "TrainConfig",
+]
 
 Backbone = Literal["xception", "resnet50v2", "cnn"]
 
@@ -24,6 +33,7 @@ _MaybeNumber = Annotated[int | None, tyro.conf.arg(metavar="N")]
 _MIN_SIDE_PX = {"xception": 71, "resnet50v2": 32, "cnn": 32}  # below, the last feature map is empty
 _IMAGE_SIDE_PX = {"xception": 299, "resnet50v2": 224, "cnn": 128}  # what each was designed for; cnn: for speed
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +178,7 @@ class ScoreConfig(_Config):
     """Score scans with a model and write one Parquet row per scan."""
 
     model: _Uri
-    """The model directory. Local path or s3://…"""
+    """The model directory, or a folder of them whose file CURRENT names one. Local path or s3://…"""
 
     input: _Uris
     """Folders, files, globs or s3://bucket/prefix: every file below is a scan (names that begin with a dot are not)."""
@@ -202,6 +212,104 @@ class ScoreConfig(_Config):
         _check(self.scan_timeout_s >= 1, f"--scan-timeout-s must be 1 or more, got {self.scan_timeout_s}")
         _check(self.lease_s >= 1, f"--lease-s must be 1 or more, got {self.lease_s}")
         _check_share("--max-reject-rate", self.max_reject_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyConfig(ScoreConfig):
+    """Score what is new, what changed, and what another model has scored; stop in time; report."""
+
+    deadline: Annotated[str | None, tyro.conf.arg(metavar="HH:MM")] = None
+    """The run ends by the next time that the clock shows this; what is left comes with the next night."""
+
+    timezone: str = "UTC"
+    """Whose clock, such as Europe/Paris."""
+
+    report: _MaybeUri = None
+    """The folder for nightly.json and nightly.html. Default: OUTPUT/_nights/RUN. Local path or s3://…"""
+
+    dry_run: bool = False
+    """Print what would be scored and how long it may take; change nothing."""
+
+    full: bool = False
+    """Score everything again, and put it in the place of what this model has scored."""
+
+    max_reject_rate: float = 0.05
+    """Alarm when a larger share of the night's scans is rejected or failed."""
+
+    max_drift: float = 0.25
+    """Alarm when the class mix or the confidence has a population stability index of this or more against the last 30 runs,
+    and more than chance gives."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(
+            self.deadline is None or _TIME_OF_DAY.fullmatch(self.deadline) is not None,
+            f"--deadline is a time of day such as 06:00, got {self.deadline}",
+        )
+        _check(
+            self.timezone in available_timezones(), f"--timezone is a name such as Europe/Paris, got {self.timezone}"
+        )
+        _check(self.max_drift > 0, f"--max-drift must be above 0, got {self.max_drift}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromoteConfig(_Config):
+    """Compare a model with the current one on labelled scans, and make it the current one if it is no worse."""
+
+    models: _Uri
+    """The folder of the model directories, where the file CURRENT names one. Local path or s3://…"""
+
+    candidate: str
+    """The name of a model directory in that folder."""
+
+    data: _Uri
+    """Labelled scans, as for evaluation. Scans that a model was trained on flatter it."""
+
+    output: _Uri
+    """The folder for the predictions of both on those scans; they are scored once. Local path or s3://…"""
+
+    force: bool = False
+    """Make it the current one even if it is worse."""
+
+    batch_size: int = 32
+    """Scans per forward pass."""
+
+    max_reject_rate: float = 0.05
+    """Nothing is promoted when a larger share of the labelled scans is rejected or failed."""
+
+    def __post_init__(self) -> None:
+        _check(bool(_RUN_NAME.fullmatch(self.candidate)), f"--candidate is a name in --models, got {self.candidate!r}")
+        _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
+        _check_share("--max-reject-rate", self.max_reject_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactConfig(_Config):
+    """Make few parts of many small ones, and let go of old rows; never of a scan's newest."""
+
+    output: _Uri
+    """The folder of the predictions. Local path or s3://…"""
+
+    part_rows: int = 100_000
+    """Rows per Parquet part, about."""
+
+    keep_days: Annotated[int | None, tyro.conf.arg(metavar="DAYS")] = None
+    """Rows that were scored longer ago go, but for each scan's newest."""
+
+    keep_models: _MaybeNumber = None
+    """Rows of other models than the so many that scored last go, but for each scan's newest."""
+
+    lease_s: float = 20.0
+    """Seconds after which the lock of a run that died is taken over."""
+
+    def __post_init__(self) -> None:
+        _check(self.part_rows >= 1, f"--part-rows must be 1 or more, got {self.part_rows}")
+        _check(self.keep_days is None or self.keep_days >= 1, f"--keep-days must be 1 or more, got {self.keep_days}")
+        _check(
+            self.keep_models is None or self.keep_models >= 1,
+            f"--keep-models must be 1 or more, got {self.keep_models}",
+        )
+        _check(self.lease_s >= 1, f"--lease-s must be 1 or more, got {self.lease_s}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ __all__ = [
     "KEY",
     "PLAN",
     "SCHEMA_VERSION",
+    "SEEN",
     "WORK",
     "Reason",
     "Status",
@@ -34,11 +35,15 @@ WORK = pa.schema(
 )
 """What a row tells of the work on it on its way to the sink, which sums it up for the run's record."""
 
+SEEN = pa.schema([*PLAN, pa.field("seen_at", pa.timestamp("us", tz="UTC"), False)])
+"""The version in which each scan was listed last, and by the night of which moment: one row per scan."""
+
 
 class Status(StrEnum):
     OK = "ok"
     REJECTED = "rejected"  # the scan's own fault: a row without predictions, final for this version
     FAILED = "failed"  # the storage's or the machine's fault: no row, planned again by the next run
+    LEFT = "left"  # the run's time was over before its turn: no row, planned again by the next run
 
 
 class Reason(StrEnum):

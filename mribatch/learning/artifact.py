@@ -20,10 +20,11 @@ from mribatch.storage import uris
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["CARD", "HEAD", "PIXELS", "Model", "load", "read", "save"]
+__all__ = ["CARD", "CURRENT", "HEAD", "PIXELS", "Model", "current", "load", "read", "save"]
 
 FORMAT = 1
 CARD = "MODEL_CARD.md"
+CURRENT = "CURRENT"
 PIXELS = {"dtype": "uint8", "scale": 1 / 127.5, "offset": -1.0, "resize": "bicubic"}
 """How pixels become network input: uint8 RGB times scale plus offset, resized by Pillow."""
 
@@ -75,13 +76,29 @@ def save(uri: str, weights: Path, facts: dict[str, Any], card: str) -> Model:
 
 
 def read(uri: str) -> Model:
-    """Read and check a model directory: the facts are complete, the weights are those they name.
+    """Read and check a model directory, or the current one of a folder of them: the facts are complete, the weights are
+    those they name.
 
     Raises ModelError that says which file is missing or altered, and what to do.
     """
-    model = _facts(uri)
+    model = _facts(current(uri))
     _weights(model)
     return model
+
+
+def current(uri: str) -> str:
+    """The model directory that a folder of them names in its file CURRENT; a model directory is its own.
+
+    Raises ModelError for a CURRENT that names none.
+    """
+    if CURRENT not in uris.names(uri, CURRENT):
+        return uri
+    name = uris.read(uris.join(uri, CURRENT)).decode(errors="replace").strip()
+    if name not in uris.folders(uri):
+        raise ModelError(
+            f"{CURRENT} in {uri} names {name!r}, which is no folder there: promote one with jobs/promote.py"
+        )
+    return uris.join(uri, name)
 
 
 def load(uri: str, expected_digest: str | None = None) -> tuple[Model, "keras.Model"]:

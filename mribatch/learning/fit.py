@@ -20,7 +20,7 @@ import ray.train
 from numpy.typing import NDArray
 
 from mribatch.config import TrainConfig
-from mribatch.errors import ConfigError
+from mribatch.errors import ConfigError, RunFailed
 from mribatch.learning import artifact
 from mribatch.learning.step import Batch, TrainingStep
 
@@ -28,6 +28,7 @@ __all__ = ["HISTORY", "Plan", "State", "read_state", "train_loop"]
 
 WARMUP_STEPS = 60  # Adamax's first moments are noise; ImageNet weights would be lost to a full first step
 LINE_EVERY_S = 15.0  # a line of progress; a job log of an hour stays readable
+_MAX_SKIPPED = 0.05  # share of steps without finite gradients; one in a thousand is an accident, more is divergence
 SHUFFLE_SCANS = 1024  # scans that are mixed in memory: 150 MiB at 224 px
 
 HISTORY = ("epoch", "loss", "accuracy", "precision", "recall", "val_loss", "val_accuracy", "val_precision",
@@ -121,7 +122,12 @@ class _Run:
         """One pass over the training scans, one over the validation scans, a checkpoint."""
         begun = time.monotonic()
         done = self.state.epoch
-        learnt = self._metrics(self._train(train, done))
+        sums = self._train(train, done)
+        learnt = self._metrics(sums)
+        if sums[-1]:
+            self.say(f"{sums[-1]:.0f} of {self.steps * self.workers} steps gave no finite gradients and were left out")
+        if sums[-1] > _MAX_SKIPPED * self.steps * self.workers:
+            raise RunFailed("training gives no finite gradients any more: lower --learning-rate, or train in float32")
         speed = self.steps * self.config.batch_size * self.workers / (time.monotonic() - begun)
         checked = {f"val_{name}": value for name, value in self._metrics(self._validate(validation)).items()}
         rate = float(np.asarray(self.optimizer.learning_rate))
@@ -170,7 +176,7 @@ class _Run:
         return sums
 
     def _metrics(self, sums: NDArray[np.float64]) -> dict[str, float]:
-        loss, scans, right, sure_right, sure = sums.tolist()
+        loss, scans, right, sure_right, sure, _ = sums.tolist()
         return {"loss": loss / scans, "accuracy": right / scans,
                 "precision": sure_right / max(sure, 1.0), "recall": sure_right / scans}  # fmt: skip
 

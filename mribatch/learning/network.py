@@ -128,5 +128,6 @@ class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
         pixels = tf.cast(tf.size(inputs) / tf.size(mean), tf.float32)
         biased = variance * (pixels - 1) / pixels  # as Keras keeps it
         for kept, found in ((self.moving_mean, mean), (self.moving_variance, biased)):
-            kept.assign(kept * self.momentum + found * (1 - self.momentum))
+            moved = kept * self.momentum + found * (1 - self.momentum)
+            kept.assign(tf.where(tf.math.is_finite(moved), moved, kept))
         return normalized

@@ -25,10 +25,11 @@ class TrainingStep:
     """One synchronous step over all workers, and the sums that metrics are made of.
 
     Gradients are those of the loss summed over the global batch and divided by its size, so one worker and many
-    take the same step.
+    take the same step. A worker's gradients that are not finite (an overflow, a fault of a kernel) count as 0, and
+    as skipped: one NaN would end all learning, unseen, because ReLU turns it into 0.
     """
 
-    SUMS = ("loss", "scans", "right", "sure_right", "sure")
+    SUMS = ("loss", "scans", "right", "sure_right", "sure", "skipped")
 
     def __init__(
         self,
@@ -65,8 +66,10 @@ class TrainingStep:
                 losses = _cross_entropy(classes, probabilities) * weights
                 loss = tf.reduce_sum(losses) / tf.cast(tf.shape(classes)[0] * self._workers, tf.float32)
             gradients = tape.gradient(loss, self._model.trainable_variables)
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+            gradients = [tf.where(finite, gradient, tf.zeros_like(gradient)) for gradient in gradients]
             self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
-            return _sums(classes, probabilities, losses, weights)
+            return _sums(classes, probabilities, losses, weights, skipped=tf.cast(~finite, tf.float32))
 
         return self._reduced(replica)
 
@@ -120,10 +123,10 @@ def _cross_entropy(classes: Any, probabilities: Any) -> Any:
     return keras.ops.sparse_categorical_crossentropy(classes, probabilities)
 
 
-def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any) -> Any:
-    """The five sums of SUMS; a prediction is sure, as in Keras' Precision and Recall, above a half."""
+def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any, skipped: Any = 0.0) -> Any:
+    """The sums of SUMS; a prediction is sure, as in Keras' Precision and Recall, above a half."""
     import tensorflow as tf
 
     right = tf.cast(tf.equal(tf.argmax(probabilities, axis=1), classes), tf.float32) * weights
     sure = tf.cast(tf.reduce_max(probabilities, axis=1) > 0.5, tf.float32) * weights
-    return tf.stack([tf.reduce_sum(part) for part in (losses, weights, right, right * sure, sure)])
+    return tf.stack([*(tf.reduce_sum(part) for part in (losses, weights, right, right * sure, sure)), skipped])

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from mribatch.errors import InputError
@@ -17,6 +18,7 @@ __all__ = [
     "calibration_bins",
     "classification_report",
     "expected_calibration_error",
+    "mcnemar",
     "measure",
     "wilson_interval",
     "worst_first",
@@ -144,6 +146,15 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == total else min(1.0, centre + half)
     return low, high
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p-value of McNemar's test: from the scans on which just one of two models is right.
+
+    Under no difference each of them is right alone as often as the other (McNemar 1947, Psychometrika 12:153).
+    """
+    alone = only_first + only_second
+    return float(binomtest(only_first, alone).pvalue) if alone else 1.0
 
 
 def calibration_bins(

@@ -1,4 +1,7 @@
-"""Score: listing − what is done → read → decode → predict → Parquet parts → verification → record."""
+"""Score: listing − what is done → read → decode → predict → Parquet parts → verification → record.
+
+Which scans are due, in which order and until when, may be said by another run; what the rows are is said here.
+"""
 
 import logging
 import math
@@ -10,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -20,11 +24,11 @@ from mribatch.errors import MribatchError
 from mribatch.learning import artifact
 from mribatch.runs.cluster import addresses, check_seen, predictors
 from mribatch.runs.session import session
-from mribatch.runs.watched import WatchedPredictor, counts
+from mribatch.runs.watched import WatchedPredictor, counts, is_over
 from mribatch.storage import ledger, lock, sink, source, uris
 from mribatch.storage.ledger import Plan, Receipt
 
-__all__ = ["Scored", "score", "score_listing"]
+__all__ = ["TOO_MANY_REJECTS", "Scored", "new_run_id", "score", "score_listing", "score_plan"]
 
 log = logging.getLogger("mribatch.score")
 
@@ -47,6 +51,8 @@ class Scored:
     by_class: dict[str, int]
     rejected: dict[str, int]
     failed: int
+    left: int
+    parts: tuple[str, ...]
     seconds: float
     max_reject_rate: float
 
@@ -63,7 +69,8 @@ class Scored:
         lines += [(f"  {name}", count) for name, count in sorted(self.by_class.items())]
         lines += [("rejected", sum(self.rejected.values()))]
         lines += [(f"  {name}", count) for name, count in sorted(self.rejected.items())]
-        lines += [("failed, to be tried again", self.failed), ("done before", self.done)]
+        lines += [("failed, to be tried again", self.failed), ("left for the next run", self.left)]
+        lines += [("done before", self.done)]
         width = max(len(name) for name, _ in lines)
         rows = [f"{name:<{width}}  {count:>9,}" for name, count in lines]
         place = ledger.model_folder(self.output, self.digest)
@@ -81,21 +88,33 @@ def score(config: ScoreConfig) -> Scored:
 
 def score_listing(config: ScoreConfig, model: artifact.Model, listing: pa.Table) -> Scored:
     """Score a listing (schema PLAN). See `score`."""
-    begun, started_at = time.monotonic(), datetime.now(UTC)
     output = uris.absolute(config.output)
-    run_id = f"{started_at:%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
-    with lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence:
-        plan = ledger.plan(listing, output, model.digest, config.limit)
-        receipts, nodes = _run(config, model, plan, fence) if plan.todo.num_rows else ([], {})
-        ledger.verify(plan, output, model.digest, receipts, fence)
-        scored = _scored(config, plan, receipts, fence, time.monotonic() - begun)
-        if plan.todo.num_rows:
-            ledger.write_record(output, run_id, _record(config, scored, receipts, nodes, started_at))
+    with lock.held(output, model.digest, new_run_id(), lease_s=config.lease_s) as fence:
+        return score_plan(config, model, ledger.plan(listing, output, model.digest, config.limit), fence)
+
+
+def new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
+
+
+def score_plan(
+    config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fence, until: float = math.inf
+) -> Scored:
+    """Score what is to do, in its order; what has not begun at the moment `until` (of time.monotonic) is left.
+
+    The lock must be held. See `score`.
+    """
+    begun, started_at = time.monotonic(), datetime.now(UTC)
+    receipts, nodes = _run(config, model, plan, fence, until) if plan.todo.num_rows else ([], {})
+    ledger.verify(plan, fence.output, model.digest, receipts, fence)
+    scored = _scored(config, plan, receipts, fence, time.monotonic() - begun)
+    if plan.todo.num_rows:
+        ledger.write_record(fence.output, fence.run_id, _record(config, scored, receipts, nodes, started_at))
     return scored
 
 
 def _run(
-    config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fence
+    config: ScoreConfig, model: artifact.Model, plan: Plan, fence: lock.Fence, until: float
 ) -> tuple[list[Receipt], dict[str, str]]:
     """The receipts of all parts, and the addresses of the nodes by their IDs."""
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
@@ -103,11 +122,18 @@ def _run(
     with session(), _progress(plan, fence):
         check_seen(_landmarks(model, plan, fence))
         threads, pool = predictors()
+        watch = counts(until)
         (
-            source.decoded(plan.todo, model.image_spec, block_rows=config.batch_size, timeout_s=config.scan_timeout_s)
+            source.decoded(
+                plan.todo,
+                model.image_spec,
+                block_rows=config.batch_size,
+                timeout_s=config.scan_timeout_s,
+                over=None if math.isinf(until) else partial(is_over, watch),
+            )
             .map_batches(
                 WatchedPredictor,
-                fn_constructor_args=(counts(), config.scan_timeout_s),
+                fn_constructor_args=(watch, config.scan_timeout_s),
                 fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": threads},
                 batch_size=config.batch_size,
                 batch_format="pyarrow",
@@ -171,6 +197,8 @@ def _scored(config: ScoreConfig, plan: Plan, receipts: Sequence[Receipt], fence:
         by_class=total(receipt.by_class for receipt in receipts),
         rejected=total(receipt.rejected for receipt in receipts),
         failed=sum(len(receipt.failed) for receipt in receipts),
+        left=sum(len(receipt.left) for receipt in receipts),
+        parts=tuple(receipt.part for receipt in receipts if receipt.part),
         seconds=seconds,
         max_reject_rate=config.max_reject_rate,
     )
@@ -194,6 +222,7 @@ def _record(
             "ok": sum(scored.by_class.values()),
             "rejected": sum(scored.rejected.values()),
             "failed": scored.failed,
+            "left": scored.left,
         },
         "by_class": scored.by_class,
         "rejected_by_reason": scored.rejected,

@@ -5,10 +5,12 @@ that was in work too often when its process died is taken apart, and its scans a
 """
 
 import hashlib
+import math
 import os
 import resource
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from mribatch.errors import RunFailed
 from mribatch.learning.predict import Predictor
 from mribatch.schema import Reason, Status
 
-__all__ = ["WatchedPredictor", "counts"]
+__all__ = ["WatchedPredictor", "counts", "is_over"]
 
 _LOAD_S = 600.0  # for a model from a slow storage, and a GPU that compiles
 _GRACE_S = 10.0
@@ -34,11 +36,15 @@ _ALONE = 2  # deaths with one scan after which it is rejected
 
 
 class Counts:
-    """What was begun and has not ended, for all predictors of a run."""
+    """What was begun and has not ended, for all predictors of a run, and whether its time is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
         self._begun: Counter[str] = Counter()
         self._hung: set[str] = set()
+        self._end = time.monotonic() + seconds
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._end
 
     def begin(self, work: str) -> tuple[int, bool]:
         """How often this work was begun before without an end, and whether it took too long."""
@@ -53,11 +59,16 @@ class Counts:
         self._hung.discard(work)
 
 
-def counts() -> Any:
-    """The counts, as an actor that lives and dies with the node of the driver."""
+def counts(until: float = math.inf) -> Any:
+    """The counts, as an actor that lives and dies with the node of the driver; the time is over at `until` of time.monotonic."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Counts)
-    return actor.options(scheduling_strategy=here).remote()
+    return actor.options(scheduling_strategy=here).remote(until - time.monotonic())
+
+
+def is_over(counts: Any) -> bool:
+    """Is the time of the run over? One clock tells all nodes, that of the driver's."""
+    return bool(ray.get(counts.is_over.remote()))
 
 
 class WatchedPredictor:
@@ -80,6 +91,8 @@ class WatchedPredictor:
     def __call__(self, table: pa.Table) -> pa.Table:
         """As `Predictor`, and `schema.WORK`."""
         work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / 8)
+        if is_over(self._counts):
+            table = _with(table, status=Status.LEFT, pixels=None)
         deaths, _ = self._begin(work)
         if deaths < _TOGETHER:
             with self._alarm(work, limit_s):
@@ -134,8 +147,13 @@ def _name(table: pa.Table) -> str:
 def _rejected(row: pa.Table, deaths: int, hung: bool) -> pa.Table:
     reason = Reason.TIMED_OUT if hung else Reason.CRASHED_DECODER
     told = f"scoring it alone {'took too long' if hung else 'ended the process'}, {deaths} times"
-    values = {"status": Status.REJECTED, "reason": reason, "detail": told, "pixels": None}
+    return _with(row, status=Status.REJECTED, reason=reason, detail=told, pixels=None)
+
+
+def _with(table: pa.Table, **values: str | None) -> pa.Table:
+    """A table with other values in some columns."""
     for name, value in values.items():
-        at = row.schema.get_field_index(name)
-        row = row.set_column(at, row.schema.field(at), pa.array([value], row.schema.field(at).type))
-    return row
+        field = table.schema.field(name)
+        column = pa.array([value] * table.num_rows, field.type)
+        table = table.set_column(table.schema.get_field_index(name), field, column)
+    return table

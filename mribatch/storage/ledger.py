@@ -15,18 +15,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from mribatch import schema
-from mribatch.errors import RunFailed
+from mribatch.errors import RunFailed, StorageMissing
 from mribatch.storage import uris
 from mribatch.storage.lock import RUNS, Fence
 
 __all__ = [
     "Plan",
     "Receipt",
+    "digests",
     "model_folder",
     "part_names",
     "part_rows",
+    "pending",
     "plan",
     "predictions",
+    "read_parts",
     "verify",
     "write_record",
 ]
@@ -35,16 +38,18 @@ log = logging.getLogger("mribatch.ledger")
 
 _KEYS = pa.schema([*schema.PLAN, pa.field("frame", pa.int32(), False)])
 _READERS = 16  # parts read at once: S3 answers slowly, and to many at a time
+_TRIES = 5  # readings of an output whose parts are being compacted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
     """What one write did."""
 
-    part: str | None  # the part's name; None where all its scans failed
+    part: str | None  # the part's name; None where none of its scans has a row
     rows: int
     rejected: dict[str, int]  # by reason
     failed: list[tuple[str, str]]  # scan_uri and why
+    left: list[str]  # scan_uri; the time was over
     by_class: dict[str, int]
     by_node: dict[str, int]  # scans, by the ID of the node that scored them
     peak_bytes: dict[str, int]  # the most memory that a process has had, by its role
@@ -56,8 +61,13 @@ class Plan:
 
     listed: int
     done: int
-    todo: pa.Table  # schema PLAN
+    todo: pa.Table  # schema PLAN, in the order in which it is to be done
     parts: frozenset[str]  # what was there already
+
+    def without_row(self, receipts: Sequence[Receipt]) -> pa.Table:
+        """Of todo, the scans that failed or were left."""
+        names = {uri for receipt in receipts for uri, _ in receipt.failed}.union(*(r.left for r in receipts))
+        return self.todo.filter(pc.is_in(self.todo["scan_uri"], pa.array(sorted(names), pa.string())))
 
 
 def model_folder(output: str, digest: str) -> str:
@@ -75,8 +85,8 @@ def part_rows(name: str) -> int:
     return int(rows) if rows.isdecimal() else 0
 
 
-def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None) -> Plan:
-    """A listing minus what has a row already. Also clears away what a crash left; the lock must be held.
+def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, *, again: bool = False) -> Plan:
+    """A listing minus what has a row already, or all of it `again`. Clears away what a crash left; the lock must be held.
 
     Where two parts hold one scan (a crash between a write and its retry), one of them goes and what only it held
     is planned again. Raises StorageError, RunFailed for a part that is no Parquet.
@@ -86,7 +96,7 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None) 
         if name.endswith(".tmp"):
             uris.delete(uris.join(folder, name))
     parts, done = _without_duplicates(output, digest, part_names(output, digest))
-    todo = _minus(listing, done).select(schema.PLAN.names).sort_by("scan_uri").cast(schema.PLAN)
+    todo = _todo(listing, done.slice(0, 0) if again else done)
     return Plan(
         listed=listing.num_rows,
         done=listing.num_rows - todo.num_rows,
@@ -95,8 +105,18 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None) 
     )
 
 
+def pending(listing: pa.Table, output: str, digest: str) -> pa.Table:
+    """What `plan` would find to do, schema PLAN. Changes nothing and needs no lock."""
+    return _todo(listing, _keys(output, digest, part_names(output, digest)))
+
+
+def digests(output: str) -> list[str]:
+    """The models that an output has rows of."""
+    return [name.removeprefix("model=") for name in uris.folders(output) if name.startswith("model=")]
+
+
 def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None) -> None:
-    """Check that every planned scan has its row in the parts of this run, once, or failed. Removes foreign parts.
+    """Check that every planned scan has its row in the parts of this run, once, or failed or was left. Removes foreign parts.
 
     A part is foreign that was not there when the run began and that none of its receipts names: a write whose retry
     was counted in its place, or one that a run slipped in that had lost the lock. The fence is asked before anything
@@ -111,8 +131,7 @@ def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt],
         log.warning("removing %s, which no step of this run has accounted for", name)
         uris.delete(uris.join(model_folder(output, digest), name))
     found = _keys(output, digest, sorted(own & there))
-    failed = {uri for receipt in receipts for uri, _ in receipt.failed}
-    expected = planned.todo.filter(pc.invert(pc.is_in(planned.todo["scan_uri"], pa.array(sorted(failed), pa.string()))))
+    expected = _minus(planned.todo, planned.without_row(receipts))
     twice = found.num_rows - _distinct(found, _KEYS.names).num_rows
     scans = _distinct(found, schema.PLAN.names)
     missing, foreign = _minus(expected, scans).num_rows, _minus(scans, expected).num_rows
@@ -123,7 +142,16 @@ def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt],
 
 def predictions(output: str, digest: str, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of one model, or some columns of them; without parts, no rows and no p_<label> columns."""
-    names = part_names(output, digest)
+    for _ in range(_TRIES):
+        try:
+            return read_parts(output, digest, part_names(output, digest), columns)
+        except StorageMissing:
+            continue  # a part that was listed has since become part of another one
+    return read_parts(output, digest, part_names(output, digest), columns)
+
+
+def read_parts(output: str, digest: str, names: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of some parts, or some columns of them; see `predictions`."""
     if not names:
         empty = schema.prediction_schema(()).empty_table()
         return empty if columns is None else empty.select([name for name in columns if name in empty.column_names])
@@ -163,6 +191,10 @@ def _read(output: str, digest: str, parts: Sequence[str], columns: Sequence[str]
 
     with ThreadPoolExecutor(_READERS) as threads:
         return list(threads.map(read, parts))
+
+
+def _todo(listing: pa.Table, done: pa.Table) -> pa.Table:
+    return _minus(listing, done).select(schema.PLAN.names).sort_by("scan_uri").cast(schema.PLAN)
 
 
 def _distinct(table: pa.Table, names: Sequence[str]) -> pa.Table:

@@ -43,13 +43,14 @@ class PartSink(Datasink[Receipt]):
         """Write one part. Raises OutputHeld, and leaves nothing, where another run has taken the output."""
         uris.trust([self._fence.output])
         rows = pa.concat_tables([pa.table(block) for block in blocks])
-        failed = pc.equal(rows["status"], Status.FAILED)
-        lost, kept = rows.filter(failed), rows.filter(pc.invert(failed))
+        lost, left = (rows.filter(pc.equal(rows["status"], status)) for status in (Status.FAILED, Status.LEFT))
+        kept = rows.filter(pc.invert(pc.is_in(rows["status"], pa.array([Status.FAILED, Status.LEFT], pa.string()))))
         return Receipt(
             part=self._write_part(kept) if kept.num_rows else None,
             rows=kept.num_rows,
             rejected=_counts(kept["reason"]),
             failed=list(zip(lost["scan_uri"].to_pylist(), lost["detail"].to_pylist(), strict=True)),
+            left=left["scan_uri"].to_pylist(),
             by_class=_counts(kept["predicted_class"]),
             by_node=_counts(rows["node"]),
             peak_bytes={

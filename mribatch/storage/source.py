@@ -6,7 +6,7 @@ come from is `_labels`'.
 
 import hashlib
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -51,16 +51,21 @@ def contents(listed: pa.Table) -> set[str]:
 
 
 def decoded(
-    table: pa.Table, spec: ImageSpec, *, block_rows: int = 32, timeout_s: float = DECODE_S
+    table: pa.Table,
+    spec: ImageSpec,
+    *,
+    block_rows: int = 32,
+    timeout_s: float = DECODE_S,
+    over: Callable[[], bool] | None = None,
 ) -> "ray.data.Dataset":
     """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`. One row per row.
 
     Blocks are small (32 rows of 224 px are 5 MB), so that memory is bounded and work spreads over the nodes.
-    timeout_s is what a scan may take to decode.
+    timeout_s is what a scan may take to decode. Blocks that begin when the time is `over` are not read: their rows say so.
     """
     slices = [table.slice(at, block_rows) for at in range(0, table.num_rows, block_rows)]
     return ray.data.from_arrow([s.combine_chunks() for s in slices]).map_batches(
-        partial(decode_table, spec=spec, timeout_s=timeout_s),
+        partial(decode_table, spec=spec, timeout_s=timeout_s, over=over),
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
@@ -69,13 +74,18 @@ def decoded(
     )
 
 
-def decode_table(table: pa.Table, *, spec: ImageSpec, timeout_s: float = DECODE_S) -> pa.Table:
+def decode_table(
+    table: pa.Table, *, spec: ImageSpec, timeout_s: float = DECODE_S, over: Callable[[], bool] | None = None
+) -> pa.Table:
     """Read and decode each scan of a block. A scan that cannot be read or decoded keeps its row, with the reason."""
-    keys = zip(table["scan_uri"].to_pylist(), table["scan_version"].to_pylist(), strict=True)
-    by = decoder(spec, timeout_s)
-    uris.trust(table["scan_uri"].to_pylist())
-    rows = [_decode_one(uri, version, spec, by) for uri, version in keys]
-    peak = _peak_bytes(by)
+    if over is not None and over():
+        rows, peak = [Decoded(status=Status.LEFT)] * table.num_rows, 0
+    else:
+        keys = zip(table["scan_uri"].to_pylist(), table["scan_version"].to_pylist(), strict=True)
+        by = decoder(spec, timeout_s)
+        uris.trust(table["scan_uri"].to_pylist())
+        rows = [_decode_one(uri, version, spec, by) for uri, version in keys]
+        peak = _peak_bytes(by)
     fields = schema.decoded_fields(spec.side_px)
     columns = [_column(rows, field, peak) for field in fields]
     return pa.table([*table.columns, *columns], schema=pa.schema([*table.schema, *fields]))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mribatch.errors import ConfigError, InputError, ModelError
 from mribatch.learning import artifact
 from mribatch.learning.fit import HISTORY
 from mribatch.runs.score import score
-from mribatch.runs.train import train
+from mribatch.runs.train import Trained, train
 from mribatch.storage import uris
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -35,37 +36,55 @@ def settings(data: Path, output: Path | str, **changes: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> Path:
-    root = tmp_path_factory.mktemp("labelled")
-    scan_folder(root / "data", {"glioma": 48, "notumor": 48})
-    return root / "data"
+    """96 images of two classes, and 32 copies of some of them."""
+    root = tmp_path_factory.mktemp("labelled") / "data"
+    scan_folder(root, {"glioma": 48, "notumor": 48})
+    for number, path in enumerate(sorted(root.rglob("*.*"))[::3]):
+        shutil.copy(path, path.with_stem(f"copy{number}"))
+    return root
 
 
-def test_training_learns_and_writes_a_model_that_scores(data: Path, tmp_path: Path) -> None:
-    trained = train(settings(data, tmp_path / "model", epochs=6, patience=6))
+@pytest.fixture(scope="module")
+def learnt(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Trained]:  # noqa: ARG001
+    """A training that ended, and what it was told."""
+    config = settings(data, tmp_path_factory.mktemp("learnt") / "model", epochs=6, patience=6)
+    return config, train(config)
+
+
+def test_training_learns_and_writes_a_model_that_scores(
+    learnt: tuple[TrainConfig, Trained], data: Path, tmp_path: Path
+) -> None:
+    config, trained = learnt
     best = min(trained.history.to_pylist(), key=lambda row: row["val_loss"])
     assert best["val_accuracy"] >= 0.9, "two classes of plain patterns"
     assert trained.history.column_names == list(HISTORY)
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+    model = Path(config.output)
+    assert {path.name for path in model.iterdir()} == {
         "model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png"
     }  # fmt: skip
-    card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    card = (model / "MODEL_CARD.md").read_text()
     assert trained.model.digest in card
     assert "not a medical device" in card
-    assert pq.read_table(tmp_path / "model" / "history.parquet").num_rows == 6
-    split = trained.model.facts["training"]["data"]["split"]
-    assert (split["train"], split["validation"], split["set_aside"]) == (72, 24, 0)
-    scored = score(ScoreConfig(model=str(tmp_path / "model"), input=(str(data),), output=str(tmp_path / "out")))
-    assert (scored.planned, scored.failed) == (96, 0)
-    assert scored.by_class["glioma"] == pytest.approx(48, abs=6)
+    assert pq.read_table(model / "history.parquet").num_rows == 6
+    scored = score(ScoreConfig(model=str(model), input=(str(data),), output=str(tmp_path / "out")))
+    assert (scored.planned, scored.failed) == (128, 0)
+    assert scored.by_class["glioma"] == pytest.approx(64, abs=8)
 
 
-def test_a_run_of_the_same_name_goes_on_and_ends_where_it_would_have(data: Path, tmp_path: Path) -> None:
-    whole = train(settings(data, tmp_path / "a", patience=9))
-    again = train(settings(data, tmp_path / "a", patience=9))
-    assert again.model.digest == whole.model.digest, "nothing was left to do"
+def test_copies_of_one_image_never_stand_on_both_sides(learnt: tuple[TrainConfig, Trained]) -> None:
+    facts = learnt[1].model.facts["training"]["data"]
+    assert (facts["scans"], facts["different_images"]) == (128, 96)
+    split = facts["split"]
+    assert (split["train"] + split["validation"], split["set_aside"]) == (128, 0)
+    assert split["validation"] >= 24, "a quarter of the images, and their copies with them"
+
+
+def test_a_run_of_the_same_name_goes_on_and_ends_where_it_would_have(learnt: tuple[TrainConfig, Trained]) -> None:
+    config, trained = learnt
+    assert train(config).model.digest == trained.model.digest, "nothing was left to do"
+    storage = Path(config.output).parent / "_training"
     with pytest.raises(ConfigError, match="other settings"):
-        train(settings(data, tmp_path / "b", patience=9, learning_rate=1e-4, storage=str(tmp_path / "_training"),
-                       run_name=next((tmp_path / "_training").iterdir()).name))  # fmt: skip
+        train(replace(config, learning_rate=1e-4, storage=str(storage), run_name=next(storage.iterdir()).name))
 
 
 def test_checkpoints_and_model_on_s3(data: Path, bucket: str) -> None:
@@ -82,24 +101,12 @@ def test_checkpoints_and_model_on_s3(data: Path, bucket: str) -> None:
     assert train(config).model.digest == trained.model.digest
 
 
-def test_copies_of_one_image_never_stand_on_both_sides(data: Path, tmp_path: Path) -> None:
-    copied = tmp_path / "copied"
-    shutil.copytree(data, copied)
-    for number, path in enumerate(sorted(data.rglob("*.*"))[::3]):
-        shutil.copy(path, copied / path.parent.name / f"copy{number}{path.suffix}")
-    trained = train(settings(copied, tmp_path / "model", epochs=1))
-    facts = trained.model.facts["training"]["data"]
-    assert facts["scans"] == 96 + 32
-    assert facts["different_images"] == 96
-    assert facts["split"]["train"] + facts["split"]["validation"] == 128
-
-
 def test_too_many_unreadable_scans_stop_training_before_it_starts(data: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(data, broken)
     for number in range(20):
         (broken / "glioma" / f"{number}.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match="20 of 116 scans are unreadable"):
+    with pytest.raises(InputError, match="20 of 148 scans are unreadable"):
         train(settings(broken, tmp_path / "model"))
 
 
@@ -166,8 +173,10 @@ def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_
     np.testing.assert_allclose(one, two, rtol=1e-3)
 
 
-def test_training_starts_from_another_model_and_refuses_one_that_does_not_fit(data: Path, tmp_path: Path) -> None:
-    first = train(settings(data, tmp_path / "first", epochs=6, patience=6))
+def test_training_starts_from_another_model_and_refuses_one_that_does_not_fit(
+    learnt: tuple[TrainConfig, Trained], data: Path, tmp_path: Path
+) -> None:
+    first = learnt[1]
     second = train(settings(data, tmp_path / "second", start_from=first.model.uri, epochs=1, learning_rate=1e-5))
     began, unlearnt = (run.history["loss"][0].as_py() for run in (second, first))
     assert began < 0.5 * unlearnt, "what was learnt before is there"

@@ -161,7 +161,7 @@ def test_the_imagenet_weights_file_is_looked_for_first(job: Job, scans: str, tmp
     one_sentence(said, "w.h5")
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "score"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "score", "nightly", "promote", "compact"])
 def test_help_explains_every_flag(name: str) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / f"jobs/{name}.py"), "--help"], capture_output=True, text=True, check=True

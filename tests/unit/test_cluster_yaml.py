@@ -17,11 +17,11 @@ from ray._private.runtime_env.working_dir import upload_working_dir_if_needed
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
-from mribatch.config import EvaluateConfig, ScoreConfig, TrainConfig
+from mribatch.config import EvaluateConfig, NightlyConfig, ScoreConfig, TrainConfig
 
 ROOT = Path(__file__).parent.parent.parent
 IN_IMAGE = "/mribatch/"
-CONFIGS = {"score.py": ScoreConfig, "evaluate.py": EvaluateConfig, "train.py": TrainConfig}
+CONFIGS = {"score.py": ScoreConfig, "evaluate.py": EvaluateConfig, "train.py": TrainConfig, "nightly.py": NightlyConfig}
 DEPLOYED = ["rayjob.yaml", "raycronjob.yaml"]
 
 
@@ -174,4 +174,4 @@ def test_a_deployed_job_ends_with_its_cluster_and_is_not_tried_twice(name: str) 
 def test_the_nightly_cluster_is_the_jobs() -> None:
     nightly, once = job("raycronjob.yaml"), job("rayjob.yaml")
     assert nightly["rayClusterSpec"] == once["rayClusterSpec"]
-    assert nightly["entrypoint"] == once["entrypoint"]
+    assert "jobs/nightly.py" in nightly["entrypoint"]

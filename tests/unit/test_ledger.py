@@ -41,7 +41,7 @@ def part(output: str | Path, name: str, scans: Sequence[str], version: str = "1-
 
 def receipt(name: str | None, rows: int = 0, failed: Sequence[str] = ()) -> Receipt:
     told = [(scan, "StorageUnavailable") for scan in failed]
-    return Receipt(part=name, rows=rows, rejected={}, failed=told, by_class={}, by_node={}, peak_bytes={})
+    return Receipt(part=name, rows=rows, rejected={}, failed=told, left=[], by_class={}, by_node={}, peak_bytes={})
 
 
 def plan(output: str | Path, table: pa.Table, limit: int | None = None) -> Plan:

@@ -13,6 +13,7 @@ from mribatch.reports.metrics import (
     calibration_bins,
     classification_report,
     expected_calibration_error,
+    mcnemar,
     measure,
     wilson_interval,
     worst_first,
@@ -208,3 +209,11 @@ def test_a_mistake_is_the_worse_the_less_the_truth_was_believed() -> None:
 def test_scores_that_do_not_fit_together_are_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         scores(**changes)
+
+
+def test_mcnemars_exact_test_has_the_published_values() -> None:
+    """Sign-test tables: 1 against 9 gives 22/1024, 0 against 5 gives 2/32; who never differ do not differ."""
+    assert mcnemar(1, 9) == pytest.approx(22 / 1024)
+    assert mcnemar(5, 0) == pytest.approx(2 / 32)
+    assert mcnemar(3, 3) == 1.0
+    assert mcnemar(0, 0) == 1.0

@@ -1,0 +1,21 @@
+"""Make few Parquet parts of many small ones, and let go of old rows; never of a scan's newest.
+
+On this machine:  python jobs/compact.py --output predictions --keep-days 365
+
+On a cluster:     ray job submit --working-dir . -- python jobs/compact.py --output s3://bucket/predictions
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mribatch.config import CompactConfig
+from mribatch.runs.command import run_command
+from mribatch.runs.compact import compact
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(CompactConfig, compact, str(__doc__), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Score what is new, what changed and what a new model has not seen; stop in time; report what a person should see.
+
+On this machine:  python jobs/nightly.py --model models --input SCANS --output predictions --deadline 06:00 --timezone Europe/Paris
+
+On a cluster:     ray job submit --working-dir . -- python jobs/nightly.py --model s3://bucket/models --input s3://bucket/scans --output s3://bucket/predictions --deadline 06:00
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mribatch.config import NightlyConfig
+from mribatch.runs.command import run_command
+from mribatch.runs.nightly import nightly
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(NightlyConfig, nightly, str(__doc__), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

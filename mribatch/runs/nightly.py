@@ -1,0 +1,131 @@
+"""Nightly: listing − what this model has scored → new, changed, backfill → the same scoring → what a person sees in the morning."""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mribatch import schema
+from mribatch.config import NightlyConfig
+from mribatch.learning import artifact
+from mribatch.reports.night import Night, night_page
+from mribatch.runs.morning import COLUMNS, Found, by_due, morning, remembered
+from mribatch.runs.score import Scored, new_run_id, score_plan
+from mribatch.storage import history, ledger, lock, rewrite, source, uris
+
+__all__ = ["Done", "Forecast", "next_time", "nightly"]
+
+ALARM = 5
+_NIGHTS = 30  # with which a night is compared
+_END_S = 30.0  # before the deadline no scan is begun any more: the last batches, the verification, the report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a night would do."""
+
+    listed: int
+    planned: dict[str, int]
+    seconds: float | None
+    exit_code: int = 0
+
+    def table(self) -> str:
+        total = sum(self.planned.values())
+        lines = [("listed", self.listed), ("to score", total), *((f"  {due}", n) for due, n in self.planned.items())]
+        width = max(len(name) for name, _ in lines)
+        known = "not known, no run here has scored yet" if self.seconds is None else f"{self.seconds / 60:.0f} min"
+        return "\n".join(
+            [*(f"{name:<{width}}  {n:>9,}" for name, n in lines), f"duration  {known}", "nothing was changed"]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a night did."""
+
+    scored: Scored
+    night: Night
+    report: str
+
+    @property
+    def exit_code(self) -> int:
+        return ALARM if self.night.alarms else 0
+
+    def table(self) -> str:
+        due = ", ".join(f"{count:,} {due}" for due, count in self.night.tally.planned.items())
+        lines = [self.scored.table(), f"planned  {due}", *(f"ALARM    {alarm}" for alarm in self.night.alarms)]
+        return "\n".join([*lines, f"report   {self.report}"])
+
+
+def nightly(config: NightlyConfig) -> Done | Forecast:
+    """Score what config.model has not scored yet, new scans first, until the deadline, and report.
+
+    Raises what `score` raises.
+    """
+    started = datetime.now(UTC)
+    deadline = next_time(config.deadline, config.timezone, started) if config.deadline else None
+    until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
+    model = artifact.read(config.model)
+    output = uris.absolute(config.output)
+    listing = source.listing(config.input, without=output)
+    if config.dry_run:
+        return _forecast(config, model, listing, output)
+    with lock.held(output, model.digest, new_run_id(), lease_s=config.lease_s) as fence:
+        plan = ledger.plan(listing, output, model.digest, again=config.full)
+        due = history.backlog(plan.todo, output).slice(0, config.limit)
+        plan = replace(plan, todo=due.select(schema.PLAN.names))
+        scored = score_plan(config, model, plan, fence, until)
+        rows = ledger.read_parts(output, model.digest, scored.parts, COLUMNS)
+        before = _before(rows, plan, fence)
+        if config.full:
+            rewrite.without(fence, sorted(plan.parts), rows)
+        vanished = history.mark_seen(output, listing, datetime.now(UTC))
+        earlier = history.nights(output, _NIGHTS)
+        night = morning(config, scored, Found(model=model, due=due, rows=rows, before=before, vanished=vanished,
+                                              earlier=earlier, started=started, deadline=deadline))  # fmt: skip
+        if scored.planned:
+            history.remember_night(output, scored.run_id, remembered(night))
+    return Done(scored=scored, night=night, report=_write(config, night))
+
+
+def next_time(deadline: str, timezone: str, now: datetime) -> datetime:
+    """The next moment at which the clock of a time zone shows HH:MM. now is aware; so is what comes."""
+    hour, minute = map(int, deadline.split(":"))
+    local = now.astimezone(ZoneInfo(timezone))
+    for day in (0, 1):
+        moment = (local + timedelta(days=day)).replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
+        if moment.astimezone(UTC) > now:
+            return moment.astimezone(UTC)
+    raise AssertionError("a day has passed without the time")
+
+
+def _forecast(config: NightlyConfig, model: artifact.Model, listing: pa.Table, output: str) -> Forecast:
+    todo = listing if config.full else ledger.pending(listing, output, model.digest)
+    due = history.backlog(todo, output).slice(0, config.limit)
+    rates = [night["scored"] / night["seconds"] for night in history.nights(output, _NIGHTS) if night["scored"]]
+    seconds = due.num_rows / median(rates) if rates else None
+    return Forecast(listed=listing.num_rows, planned=by_due(due), seconds=seconds)
+
+
+def _before(rows: pa.Table, plan: ledger.Plan, fence: lock.Fence) -> pa.Table:
+    """The newest row until this night of each scan that has a row now."""
+    others = [digest for digest in ledger.digests(fence.output) if digest != fence.digest]
+    tables = [ledger.read_parts(fence.output, fence.digest, sorted(plan.parts), COLUMNS)]
+    tables += [ledger.predictions(fence.output, digest, COLUMNS) for digest in others]
+    known = pa.concat_tables(tables, promote_options="default")
+    return history.newest(known.filter(pc.is_in(known["scan_uri"], rows["scan_uri"].combine_chunks())))
+
+
+def _write(config: NightlyConfig, night: Night) -> str:
+    """nightly.json and nightly.html; the page's URI."""
+    place = config.report or uris.join(config.output, "_nights", night.run_id)
+    facts = json.dumps(asdict(night), indent=1, default=datetime.isoformat)
+    uris.put(uris.join(place, "nightly.json"), facts.encode())
+    uris.put(uris.join(place, "nightly.html"), night_page(night).encode())
+    return uris.join(place, "nightly.html")

@@ -1,0 +1,140 @@
+"""What an output knows of its scans over all models and nights: what is due and why, each scan's newest row, who was seen.
+
+Reads the parts. Writes OUTPUT/_runs/seen, a Parquet file of the schema SEEN, and OUTPUT/_runs/<run_id>.night, what later
+nights are compared with.
+"""
+
+import io
+import json
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from mribatch import schema
+from mribatch.errors import RunFailed, StorageMissing
+from mribatch.storage import ledger, uris
+from mribatch.storage.lock import RUNS
+
+__all__ = ["DUE", "backlog", "mark_seen", "newest", "nights", "predictions", "remember_night", "seen"]
+
+NEW, CHANGED, BACKFILL = "new", "changed", "backfill"
+
+DUE = (NEW, CHANGED, BACKFILL)
+"""Why a scan is to be scored, in the order of the night: no model has a row of it; of other versions only; of this version."""
+
+_NIGHT = ".night"
+_WHEN = (*schema.PLAN.names, "scored_at")
+
+
+def predictions(output: str, digest: str | None = None) -> pa.Table:
+    """All rows of one model, or of all; p_<label> columns that a model does not know are null."""
+    models = ledger.digests(output) if digest is None else [digest]
+    tables = [ledger.predictions(output, name) for name in models]
+    return pa.concat_tables([schema.prediction_schema(()).empty_table(), *tables], promote_options="default")
+
+
+def backlog(todo: pa.Table, output: str) -> pa.Table:
+    """What is to do (schema PLAN) in the order of the night, and in the column `due` why, one of DUE.
+
+    New scans come first, then changed ones, then those that another model has scored in this version, the oldest
+    prediction first.
+    """
+    known = _known(output)
+    versions = known.group_by(schema.PLAN.names).aggregate([("scored_at", "max")])
+    scans = known.group_by("scan_uri").aggregate([([], "count_all")])
+    table = todo.join(versions, keys=schema.PLAN.names).join(scans, keys="scan_uri")
+    of_version, of_scan = pc.is_valid(table["scored_at_max"]), pc.is_valid(table["count_all"])
+    rank = pc.if_else(of_version, 2, pc.if_else(of_scan, 1, 0))
+    table = table.append_column("rank", rank).sort_by(
+        [("rank", "ascending"), ("scored_at_max", "ascending"), ("scan_uri", "ascending")]
+    )
+    due = pa.array(DUE).take(table["rank"].combine_chunks())
+    return table.select(schema.PLAN.names).cast(schema.PLAN).append_column("due", due)
+
+
+def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
+    """Of each scan the rows of one version under one model: of the version listed last, the one scored last.
+
+    listed: as `seen` gives it. A scan that was never listed, or has no row in the version listed last, keeps what was
+    scored last. Of rows that stand twice, for the moment of a compaction, one stays.
+    """
+    if not rows.num_rows:
+        return rows
+    scan, version, model, frame = (_codes(rows[name]) for name in (*schema.PLAN.names, "model_digest", "frame"))
+    at = rows["scored_at"].cast(pa.int64()).to_numpy()
+    order = np.lexsort((frame, model, -at, ~_is_listed(rows, listed), scan))
+    first = np.r_[True, np.diff(scan[order]) != 0]
+    winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best one of its scan
+    kept = order[(version[order] == version[winner]) & (model[order] == model[winner])]
+    kept = kept[np.lexsort((frame[kept], scan[kept]))]
+    double = np.r_[False, (np.diff(scan[kept]) == 0) & (np.diff(frame[kept]) == 0)]
+    return rows.take(np.sort(kept[~double]))
+
+
+def seen(output: str) -> pa.Table:
+    """The version in which each scan was listed last, and when; schema SEEN. Empty before the first night."""
+    try:
+        data = uris.read(_place(output))
+    except StorageMissing:
+        return schema.SEEN.empty_table()
+    try:
+        return pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read().cast(schema.SEEN)
+    except (pa.ArrowException, OSError) as err:
+        raise RunFailed(f"{_place(output)} could not be read ({' '.join(str(err).split())}): remove it; the next night "
+                        "writes it again") from err  # fmt: skip
+
+
+def mark_seen(output: str, listing: pa.Table, now: datetime) -> int:
+    """Remember a listing. How many scans the night before had listed that are gone."""
+    before = seen(output)
+    others = before.join(listing.select(["scan_uri"]), keys="scan_uri", join_type="left anti").cast(schema.SEEN)
+    last = pc.max(before["seen_at"])
+    stamps = pa.repeat(pa.scalar(now, schema.SEEN.field("seen_at").type), listing.num_rows)
+    marked = listing.append_column(schema.SEEN.field("seen_at"), stamps).cast(schema.SEEN)
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.concat_tables([marked, others]).sort_by("scan_uri"), buffer, compression="zstd")
+    uris.put(_place(output), buffer.getvalue())
+    return int(pc.sum(pc.equal(others["seen_at"], last)).as_py() or 0)
+
+
+def nights(output: str, last: int) -> list[dict[str, Any]]:
+    """What the last nights left behind, the latest one last."""
+    folder = uris.join(output, RUNS)
+    names = [name for name in uris.names(folder) if name.endswith(_NIGHT)]
+    return [json.loads(uris.read(uris.join(folder, name))) for name in names[-last:]]
+
+
+def remember_night(output: str, run_id: str, facts: dict[str, Any]) -> None:
+    uris.put(uris.join(output, RUNS, run_id + _NIGHT), json.dumps(facts).encode())
+
+
+def _place(output: str) -> str:
+    return uris.join(output, RUNS, "seen")
+
+
+def _known(output: str) -> pa.Table:
+    fields = pa.schema([schema.prediction_schema(()).field(name) for name in _WHEN])
+    tables = [ledger.predictions(output, digest, _WHEN).cast(fields) for digest in ledger.digests(output)]
+    return pa.concat_tables([fields.empty_table(), *tables])
+
+
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A number for each different value."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _is_listed(rows: pa.Table, listed: pa.Table | None) -> NDArray[np.bool_]:
+    """Is a row's version the one that was listed last?"""
+    if listed is None or not listed.num_rows:
+        return np.zeros(rows.num_rows, bool)
+    at = pc.index_in(rows["scan_uri"], listed["scan_uri"].combine_chunks())
+    same = pc.equal(
+        listed["scan_version"].combine_chunks().take(at.combine_chunks()), rows["scan_version"].combine_chunks()
+    )
+    return np.asarray(pc.fill_null(same, False).to_numpy(zero_copy_only=False), bool)

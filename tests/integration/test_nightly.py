@@ -1,0 +1,282 @@
+"""Nights on one growing archive: exactly what is due is scored, a stopped or killed night is completed, alarms mean something."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import mribatch
+from mribatch.config import CompactConfig, NightlyConfig
+from mribatch.errors import OutputHeld
+from mribatch.learning import artifact
+from mribatch.runs import nightly as module
+from mribatch.runs.compact import compact
+from mribatch.runs.nightly import Done, Forecast, nightly
+from mribatch.runs.predictions import read_predictions
+from mribatch.storage import history, ledger, lock, uris
+from tests.conftest import ROOT, write_scans
+from tests.integration.conftest import make_model
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+Scans = set[str]
+
+
+@dataclass
+class Place:
+    """An archive, a folder of two models with CURRENT, an output."""
+
+    root: Path
+
+    @property
+    def scans(self) -> Path:
+        return self.root / "scans"
+
+    @property
+    def output(self) -> str:
+        return str(self.root / "out")
+
+    def current(self, name: str) -> None:
+        (self.root / "models" / "CURRENT").write_text(f"{name}\n")
+
+    def add(self, label: str, count: int) -> list[str]:
+        return write_scans(self.scans, {label: count})
+
+    def night(self, **changes: Any) -> Done:
+        done = self.run(**changes)
+        assert isinstance(done, Done)
+        return done
+
+    def run(self, **changes: Any) -> Done | Forecast:
+        return nightly(NightlyConfig(**{"model": str(self.root / "models"), "input": (str(self.scans),),
+                                        "output": self.output, "max_drift": 100.0, **changes}))  # fmt: skip
+
+    def rows_of(self, done: Done) -> list[str]:
+        table = ledger.predictions(self.output, done.scored.digest, ["scan_uri", "run_id"])
+        return sorted(table.filter(pc.equal(table["run_id"], done.scored.run_id))["scan_uri"].to_pylist())
+
+
+@pytest.fixture
+def place(tmp_path: Path, models: Path) -> Place:
+    shutil.copytree(models, tmp_path / "models")
+    there = Place(tmp_path)
+    there.current("first")
+    return there
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nights") / "models"
+    folder.mkdir()
+    for seed, name in enumerate(("first", "second")):
+        make_model(folder / name, seed=seed)
+    return folder
+
+
+def replace(uri: str, by: str) -> None:
+    data = Path(by).read_bytes()
+    Path(uri).write_bytes(data + b"replaced")  # another size, so another version
+
+
+def test_five_nights_score_exactly_what_is_new_changed_or_not_scored_by_the_new_model(place: Place) -> None:
+    told: list[tuple[Any, ...]] = []
+
+    def check(what: str, expected: list[str], done: Done, skipped: int, **planned: int) -> None:
+        assert place.rows_of(done) == sorted(expected), what
+        assert dict(done.night.tally.planned) == {"new": 0, "changed": 0, "backfill": 0, **planned}
+        assert done.scored.done == skipped
+        tally = done.night.tally
+        told.append((len(told) + 1, what, *tally.planned.values(), len(place.rows_of(done)), skipped, tally.vanished))
+
+    first = place.add("glioma", 12)
+    check("12 scans", first, place.night(), 0, new=12)
+
+    more = place.add("notumor", 6)
+    broken = place.scans / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 no more")
+    done = place.night()
+    check("6 more, and a corrupted one", [*more, str(broken)], done, 12, new=7)
+    assert sum(done.scored.rejected.values()) == 1
+
+    replace(first[0], by=more[0])
+    Path(first[1]).unlink()
+    late = place.add("late", 2)
+    done = place.night()
+    check("2 more, one replaced, one deleted", [first[0], *late], done, 17, new=2, changed=1)
+    assert done.night.tally.vanished == 1
+
+    place.current("second")
+    listed = [uri for uri in [*first, *more, *late, str(broken)] if uri != first[1]]
+    newest = place.add("newest", 1)
+    done = place.night(limit=5)
+    oldest = first[2:6]
+    check("1 more, a new model, at most 5", [*newest, *oldest], done, 0, new=1, backfill=4)
+    done = place.night()
+    check("the rest of the backfill", [uri for uri in listed if uri not in oldest], done, 5, backfill=len(listed) - 4)
+
+    check("nothing happened", [], place.night(), len(listed) + 1)
+    place.current("first")
+    check("rolled back to the first model", newest, place.night(), len(listed), backfill=1)
+    _write_table(told)
+
+
+def _write_table(told: list[tuple[Any, ...]]) -> None:
+    """The table in docs/nights.md, where NIGHTS_TABLE names a file for it."""
+    head = ("night", "since the night before", "new", "changed", "backfill", "scored", "skipped", "vanished")
+    lines = ["# What each night scored", "", "Written by `make nights`, from the test that checks it scan by scan.", "",
+             f"| {' | '.join(head)} |", "|---" * len(head) + "|"]  # fmt: skip
+    lines += [f"| {' | '.join(map(str, row))} |" for row in told]
+    if os.environ.get("NIGHTS_TABLE"):
+        Path(os.environ["NIGHTS_TABLE"]).write_text("\n".join(lines) + "\n")
+
+
+def test_a_night_that_its_deadline_stops_is_completed_by_the_next_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris_ = place.add("glioma", 24)
+    monkeypatch.setattr(module, "next_time", lambda *_: datetime.now(UTC))
+    stopped = place.night(deadline="06:00")
+    assert stopped.scored.left + len(place.rows_of(stopped)) == 24
+    assert stopped.scored.left > 0
+    assert stopped.exit_code == 0
+    assert "left over" in Path(stopped.report).read_text()
+    monkeypatch.undo()
+    done = place.night(deadline="06:00", timezone="Europe/Paris")
+    assert place.rows_of(stopped) + place.rows_of(done) == uris_
+    assert done.night.deadline is not None
+
+
+def test_a_dry_run_says_what_would_be_scored_and_how_long_it_takes_and_changes_nothing(place: Place) -> None:
+    place.add("glioma", 4)
+    forecast = place.run(dry_run=True)
+    assert isinstance(forecast, Forecast)
+    assert (forecast.planned["new"], forecast.seconds) == (4, None)
+    assert not Path(place.output).exists()
+    place.night()
+    place.add("notumor", 2)
+    before = sorted(path for path in Path(place.output).rglob("*"))
+    forecast = place.run(dry_run=True)
+    assert isinstance(forecast, Forecast)
+    assert forecast.seconds is not None
+    assert sorted(path for path in Path(place.output).rglob("*")) == before
+
+
+def test_a_full_night_puts_new_rows_in_the_place_of_the_old_ones(place: Place) -> None:
+    scans = place.add("glioma", 6)
+    place.night()
+    Path(scans[0]).unlink()
+    done = place.night(full=True)
+    assert place.rows_of(done) == scans[1:]
+    rows = read_predictions(place.output, latest=False)
+    assert rows["scan_uri"].to_pylist() == scans, "each once, the vanished one too"
+
+
+def test_the_second_of_two_overlapping_nights_is_turned_away(place: Place) -> None:
+    place.add("glioma", 2)
+    digest = artifact.read(str(place.root / "models")).digest
+    with lock.held(place.output, digest, "the-other", lease_s=2), pytest.raises(OutputHeld, match="the-other"):
+        place.night()
+
+
+def test_ordinary_nights_raise_no_alarm_and_shifted_ones_do(place: Place) -> None:
+    """The mix and the confidence are those of a random network here; what shifts them is the input."""
+    for number in range(3):
+        place.add(f"glioma{number}", 30)
+        assert place.night(max_drift=0.25).night.alarms == ()
+    for path in write_scans(place.root / "source", {"glioma0": 30}):
+        _darken(path, place.scans / f"dark_{Path(path).name}")
+    dark = place.night(max_drift=0.25)
+    assert dark.exit_code == 5
+    assert any("confidence" in alarm or "class mix" in alarm for alarm in dark.night.alarms)
+    for number in range(8):
+        (place.scans / f"{number}.jpg").write_bytes(b"no scan")
+    place.add("other", 4)
+    rejects = place.night()
+    assert rejects.exit_code == 5
+    assert "8 of 12" in rejects.night.alarms[0]
+
+
+def _darken(source: str, target: Path) -> None:
+    from PIL import Image
+
+    Image.open(source).point(lambda value: value // 6).save(target)
+
+
+def test_what_a_person_reads_in_the_morning_says_what_happened(place: Place) -> None:
+    scans = place.add("glioma", 12)
+    place.night()
+    place.current("second")
+    (place.scans / "empty.jpg").write_bytes(b"")
+    done = place.night(report=str(place.root / "report"))
+    told = json.loads((place.root / "report" / "nightly.json").read_text())
+    assert told["tally"]["planned"] == {"new": 1, "changed": 0, "backfill": 12}
+    assert [reject["reason"] for reject in told["rejects"]] == ["empty"]
+    first, second = (ledger.predictions(place.output, digest) for digest in ledger.digests(place.output))
+    classes = [
+        dict(zip(t["scan_uri"].to_pylist(), t["predicted_class"].to_pylist(), strict=True)) for t in (first, second)
+    ]
+    assert {change["scan_uri"] for change in told["changes"]} == {u for u in scans if classes[0][u] != classes[1][u]}
+    assert all(change["why"] == "model" for change in told["changes"])
+    assert "empty" in (place.root / "report" / "nightly.html").read_text()
+    assert done.report.endswith("nightly.html")
+
+
+def test_predictions_are_read_as_the_newest_row_of_each_scan_also_while_parts_are_compacted(place: Place) -> None:
+    scans = place.add("glioma", 6)
+    place.night(part_rows=1, batch_size=1)
+    gone = Path(scans[0])
+    gone.unlink()
+    place.current("second")
+    place.night(part_rows=1, batch_size=1)
+    first, second = (artifact.read(str(place.root / "models" / name)).digest for name in ("first", "second"))
+    newest = mribatch.read_predictions(place.output)
+    assert newest["model_digest"].to_pylist() == [first] + [second] * 5
+    seen = newest["seen_at"].to_pylist()
+    assert seen[0] < seen[1]
+    assert len(set(seen[1:])) == 1
+    assert read_predictions(place.output, model=str(place.root / "models")).num_rows == 5
+    compacted = compact(CompactConfig(output=place.output, keep_models=1))
+    assert compacted.models == {first: (6, 1, 5), second: (5, 1, 0)}
+    assert read_predictions(place.output).equals(newest)
+    assert place.run(dry_run=True).table().count("0") >= 1
+    assert history.seen(place.output).num_rows == 6
+
+
+def test_the_query_in_the_readme_gives_what_read_predictions_gives(place: Place) -> None:
+    scans = place.add("glioma", 4)
+    place.night()
+    replace(scans[0], by=scans[1])
+    Path(scans[2]).unlink()
+    place.night()
+    place.current("second")
+    place.night()
+    (query,) = re.findall(r"```sql\n(select p\.\*.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    found = duckdb.sql(query.replace("'predictions/", f"'{place.output}/")).arrow().read_all()
+    expected = read_predictions(place.output)
+    for name in ("scan_uri", "scan_version", "model_digest", "run_id", "seen_at", "confidence"):
+        assert found.sort_by("scan_uri")[name].to_pylist() == expected[name].to_pylist()
+
+
+def test_nights_on_s3(bucket: str, place: Place) -> None:
+    for path in (place.root / "models").rglob("*"):
+        if path.is_file():
+            uris.put(f"{bucket}/models/{path.relative_to(place.root / 'models')}", path.read_bytes())
+    write_scans(f"{bucket}/scans", {"glioma": 4})
+    config = NightlyConfig(model=f"{bucket}/models", input=(f"{bucket}/scans",), output=f"{bucket}/out")
+    done = nightly(config)
+    assert isinstance(done, Done)
+    assert done.scored.planned == 4
+    assert uris.read(done.report).startswith(b"<!doctype html>")
+    again = nightly(config)
+    assert isinstance(again, Done)
+    assert again.scored.planned == 0
+    assert pa.compute.all(pa.compute.is_valid(read_predictions(f"{bucket}/out")["seen_at"])).as_py()

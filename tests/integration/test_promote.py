@@ -1,0 +1,75 @@
+"""Promoting: the better model becomes the current one, a worse one only by force, and the record says who beat whom."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mribatch.config import PromoteConfig
+from mribatch.errors import ModelError
+from mribatch.learning import artifact
+from mribatch.runs.promote import Promotion, promote
+from tests.conftest import write_scans
+from tests.integration.conftest import make_model
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Two networks of chance, and one that knows other labels."""
+    (tmp_path / "models").mkdir()
+    for seed, name in enumerate(("one", "two")):
+        make_model(tmp_path / "models" / name, seed=seed)
+    make_model(tmp_path / "models" / "stranger", labels=("cat", "dog"))
+    write_scans(tmp_path / "labelled", {"glioma": 20, "notumor": 20})
+    return tmp_path / "models"
+
+
+def try_to_promote(models: Path, candidate: str, *, force: bool = False) -> Promotion:
+    return promote(PromoteConfig(models=str(models), candidate=candidate, data=str(models.parent / "labelled"),
+                                 output=str(models.parent / "promotion"), force=force))  # fmt: skip
+
+
+def records(models: Path) -> list[dict[str, object]]:
+    found = [json.loads(path.read_text()) for path in (models / "_promotions").iterdir()]
+    return sorted(found, key=lambda record: str(record["at"]))
+
+
+def test_the_better_model_is_promoted_and_the_worse_one_only_by_force(models: Path) -> None:
+    first = try_to_promote(models, "one")
+    assert (first.exit_code, first.current, first.duel) == (0, None, None)
+    assert (models / "CURRENT").read_text() == "one\n"
+    second = try_to_promote(models, "two")
+    duel = second.duel
+    assert duel is not None
+    assert duel.scans == 40
+    assert duel.candidate_right - duel.current_right == duel.only_candidate_right - duel.only_current_right
+    assert second.promoted == (duel.candidate_right >= duel.current_right)
+    better, worse = ("two", "one") if second.promoted else ("one", "two")
+    assert duel.candidate_right != duel.current_right, "the two networks must differ, or this shows nothing"
+    assert artifact.read(str(models)).uri.endswith(better)
+    refused = try_to_promote(models, worse)
+    assert (refused.exit_code, refused.promoted) == (1, False)
+    assert "refused" in refused.table()
+    assert (models / "CURRENT").read_text() == f"{better}\n"
+    forced = try_to_promote(models, worse, force=True)
+    assert (forced.exit_code, forced.forced) == (0, True)
+    assert (models / "CURRENT").read_text() == f"{worse}\n"
+    told = records(models)
+    assert [record["promoted"] for record in told] == [True, second.promoted, False, True]
+    assert told[-1]["forced"] is True
+    assert "is the current model already" in try_to_promote(models, worse).table()
+
+
+def test_a_model_of_other_labels_and_one_that_is_not_there_are_refused(models: Path) -> None:
+    (models / "CURRENT").write_text("one\n")
+    with pytest.raises(ModelError, match="cat, dog"):
+        try_to_promote(models, "stranger")
+    with pytest.raises(ModelError, match="three"):
+        try_to_promote(models, "three")
+    shutil.rmtree(models / "one")
+    with pytest.raises(ModelError, match=r"CURRENT .* 'one'"):
+        try_to_promote(models, "two")
+    assert not (models / "_promotions").exists()

@@ -1,0 +1,150 @@
+"""What the history promises: why and in which order scans are due, which row is a scan's newest, who was seen last."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mribatch import schema
+from mribatch.errors import RunFailed
+from mribatch.storage import history, ledger, uris
+
+OLD, NEW = "0123456789ab", "ba9876543210"
+DAY = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def listing(*scans: str) -> pa.Table:
+    """Scans as name or name@version."""
+    pairs = [(name, version or "1-1") for name, _, version in (scan.partition("@") for scan in scans)]
+    return pa.table([[name for name, _ in pairs], [version for _, version in pairs]], schema=schema.PLAN)
+
+
+def part(
+    output: Path,
+    digest: str,
+    scans: Sequence[str],
+    day: int = 0,
+    frames: int = 1,
+    label: str = "glioma",
+    name: str = "",
+) -> None:
+    """Write the rows of some scans as a run on that day does."""
+    rows = [
+        {"scan_uri": uri, "scan_version": version, "frame": frame, "status": "ok", "predicted_class": label,
+         "model_digest": digest, "run_id": f"run{day}", "scored_at": DAY + timedelta(days=day)}
+        for uri, version in zip(*(listing(*scans)[key].to_pylist() for key in schema.PLAN.names), strict=True)
+        for frame in range(frames)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=schema.prediction_schema(("glioma", "notumor")))
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    place = uris.join(ledger.model_folder(str(output), digest), f"part-{name or day}-{len(rows)}.parquet")
+    uris.put(place, buffer.getvalue().to_pybytes())
+
+
+def due(output: Path, *scans: str) -> list[tuple[str, str]]:
+    table = history.backlog(listing(*scans), str(output))
+    return list(zip(table["scan_uri"].to_pylist(), table["due"].to_pylist(), strict=True))
+
+
+def newest(output: Path, listed: pa.Table | None = None) -> list[tuple[str, str, str, int]]:
+    rows = history.newest(history.predictions(str(output)), listed)
+    columns = ("scan_uri", "scan_version", "model_digest", "frame")
+    return sorted(zip(*(rows[name].to_pylist() for name in columns), strict=True))
+
+
+# What is due
+
+
+def test_in_an_empty_output_every_scan_is_new(tmp_path: Path) -> None:
+    assert due(tmp_path / "out", "b", "a") == [("a", "new"), ("b", "new")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_scans_come_first_then_changed_ones_then_the_backfill_oldest_prediction_first(tmp_path: Path) -> None:
+    part(tmp_path, OLD, ["a", "d"], day=2)
+    part(tmp_path, OLD, ["b", "c@1-1"], day=1)
+    assert due(tmp_path, "a", "b", "c@2-2", "d", "e") == [
+        ("e", "new"), ("c", "changed"), ("b", "backfill"), ("a", "backfill"), ("d", "backfill")
+    ]  # fmt: skip
+
+
+def test_a_version_that_only_an_older_model_knows_is_no_change_and_the_latest_prediction_counts(tmp_path: Path) -> None:
+    part(tmp_path, OLD, ["a@1-1"], day=0)
+    part(tmp_path, NEW, ["a@2-2", "b"], day=1)
+    part(tmp_path, OLD, ["b"], day=5, name="late")
+    assert due(tmp_path, "a@1-1", "b") == [("a", "backfill"), ("b", "backfill")]
+
+
+def test_the_backlog_holds_what_is_to_do_and_nothing_else(tmp_path: Path) -> None:
+    part(tmp_path, OLD, ["a", "elsewhere"], frames=3)
+    table = history.backlog(listing("a"), str(tmp_path))
+    assert table.select(schema.PLAN.names).equals(listing("a"))
+
+
+# The newest row
+
+
+def test_the_newest_row_is_the_one_scored_last_whichever_model_and_version(tmp_path: Path) -> None:
+    part(tmp_path, OLD, ["a", "b@1-1", "c"], day=0)
+    part(tmp_path, OLD, ["b@2-2"], day=1)
+    part(tmp_path, NEW, ["a"], day=2)
+    assert newest(tmp_path) == [("a", "1-1", NEW, 0), ("b", "2-2", OLD, 0), ("c", "1-1", OLD, 0)]
+
+
+def test_the_version_listed_last_wins_over_the_clock(tmp_path: Path) -> None:
+    part(tmp_path, OLD, ["a@1-1"], day=0)
+    part(tmp_path, OLD, ["a@2-2"], day=1)
+    history.mark_seen(str(tmp_path), listing("a@1-1"), DAY)
+    assert newest(tmp_path, history.seen(str(tmp_path))) == [("a", "1-1", OLD, 0)]
+
+
+def test_a_version_without_a_row_yet_leaves_the_scan_its_last_one(tmp_path: Path) -> None:
+    part(tmp_path, OLD, ["a@1-1"], day=0)
+    history.mark_seen(str(tmp_path), listing("a@2-2"), DAY)
+    assert newest(tmp_path, history.seen(str(tmp_path))) == [("a", "1-1", OLD, 0)]
+
+
+def test_frames_are_of_one_version_and_one_model(tmp_path: Path) -> None:
+    part(tmp_path, OLD, ["a@1-1"], day=0, frames=3)
+    part(tmp_path, OLD, ["a@2-2"], day=1, frames=2)
+    assert newest(tmp_path) == [("a", "2-2", OLD, 0), ("a", "2-2", OLD, 1)]
+
+
+def test_a_row_that_stands_twice_while_parts_are_compacted_is_given_once(tmp_path: Path) -> None:
+    part(tmp_path, OLD, ["a", "b"], day=0)
+    part(tmp_path, OLD, ["a", "b"], day=0, name="compacted")
+    assert newest(tmp_path) == [("a", "1-1", OLD, 0), ("b", "1-1", OLD, 0)]
+
+
+# Who was seen
+
+
+def test_vanished_scans_stay_marked_by_the_last_night_that_saw_them(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    assert history.seen(output).num_rows == 0
+    assert history.mark_seen(output, listing("a", "b", "c"), DAY) == 0
+    assert history.mark_seen(output, listing("a", "c@2-2"), DAY + timedelta(days=1)) == 1
+    assert history.mark_seen(output, listing("a", "c@2-2"), DAY + timedelta(days=2)) == 0, "told once"
+    assert history.seen(output).to_pylist() == [
+        {"scan_uri": "a", "scan_version": "1-1", "seen_at": DAY + timedelta(days=2)},
+        {"scan_uri": "b", "scan_version": "1-1", "seen_at": DAY},
+        {"scan_uri": "c", "scan_version": "2-2", "seen_at": DAY + timedelta(days=2)},
+    ]
+
+
+def test_a_broken_list_of_who_was_seen_is_named(tmp_path: Path) -> None:
+    history.mark_seen(str(tmp_path), listing("a"), DAY)
+    (tmp_path / "_runs" / "seen").write_bytes(b"PAR1")
+    with pytest.raises(RunFailed, match=r"_runs/seen .* remove it"):
+        history.seen(str(tmp_path))
+
+
+def test_nights_come_in_order_and_only_the_last_ones(tmp_path: Path) -> None:
+    assert history.nights(str(tmp_path), 2) == []
+    for run in ("20250103", "20250101", "20250102"):
+        history.remember_night(str(tmp_path), run, {"run": run})
+    assert [night["run"] for night in history.nights(str(tmp_path), 2)] == ["20250102", "20250103"]

@@ -1,0 +1,295 @@
+"""What the morning's page promises: the state first and in words, the numbers that add up, and no text becomes markup."""
+
+import re
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from mribatch.reports.drift import drift
+from mribatch.reports.night import Change, Comparison, Night, Reject, Tally, night_page
+from mribatch.reports.page import DISCLAIMER
+from tests.unit.test_page import HOSTILE, Document
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+STARTED = datetime(2026, 6, 12, 22, 0, 4, tzinfo=ZoneInfo("Europe/Paris"))
+
+
+def tally(**changes: Any) -> Tally:
+    given: dict[str, Any] = {
+        "listed": 12_345,
+        "done_before": 11_000,
+        "vanished": 4,
+        "planned": {"new": 1300, "changed": 45, "backfill": 0},
+        "scored": {"new": 1297, "changed": 44, "backfill": 0},
+        "failed": 1,
+        "left_over": 0,
+    }
+    return Tally(**given | changes)
+
+
+def comparison(
+    before: list[int], tonight: list[int], names: tuple[str, ...] = ("glioma", "notumor"), runs: int = 7
+) -> Comparison:
+    return Comparison(runs=runs, names=names, before=before, tonight=tonight, drift=drift(before, tonight))
+
+
+def change(number: int = 0, **changes: Any) -> Change:
+    given: dict[str, Any] = {
+        "scan_uri": f"s3://b/scan-{number}.jpg",
+        "why": "version",
+        "before": "notumor",
+        "before_confidence": 0.8,
+        "after": "glioma",
+        "after_confidence": 0.912,
+    }
+    return Change(**given | changes)
+
+
+def reject(number: int = 0, reason: str = "truncated", detail: str | None = "ends after 3 of 9 bytes") -> Reject:
+    return Reject(scan_uri=f"s3://b/bad-{number}.jpg", reason=reason, detail=detail)
+
+
+def page(**changes: Any) -> str:
+    given: dict[str, Any] = {
+        "title": "Night of 2026-06-12",
+        "run_id": "20260612T200004Z-4f1c",
+        "model": "models/brain-mri-v1",
+        "model_digest": "0123456789ab",
+        "started": STARTED,
+        "ended": STARTED + timedelta(minutes=2, seconds=14.3),
+        "deadline": STARTED + timedelta(hours=8),
+        "tally": tally(),
+        "classes": comparison([500, 500], [260, 240]),
+        "confidence": comparison([100, 900], [400, 100], ("0 to 0.999", "0.999 to 1")),
+        "changes": [change(0), change(1, why="model", before="pituitary"), change(2)],
+        "rejects": [reject(0), reject(1, "empty", None), reject(2)],
+        "facts": {"Output": "s3://b/out", "Input": ("s3://b/a", "s3://b/c")},
+    }
+    return night_page(Night(**given | changes))
+
+
+def state(**changes: Any) -> str:
+    """What stands before anything else on the page, as text."""
+    first = re.search(r"<main>\n<section[^>]*>(.*?)</section>", page(**changes), re.DOTALL)
+    assert first
+    return re.sub(r"<[^>]+>|\n", " ", first[1])
+
+
+def test_page_stands_alone_without_script_or_request() -> None:
+    text = page(alarms=["Look."])
+    document = Document(text)
+    names = {name for name, _ in document.elements}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form", "a", "img"}
+    assert not [key for _, found in document.elements for key in found if key in ("src", "href")]
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert any("default-src 'none'" in meta.get("content", "") for meta in document.all("meta"))
+
+
+def test_header_and_footer_say_that_it_is_no_medical_device() -> None:
+    document = Document(page())
+    assert DISCLAIMER in document.text["header"]
+    assert DISCLAIMER in document.text["footer"]
+
+
+def test_page_has_the_parts_that_readers_and_screen_readers_go_by() -> None:
+    document = Document(page())
+    names = Counter(name for name, _ in document.elements)
+    assert [names[once] for once in ("title", "h1", "header", "main", "footer")] == [1] * 5
+    assert all(heading["scope"] in ("row", "col") for heading in document.all("th"))
+    regions = [found["aria-label"] for found in document.all("div") if found.get("role") == "region"]
+    assert len(regions) == len(set(regions)) == len(document.all("table"))
+    order = ["Result", "Why they were planned", "Archive", "Drift", "Class changes", "Rejected scans", "Run"]
+    assert re.findall("<h2>(.*?)</h2>", page())[1:] == order
+
+
+def test_page_is_made_for_light_dark_and_paper() -> None:
+    style = Document(page()).text["style"]
+    assert style.count("prefers-color-scheme: dark") == 3
+    assert style.count("@media print") == 2
+
+
+def test_a_night_that_went_well_says_so_first() -> None:
+    assert "All well" in state()
+    assert "1,341 scans scored, 3 rejected, 1 failed, none left over." in state()
+    assert "ALARM" not in page()
+
+
+def test_a_night_with_nothing_to_score_went_well() -> None:
+    nothing = {"new": 0, "changed": 0, "backfill": 0}
+    words = state(tally=tally(planned=nothing, scored=nothing, failed=0), rejects=())
+    assert "All well" in words
+    assert "There was nothing to score." in words
+
+
+def test_a_night_stopped_by_the_deadline_says_how_many_scans_are_left() -> None:
+    assert "Stopped by the deadline" in state(tally=tally(left_over=7001))
+    assert "7,001 scans left over" in state(tally=tally(left_over=7001))
+    assert "1 scan left over" in state(tally=tally(left_over=1))
+    assert "All well" not in page(tally=tally(left_over=1))
+
+
+def test_an_alarm_says_all_its_reasons_first_and_the_deadline_too() -> None:
+    words = state(alarms=["9% were rejected.", "The class mix is another one."], tally=tally(left_over=12))
+    assert "ALARM" in words
+    for reason in ("9% were rejected.", "The class mix is another one.", "12 scans left over"):
+        assert reason in words
+    assert "All well" not in words
+
+
+def test_tiles_say_what_became_of_the_scans_and_how_fast() -> None:
+    text = Document(page(tally=tally(left_over=5))).text["dl"]
+    for tile in ("Scored1,341of 1,345 planned", "Rejected3", "Failed1", "Left over5", "Duration2 min 14 s"):
+        assert tile in text
+    assert "Scans per second10.0" in text  # 1,344 in 134.3 s
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 min 0 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min"), (100_000, "27 h 46 min")]
+)
+def test_durations_are_read_at_a_glance(seconds: float, words: str) -> None:
+    text = Document(page(ended=STARTED + timedelta(seconds=seconds))).text["dl"]
+    assert f"Duration{words}" in text
+    assert ("Scans per second–" in text) is (seconds == 0)
+
+
+def test_scans_are_counted_by_why_they_were_planned() -> None:
+    rows = Document(page()).rows
+    for row in (
+        ["New", "1,300", "1,297"],
+        ["Changed since they were scored", "45", "44"],
+        ["Backfill, unchanged since they were scored", "0", "0"],
+        ["All", "1,345", "1,341"],
+        ["Listed", "12,345"],
+        ["Done before, by this model", "11,000"],
+        ["Vanished since the night before", "4"],
+    ):
+        assert row in rows
+
+
+def test_a_reason_that_the_page_does_not_know_is_shown_as_it_is() -> None:
+    assert ["manual", "2", "1"] in Document(page(tally=tally(planned={"manual": 2}, scored={"manual": 1}))).rows
+
+
+def test_drift_is_shown_as_shares_in_numbers_with_its_verdict_in_words() -> None:
+    text = page()
+    document = Document(text)
+    assert "New and changed scans, compared with the last 7 runs." in document.text["p"]
+    assert ["glioma", "", "50.00% (500)", "52.00% (260)"] in document.rows
+    assert ["0.999 to 1", "", "90.00% (900)", "20.00% (100)"] in document.rows
+    assert "No drift beyond chance: PSI 0.002; by chance alone it stays below 0.032." in document.text["p"]
+    assert "Major drift: PSI 2.4" in document.text["p"]
+
+
+def test_bars_are_as_wide_as_the_shares_and_silent() -> None:
+    bars = [found for found in Document(page()).all("span") if "style" in found]
+    assert [bar["style"] for bar in bars[:4]] == [f"width: {width}%" for width in ("96.15", "100.00", "96.15", "92.31")]
+    assert all(bar["aria-hidden"] == "true" for bar in bars)
+
+
+@pytest.mark.parametrize(
+    ("before", "tonight", "words"),
+    [
+        ([2500, 2500, 2500, 2500], [165, 335, 165, 335], "Moderate drift"),
+        ([250_000, 250_000], [240_000, 260_000], "More than chance, and too little to matter"),
+        ([50, 50], [0, 5], "No drift beyond chance"),
+    ],
+)
+def test_each_verdict_has_its_words(before: list[int], tonight: list[int], words: str) -> None:
+    names = ("a", "b", "c", "d")[: len(before)]
+    assert words in Document(page(classes=comparison(before, tonight, names))).text["b"]
+
+
+def test_the_first_night_has_nothing_to_compare_with_and_shows_its_own_shares() -> None:
+    document = Document(page(classes=comparison([0, 0], [3, 1], runs=0)))
+    assert "There is no earlier run to compare with." in document.text["p"]
+    assert "No verdict: one side has no scans." in document.text["p"]
+    assert ["glioma", "", "–", "75.00% (3)"] in document.rows
+    assert "compared with the last run." in page(classes=comparison([1, 1], [3, 1], runs=1))
+
+
+def test_class_changes_are_counted_by_cause_and_classes_and_listed() -> None:
+    document = Document(page())
+    assert "3 scans got another class: 1 because the model changed; 2 because the scan changed." in document.text["p"]
+    assert ["Class before", "glioma"] in document.rows
+    assert ["notumor", "2"] in document.rows
+    assert ["pituitary", "1"] in document.rows
+    assert ["s3://b/scan-0.jpg", "the scan", "notumor 80.00%", "glioma 91.20%"] in document.rows
+
+
+def test_rejects_are_counted_by_reason_most_frequent_first_and_listed() -> None:
+    rows = Document(page()).rows
+    start = rows.index(["Reason", "Scans"])
+    assert rows[start + 1 : start + 4] == [["truncated", "2"], ["empty", "1"], ["All", "3"]]
+    assert ["s3://b/bad-0.jpg", "truncated", "ends after 3 of 9 bytes"] in rows
+    assert ["s3://b/bad-1.jpg", "empty", ""] in rows
+
+
+def test_long_lists_show_their_first_two_hundred_and_say_how_many_there_are() -> None:
+    document = Document(page(changes=[change(n) for n in range(1234)], rejects=[reject(n) for n in range(5678)]))
+    listed = [row[0] for row in document.rows if row[0].startswith("s3://b/")]
+    assert listed == [f"s3://b/scan-{n}.jpg" for n in range(200)] + [f"s3://b/bad-{n}.jpg" for n in range(200)]
+    assert "The first 200 of 1,234." in document.text["p"]
+    assert "The first 200 of 5,678." in document.text["p"]
+    assert ["notumor", "1,234"] in document.rows
+    assert ["truncated", "5,678"] in document.rows
+
+
+def test_two_hundred_are_listed_without_a_word_about_it() -> None:
+    assert "The first" not in page(changes=[change(n) for n in range(200)])
+
+
+def test_without_changes_or_rejects_the_page_says_so() -> None:
+    assert Document(page(changes=(), rejects=())).text["p"].count("None.") == 2
+
+
+def test_facts_name_the_model_the_run_and_its_times_with_their_zone() -> None:
+    text = Document(page()).text["dl"]
+    for fact in (
+        "Modelmodels/brain-mri-v1",
+        "Model digest0123456789ab",
+        "Run20260612T200004Z-4f1c",
+        "Started2026-06-12 22:00:04 CEST",
+        "Ended2026-06-12 22:02:18 CEST",
+        "Deadline2026-06-13 06:00:04 CEST",
+        "Time zoneEurope/Paris",
+        "Inputs3://b/a, s3://b/c",
+    ):
+        assert fact in text
+    assert "Deadlinenone" in Document(page(deadline=None)).text["dl"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) -> None:
+    hostile = {
+        "title": name,
+        "run_id": name,
+        "model": name,
+        "model_digest": name,
+        "alarms": [name],
+        "tally": tally(planned={name: 1}, scored={name: 1}),
+        "classes": comparison([1, 1], [1, 1], (name, "b")),
+        "changes": [change(scan_uri=name, before=name, after=name)],
+        "rejects": [Reject(scan_uri=name, reason=name, detail=name)],
+        "facts": {name: name},
+    }
+    document = Document(page(**hostile))
+    plain = Document(page(alarms=["a"]))
+    assert {found for found, _ in document.elements} == {found for found, _ in plain.elements}
+    assert not [key for _, found in document.elements for key in found if key.startswith("on")]
+    assert document.text["title"] == document.text["h1"] == name
+    assert name in document.text["li"]
+    for row in (
+        [name, "1", "1"],
+        [name, "", "50.00% (1)", "50.00% (1)"],
+        [name, "the scan", f"{name} 80.00%", f"{name} 91.20%"],
+        [name, name, name],
+    ):
+        assert row in document.rows
+
+
+def test_the_same_night_gives_the_same_page() -> None:
+    assert page() == page()
