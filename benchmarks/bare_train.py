@@ -29,7 +29,7 @@ def measure(config: bare.BareTrainConfig) -> dict[str, Any]:
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
         model = network.build(config.backbone, labels, workers=replicas, seed=config.seed)
-        optimizer = keras.optimizers.Adamax(config.learning_rate)
+        optimizer = keras.optimizers.Adamax(config.peak_rate)
         optimizer.build(model.trainable_variables)
     step = TrainingStep(strategy, model, optimizer)
     return bare.clocked(

@@ -81,7 +81,7 @@ def read(uri: str) -> Model:
 
     Raises ModelError that says which file is missing or altered, and what to do.
     """
-    model = _facts(current(uri))
+    model = _facts(uri)
     _weights(model)
     return model
 
@@ -102,7 +102,7 @@ def current(uri: str) -> str:
 
 
 def load(uri: str, expected_digest: str | None = None) -> tuple[Model, "keras.Model"]:
-    """Read, check and build: the network with its weights, for (N, side, side, 3) float32 in -1…1.
+    """As `read`, and build: the network with its weights, for (N, side, side, 3) float32 in -1…1.
 
     Raises ModelError, also where the directory no longer holds the model of expected_digest.
     """
@@ -125,6 +125,7 @@ def load(uri: str, expected_digest: str | None = None) -> tuple[Model, "keras.Mo
 
 
 def _facts(uri: str) -> Model:
+    uri = current(uri)
     if not uris.is_s3(uri) and not uris.names(uri):
         raise ModelError(f"no model at {uri}: train one with jobs/train.py or pass another --model")
     try:

@@ -147,9 +147,9 @@ class _Run:
         total = self.steps * self.config.epochs
         warmup = min(WARMUP_STEPS, max(1, total // 10))
         return keras.optimizers.schedules.CosineDecay(
-            self.config.learning_rate / warmup,
+            self.config.peak_rate / warmup,
             max(1, total - warmup),
-            warmup_target=self.config.learning_rate,
+            warmup_target=self.config.peak_rate,
             warmup_steps=warmup,
         )
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from mribatch.reports import comparison, html
-from mribatch.reports.comparison import Comparison
+from mribatch.reports import bars, html
+from mribatch.reports.bars import Comparison
 from mribatch.reports.html import percent, text
 
 __all__ = ["Change", "Comparison", "Night", "Reject", "Tally", "night_page"]
@@ -94,12 +94,12 @@ def night_page(night: Night) -> str:
         html.section("Result", _tiles(night)),
         html.section("Why they were planned", _planned(night.tally), "beside"),
         html.section("Archive", _archive(night.tally), "beside"),
-        html.section("Drift", comparison.both(night.classes, night.confidence)),
+        html.section("Drift", bars.both(night.classes, night.confidence)),
         html.section("Class changes", _changes(night.changes)),
         html.section("Rejected scans", _rejects(night.rejects)),
         html.section("Run", html.facts(_facts(night))),
     )
-    return html.document(night.title, sections, comparison.STYLE + _STYLE)
+    return html.document(night.title, sections, bars.STYLE + _STYLE)
 
 
 def _state(night: Night) -> str:

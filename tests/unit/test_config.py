@@ -26,7 +26,7 @@ def evaluate(**settings: Any) -> EvaluateConfig:
 
 @pytest.mark.parametrize(
     ("backbone", "weights", "side_px"),
-    [("xception", "imagenet", 299), ("resnet50v2", "imagenet", 224), ("cnn", "none", 128)],
+    [("xception", "imagenet", 299), ("resnet50v2", "imagenet", 224), ("cnn", "none", 96)],
 )
 def test_a_backbone_brings_its_weights_and_side(backbone: str, weights: str, side_px: int) -> None:
     config = train(backbone=backbone)
