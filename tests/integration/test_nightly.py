@@ -77,7 +77,7 @@ def place(tmp_path: Path, models: Path) -> Place:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nights") / "models"
     folder.mkdir()
-    for seed, name in enumerate(("first", "second")):
+    for name, seed in {"first": 3, "second": 0}.items():  # of chance, but one that tells dark scans from bright ones
         make_model(folder / name, seed=seed)
     return folder
 
@@ -188,7 +188,6 @@ def test_the_second_of_two_overlapping_nights_is_turned_away(place: Place) -> No
 
 
 def test_ordinary_nights_raise_no_alarm_and_shifted_ones_do(place: Place) -> None:
-    """The mix and the confidence are those of a random network here; what shifts them is the input."""
     for number in range(3):
         place.add(f"glioma{number}", 30)
         assert place.night(max_drift=0.25).night.alarms == ()
@@ -196,7 +195,7 @@ def test_ordinary_nights_raise_no_alarm_and_shifted_ones_do(place: Place) -> Non
         _darken(path, place.scans / f"dark_{Path(path).name}")
     dark = place.night(max_drift=0.25)
     assert dark.exit_code == 5
-    assert any("confidence" in alarm or "class mix" in alarm for alarm in dark.night.alarms)
+    assert any("class mix" in alarm for alarm in dark.night.alarms)
     for number in range(8):
         (place.scans / f"{number}.jpg").write_bytes(b"no scan")
     place.add("other", 4)
