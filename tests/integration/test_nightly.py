@@ -22,7 +22,7 @@ from mribatch.runs import nightly as module
 from mribatch.runs.compact import compact
 from mribatch.runs.nightly import Done, Forecast, nightly
 from mribatch.runs.predictions import read_predictions
-from mribatch.storage import history, ledger, lock, uris
+from mribatch.storage import ledger, lock, uris
 from tests.conftest import ROOT, write_scans
 from tests.integration.conftest import make_model
 
@@ -188,7 +188,7 @@ def test_the_second_of_two_overlapping_nights_is_turned_away(place: Place) -> No
 
 
 def test_ordinary_nights_raise_no_alarm_and_shifted_ones_do(place: Place) -> None:
-    for number in range(3):
+    for number in range(2):
         place.add(f"glioma{number}", 30)
         assert place.night(max_drift=0.25).night.alarms == ()
     for path in write_scans(place.root / "source", {"glioma0": 30}):
@@ -210,59 +210,81 @@ def _darken(source: str, target: Path) -> None:
     Image.open(source).point(lambda value: value // 6).save(target)
 
 
-def test_what_a_person_reads_in_the_morning_says_what_happened(place: Place) -> None:
+@dataclass
+class ThreeNights:
+    """An archive in which one scan was replaced and one deleted after the first night, and a new model for the third."""
+
+    place: Place
+    scans: list[str]
+    last: Done
+
+
+@pytest.fixture(scope="module")
+def three_nights(ray_session: None, models: Path, tmp_path_factory: pytest.TempPathFactory) -> ThreeNights:  # noqa: ARG001
+    place = Place(tmp_path_factory.mktemp("three"))
+    shutil.copytree(models, place.root / "models")
+    place.current("first")
     scans = place.add("glioma", 12)
-    place.night()
-    place.current("second")
-    (place.scans / "empty.jpg").write_bytes(b"")
-    done = place.night(report=str(place.root / "report"))
-    told = json.loads((place.root / "report" / "nightly.json").read_text())
-    assert told["tally"]["planned"] == {"new": 1, "changed": 0, "backfill": 12}
-    assert [reject["reason"] for reject in told["rejects"]] == ["empty"]
-    first, second = (ledger.predictions(place.output, digest) for digest in ledger.digests(place.output))
-    classes = [
-        dict(zip(t["scan_uri"].to_pylist(), t["predicted_class"].to_pylist(), strict=True)) for t in (first, second)
-    ]
-    assert {change["scan_uri"] for change in told["changes"]} == {u for u in scans if classes[0][u] != classes[1][u]}
-    assert all(change["why"] == "model" for change in told["changes"])
-    assert "empty" in (place.root / "report" / "nightly.html").read_text()
-    assert done.report.endswith("nightly.html")
-
-
-def test_predictions_are_read_as_the_newest_row_of_each_scan_also_while_parts_are_compacted(place: Place) -> None:
-    scans = place.add("glioma", 6)
     place.night(part_rows=1, batch_size=1)
-    gone = Path(scans[0])
-    gone.unlink()
-    place.current("second")
-    place.night(part_rows=1, batch_size=1)
-    first, second = (artifact.read(str(place.root / "models" / name)).digest for name in ("first", "second"))
-    newest = mribatch.read_predictions(place.output)
-    assert newest["model_digest"].to_pylist() == [first] + [second] * 5
-    seen = newest["seen_at"].to_pylist()
-    assert seen[0] < seen[1]
-    assert len(set(seen[1:])) == 1
-    assert read_predictions(place.output, model=str(place.root / "models")).num_rows == 5
-    compacted = compact(CompactConfig(output=place.output, keep_models=1))
-    assert compacted.models == {first: (6, 1, 5), second: (5, 1, 0)}
-    assert read_predictions(place.output).equals(newest)
-    assert place.run(dry_run=True).table().count("0") >= 1
-    assert history.seen(place.output).num_rows == 6
-
-
-def test_the_query_in_the_readme_gives_what_read_predictions_gives(place: Place) -> None:
-    scans = place.add("glioma", 4)
-    place.night()
     replace(scans[0], by=scans[1])
     Path(scans[2]).unlink()
+    (place.scans / "empty.jpg").write_bytes(b"")
     place.night()
     place.current("second")
-    place.night()
+    return ThreeNights(place, scans, place.night(report=str(place.root / "report")))
+
+
+def test_what_a_person_reads_in_the_morning_says_what_happened(three_nights: ThreeNights) -> None:
+    place = three_nights.place
+    told = json.loads((place.root / "report" / "nightly.json").read_text())
+    assert told["tally"]["planned"] == {"new": 0, "changed": 0, "backfill": 12}
+    assert [reject["reason"] for reject in told["rejects"]] == ["empty"]
+    first, second = (
+        dict(zip(table["scan_uri"].to_pylist(), table["predicted_class"].to_pylist(), strict=True))
+        for table in (
+            read_predictions(place.output, model=str(place.root / "models" / name)) for name in ("first", "second")
+        )
+    )
+    assert {change["scan_uri"] for change in told["changes"]} == {uri for uri in second if first[uri] != second[uri]}
+    assert {change["why"] for change in told["changes"]} <= {"model"}
+    assert "empty" in (place.root / "report" / "nightly.html").read_text()
+    assert three_nights.last.report.endswith("nightly.html")
+
+
+def test_the_newest_row_of_each_scan_is_read_and_the_query_in_the_readme_gives_the_same(
+    three_nights: ThreeNights,
+) -> None:
+    place, gone = three_nights.place, three_nights.scans[2]
+    newest = mribatch.read_predictions(place.output)
+    first, second = (artifact.read(str(place.root / "models" / name)).digest for name in ("first", "second"))
+    by = dict(zip(newest["scan_uri"].to_pylist(), newest["model_digest"].to_pylist(), strict=True))
+    assert len(by) == newest.num_rows == 13
+    assert {uri for uri, digest in by.items() if digest == first} == {gone}, "it stays, though it has vanished"
+    assert set(by.values()) == {first, second}
+    seen = dict(zip(newest["scan_uri"].to_pylist(), newest["seen_at"].to_pylist(), strict=True))
+    assert seen.pop(gone) < min(seen.values())
+    assert len(set(seen.values())) == 1
+    assert read_predictions(place.output, model=str(place.root / "models")).num_rows == 12
+    assert read_predictions(place.output, latest=False).num_rows == 12 + 2 + 12
     (query,) = re.findall(r"```sql\n(select p\.\*.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    found = duckdb.sql(query.replace("'predictions/", f"'{place.output}/")).arrow().read_all()
-    expected = read_predictions(place.output)
+    found = duckdb.sql(query.replace("'predictions/", f"'{place.output}/")).to_arrow_table().sort_by("scan_uri")
     for name in ("scan_uri", "scan_version", "model_digest", "run_id", "seen_at", "confidence"):
-        assert found.sort_by("scan_uri")[name].to_pylist() == expected[name].to_pylist()
+        assert found[name].to_pylist() == newest[name].to_pylist()
+
+
+def test_compaction_lets_old_rows_go_and_keeps_the_newest_of_each_scan(
+    three_nights: ThreeNights, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "out")
+    shutil.copytree(three_nights.place.output, output)
+    newest = read_predictions(output)
+    first, second = (
+        artifact.read(str(three_nights.place.root / "models" / name)).digest for name in ("first", "second")
+    )
+    assert compact(CompactConfig(output=output)).models == {first: (13, 1, 0), second: (1, 1, 0)}
+    assert read_predictions(output, latest=False).num_rows == 26
+    assert compact(CompactConfig(output=output, keep_models=1)).models == {first: (1, 1, 13), second: (1, 1, 0)}
+    assert read_predictions(output).equals(newest)
 
 
 def test_nights_on_s3(bucket: str, place: Place) -> None:
