@@ -10,7 +10,9 @@ import pytest
 from tests.unit.test_night_page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which is not here (Debian's package: chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium, which is not here (Debian's package: chromium)"
+)
 
 
 def complaints(html: str, folder: Path) -> list[str]:
