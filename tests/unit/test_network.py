@@ -1,0 +1,70 @@
+"""What the networks promise: the one that trains on one worker computes what Keras' own layers compute."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+SIDES = {"cnn": 32, "xception": 71}
+
+
+def trained_once(backbone: str, workers: int | None) -> dict[str, Any]:
+    """A network's output for a batch, its gradients and its weights after it."""
+    import tensorflow as tf
+
+    from mribatch.learning import network
+
+    side = SIDES[backbone]
+    model = network.build(backbone, 3, side_px=side, workers=workers, seed=1)
+    images = tf.constant(np.random.default_rng(0).normal(0.5, 2, (8, side, side, 3)), tf.float32)
+    base = model.layers[0]
+    with tf.GradientTape() as tape:
+        features = base(images, training=True)
+        loss = tf.reduce_sum(tf.sin(features))
+    gradients = tape.gradient(loss, base.trainable_variables)
+    return {"output": [features], "gradients": gradients, "weights": base.get_weights()}
+
+
+@pytest.mark.parametrize("backbone", SIDES)
+def test_one_worker_trains_with_the_numbers_of_keras_own_batch_normalization(backbone: str) -> None:
+    expected, found = (trained_once(backbone, workers) for workers in (None, 1))
+    told = (
+        ("output", "weights", "gradients") if backbone == "cnn" else ("output", "weights")
+    )  # deep ones amplify rounding
+    for what in told:
+        for ours, theirs in zip(found[what], expected[what], strict=True):
+            size = float(np.abs(theirs).max())
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-3 * size + 1e-5, err_msg=what)
+
+
+def test_weights_of_a_network_that_trains_fit_one_that_predicts(tmp_path: Any) -> None:
+    from mribatch.learning import network
+
+    trains, predicts = network.build("cnn", 3, workers=1, seed=1), network.build("cnn", 3, side_px=32, seed=2)
+    trains.save_weights(tmp_path / "x.weights.h5")
+    predicts.load_weights(tmp_path / "x.weights.h5")
+    for ours, theirs in zip(trains.get_weights(), predicts.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_step_without_finite_gradients_is_left_out_and_counted() -> None:
+    import keras
+    import tensorflow as tf
+
+    from mribatch.learning import network
+    from mribatch.learning.step import TrainingStep
+
+    strategy = tf.distribute.get_strategy()
+    model = network.build("cnn", 2, side_px=32, workers=1, seed=1)
+    optimizer = keras.optimizers.SGD(1e-3)
+    optimizer.build(model.trainable_variables)
+    step = TrainingStep(strategy, model, optimizer, augment=False)
+    rng = np.random.default_rng(0)
+    pixels, classes = rng.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8), np.array([0, 1, 0, 1])
+    skipped = TrainingStep.SUMS.index("skipped")
+    assert step.train((pixels, classes, np.ones(4, np.float32)), side_px=32, seed=(0, 0))[skipped] == 0
+    before = [variable.numpy() for variable in model.trainable_variables]
+    broken = np.array([1, np.inf, 1, 1], np.float32)
+    assert step.train((pixels, classes, broken), side_px=32, seed=(0, 2))[skipped] == 1
+    for ours, theirs in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs)
