@@ -1,0 +1,49 @@
+"""Nights as real processes: killed at any moment, or two at a time; the next night completes what is missing."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mribatch.learning.artifact import Model
+from tests.faults import standard
+from tests.faults.conftest import Archive, Start, Tell
+from tests.faults.processes import parts, score_flags, until
+
+pytestmark = pytest.mark.slow
+Archives = Callable[[int], Archive]
+
+SCANS, KILLS = 480, 5
+
+
+def test_a_night_killed_at_random_moments_is_completed_by_the_next_one(
+    tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output, rng = archive(SCANS), tmp_path / "out", random.Random(5)
+    flags = score_flags(tiny_model.uri, about.folder, output)
+    for _ in range(KILLS):
+        before = set(parts(output))
+        job = start("nightly", *flags)
+        until(lambda seen=before, process=job.process: set(parts(output)) != seen or process.poll() is not None)
+        time.sleep(rng.uniform(0, 0.5))
+        job.kill_driver()
+        assert before <= set(parts(output)), "committed work was lost"
+    last = start("nightly", *flags)
+    assert last.end() == 0, last.log.read_text()
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    assert len(list(output.glob("_nights/*/nightly.html"))) >= 1
+    done = standard.records(str(output))[-1]["plan"]["done"]
+    tell("SIGKILL of a night, the next one", f"{KILLS} random moments", f"{SCANS} rows; {done} were done before")
+
+
+def test_of_two_nights_on_one_output_one_works_and_the_other_ends_with_4(
+    tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    about, output = archive(SCANS), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, about.folder, output)
+    first, second = start("nightly", *flags), start("nightly", *flags)
+    assert sorted((first.end(), second.end())) == [0, 4], first.log.read_text() + second.log.read_text()
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    tell("two nights on one output", "at once", "one exit 0, the other exit 4")
