@@ -6,17 +6,28 @@ The parts themselves are the only record of what is done; nothing here can disag
 import json
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
+from numpy.typing import NDArray
 
 from mribatch import schema
-from mribatch.errors import RunFailed, StorageMissing
+from mribatch.errors import RunFailed
+from mribatch.schema import Reason
 from mribatch.storage import uris
+from mribatch.storage._parts import (
+    digests,
+    model_folder,
+    part_names,
+    part_rows,
+    predictions,
+    read_each,
+    read_parts,
+    replace,
+)
 from mribatch.storage.lock import RUNS, Fence
 
 __all__ = [
@@ -37,8 +48,7 @@ __all__ = [
 log = logging.getLogger("mribatch.ledger")
 
 _KEYS = pa.schema([*schema.PLAN, pa.field("frame", pa.int32(), False)])
-_READERS = 16  # parts read at once: S3 answers slowly, and to many at a time
-_TRIES = 5  # readings of an output whose parts are being compacted
+_WORTH = ("reason", "scored_at")  # which of two rows of one key stays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,32 +80,19 @@ class Plan:
         return self.todo.filter(pc.is_in(self.todo["scan_uri"], pa.array(sorted(names), pa.string())))
 
 
-def model_folder(output: str, digest: str) -> str:
-    return uris.join(output, f"model={digest}")
-
-
-def part_names(output: str, digest: str) -> list[str]:
-    """The names of all visible parts, sorted."""
-    return [name for name in uris.names(model_folder(output, digest), "part-") if name.endswith(".parquet")]
-
-
-def part_rows(name: str) -> int:
-    """The rows of a part, which its name tells: part-<run>-<hash>-<rows>.parquet."""
-    rows = name.removesuffix(".parquet").rpartition("-")[2]
-    return int(rows) if rows.isdecimal() else 0
-
-
 def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, *, again: bool = False) -> Plan:
     """A listing minus what has a row already, or all of it `again`. Clears away what a crash left; the lock must be held.
 
-    Where two parts hold one scan (a crash between a write and its retry), one of them goes and what only it held
-    is planned again. Raises StorageError, RunFailed for a part that is no Parquet.
+    Where a scan has two rows (a crash between a write and its retry, or while parts were rewritten), the one scored last
+    stays, and parts are rewritten without the other. Raises StorageError, RunFailed for a part that is no Parquet.
     """
     folder = model_folder(output, digest)
     for name in uris.names(folder, "."):
         if name.endswith(".tmp"):
             uris.delete(uris.join(folder, name))
-    parts, done = _without_duplicates(output, digest, part_names(output, digest))
+    _remove_doubles(output, digest)
+    parts = part_names(output, digest)
+    done = _keys(output, digest, parts)
     todo = _todo(listing, done.slice(0, 0) if again else done)
     return Plan(
         listed=listing.num_rows,
@@ -107,12 +104,7 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, 
 
 def pending(listing: pa.Table, output: str, digest: str) -> pa.Table:
     """What `plan` would find to do, schema PLAN. Changes nothing and needs no lock."""
-    return _todo(listing, _keys(output, digest, part_names(output, digest)))
-
-
-def digests(output: str) -> list[str]:
-    """The models that an output has rows of."""
-    return [name.removeprefix("model=") for name in uris.folders(output) if name.startswith("model=")]
+    return _todo(listing, predictions(output, digest, schema.PLAN.names))
 
 
 def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None) -> None:
@@ -140,57 +132,11 @@ def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt],
                         f"{foreign} were not planned; run the command again, it completes what is missing")  # fmt: skip
 
 
-def predictions(output: str, digest: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of one model, or some columns of them; without parts, no rows and no p_<label> columns."""
-    for _ in range(_TRIES):
-        try:
-            return read_parts(output, digest, part_names(output, digest), columns)
-        except StorageMissing:
-            continue  # a part that was listed has since become part of another one
-    return read_parts(output, digest, part_names(output, digest), columns)
-
-
-def read_parts(output: str, digest: str, names: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of some parts, or some columns of them; see `predictions`."""
-    if not names:
-        empty = schema.prediction_schema(()).empty_table()
-        return empty if columns is None else empty.select([name for name in columns if name in empty.column_names])
-    return pa.concat_tables(_read(output, digest, names, columns), promote_options="default")
-
-
 def write_record(output: str, run_id: str, facts: dict[str, Any]) -> str:
     """The run's record, written last: it stands only where the run is complete. Its URI."""
     place = uris.join(output, RUNS, f"{run_id}.json")
     uris.put(place, json.dumps(facts, indent=1).encode())
     return place
-
-
-def _keys(output: str, digest: str, parts: Sequence[str]) -> pa.Table:
-    """The keys of all rows, and in the column `part` which of the parts holds each."""
-    columns = pa.schema([*_KEYS, pa.field("part", pa.int32(), False)])
-    tables = [
-        table.append_column("part", pa.repeat(pa.scalar(number, pa.int32()), table.num_rows)).cast(columns)
-        for number, table in enumerate(_read(output, digest, parts, _KEYS.names))
-    ]
-    return pa.concat_tables([columns.empty_table(), *tables])
-
-
-def _read(output: str, digest: str, parts: Sequence[str], columns: Sequence[str] | None) -> list[pa.Table]:
-    folder = model_folder(output, digest)
-
-    def read(name: str) -> pa.Table:
-        data = uris.read(uris.join(folder, name))
-        try:
-            table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read(
-                columns and list(columns), use_threads=False
-            )
-            return table if columns is None else table.select(list(columns))
-        except (pa.ArrowException, OSError, KeyError) as err:
-            raise RunFailed(f"the part {name} in {folder} could not be read ({' '.join(str(err).split())}): "
-                            "remove it, and its scans are scored again") from err  # fmt: skip
-
-    with ThreadPoolExecutor(_READERS) as threads:
-        return list(threads.map(read, parts))
 
 
 def _todo(listing: pa.Table, done: pa.Table) -> pa.Table:
@@ -207,32 +153,45 @@ def _minus(table: pa.Table, other: pa.Table) -> pa.Table:
     return table.join(other.select(keys), keys=keys, join_type="left anti")
 
 
-def _without_duplicates(output: str, digest: str, parts: list[str]) -> tuple[list[str], pa.Table]:
-    """Remove parts until no key stands twice. What is left, and its keys."""
+def _keys(output: str, digest: str, parts: Sequence[str]) -> pa.Table:
+    """The keys of all rows of some parts."""
+    tables = [table.cast(_KEYS) for table in read_each(output, digest, parts, _KEYS.names)]
+    return pa.concat_tables([_KEYS.empty_table(), *tables])
+
+
+def _remove_doubles(output: str, digest: str) -> None:
+    """Rewrite parts until no key stands twice. Of two rows of a key the better one stays."""
+    parts = part_names(output, digest)
     keys = _keys(output, digest, parts)
-    counted = keys.group_by(_KEYS.names).aggregate([("part", "count")])
-    if counted.num_rows == keys.num_rows:
-        return parts, keys
-    doubles = counted.filter(pc.greater(counted["part_count"], 1))
-    surplus = _surplus(keys.join(doubles, keys=_KEYS.names, join_type="inner").select([*_KEYS.names, "part"]))
-    for number in sorted(surplus):
-        log.warning("removing %s, whose scans stand in another part too", parts[number])
-        uris.delete(uris.join(model_folder(output, digest), parts[number]))
-    left = keys.filter(pc.invert(pc.is_in(keys["part"], pa.array(sorted(surplus), pa.int32()))))
-    return [part for number, part in enumerate(parts) if number not in surplus], left
+    if _distinct(keys, _KEYS.names).num_rows == keys.num_rows:
+        return
+    tables = read_each(output, digest, parts, [*_KEYS.names, *_WORTH])
+    stays = _better(pa.concat_tables(tables, promote_options="default"), [t.num_rows for t in tables])
+    begins = np.cumsum([0, *(table.num_rows for table in tables)])
+    for name, first, last in zip(parts, begins[:-1], begins[1:], strict=True):
+        if not stays[first:last].all():
+            log.warning("removing rows from %s that stand in another part too", name)
+            rows = read_parts(output, digest, [name])
+            replace(output, digest, [name], rows.filter(pa.array(stays[first:last])), _no_check)
 
 
-def _surplus(doubles: pa.Table) -> set[int]:
-    """Of the parts that share keys, those that go: each that repeats a key of itself or of an earlier one that stays."""
-    held: dict[int, list[tuple[Any, ...]]] = {}
-    for *key, part in zip(*(column.to_pylist() for column in doubles.columns), strict=True):
-        held.setdefault(part, []).append(tuple(key))
-    seen: set[tuple[Any, ...]] = set()
-    surplus = set()
-    for part in sorted(held):
-        rows = set(held[part])
-        if len(rows) < len(held[part]) or rows & seen:
-            surplus.add(part)
-        else:
-            seen |= rows
-    return surplus
+def _better(rows: pa.Table, sizes: Sequence[int]) -> NDArray[np.bool_]:
+    """For each row, does it stay? Of each key one does: not one that tells that the scan was gone, if another one tells
+    more; else the one scored last; of copies the one in the larger part."""
+    keys = np.stack([_codes(rows[name]) for name in _KEYS.names])
+    gone = pc.is_in(rows["reason"], pa.array([Reason.VANISHED, Reason.CHANGED], pa.string())).to_numpy()
+    at = rows["scored_at"].cast(pa.int64()).to_numpy()
+    order = np.lexsort((-np.repeat(sizes, sizes), -at, gone, *keys))
+    first = np.r_[True, (np.diff(keys[:, order]) != 0).any(axis=0)]
+    stays = np.zeros(rows.num_rows, bool)
+    stays[order[first]] = True
+    return stays
+
+
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A number for each different value."""
+    return np.asarray(column.combine_chunks().dictionary_encode().indices.to_numpy(), np.int64)
+
+
+def _no_check() -> None:
+    """The plan holds the lock; what it rewrites, a successor would rewrite alike."""

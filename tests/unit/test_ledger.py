@@ -25,11 +25,14 @@ def listing(*names: str, version: str = "1-1") -> pa.Table:
     return pa.table([list(names), [version] * len(names)], schema=schema.PLAN)
 
 
-def part(output: str | Path, name: str, scans: Sequence[str], version: str = "1-1", frames: int = 1) -> Receipt:
+def part(
+    output: str | Path, name: str, scans: Sequence[str], version: str = "1-1", frames: int = 1, day: int = 1,
+    reason: str | None = None,
+) -> Receipt:  # fmt: skip
     """Write a part as the sink does, and give the receipt for it."""
     rows = [
         {"scan_uri": scan, "scan_version": version, "frame": frame, "status": "ok", "predicted_class": "glioma",
-         "model_digest": DIGEST, "run_id": "run", "scored_at": datetime(2025, 1, 1, tzinfo=UTC)}
+         "reason": reason, "model_digest": DIGEST, "run_id": "run", "scored_at": datetime(2025, 1, day, tzinfo=UTC)}
         for scan in scans for frame in range(frames)
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schema=schema.prediction_schema(LABELS))
@@ -148,29 +151,38 @@ def test_an_output_may_have_any_name(tmp_path: Path, name: str) -> None:
 # Duplicates
 
 
-def test_of_two_parts_with_the_same_scan_one_goes_and_what_only_it_held_is_to_do(tmp_path: Path) -> None:
-    part(tmp_path, "part-1-2.parquet", ["a", "b"])
-    part(tmp_path, "part-2-2.parquet", ["b", "c"])
-    part(tmp_path, "part-3-1.parquet", ["d"])
+def test_of_two_rows_of_a_scan_the_one_scored_last_stays_and_nothing_else_goes(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-2.parquet", ["a", "b"], day=1)
+    part(tmp_path, "part-2-2.parquet", ["b", "c"], day=2)
+    part(tmp_path, "part-3-1.parquet", ["d"], day=3)
     planned = plan(tmp_path, listing("a", "b", "c", "d"))
-    assert (todo(planned), planned.done) == (["c"], 3)
-    assert planned.parts == {"part-1-2.parquet", "part-3-1.parquet"}
-    assert parts(tmp_path) == ["part-1-2.parquet", "part-3-1.parquet"]
+    assert (todo(planned), planned.done) == ([], 4)
+    rows = ledger.predictions(str(tmp_path), DIGEST).sort_by("scan_uri")
+    assert rows["scan_uri"].to_pylist() == ["a", "b", "c", "d"]
+    assert [at.day for at in rows["scored_at"].to_pylist()] == [1, 2, 2, 3]
+    assert planned.parts == set(parts(tmp_path)) >= {"part-2-2.parquet", "part-3-1.parquet"}
 
 
-def test_a_part_goes_only_for_what_stays(tmp_path: Path) -> None:
-    """The second overlaps the first and goes; the third overlaps only the second and stays."""
-    part(tmp_path, "part-1-2.parquet", ["a", "b"])
-    part(tmp_path, "part-2-2.parquet", ["b", "c"])
-    part(tmp_path, "part-3-2.parquet", ["c", "d"])
-    planned = plan(tmp_path, listing("a", "b", "c", "d"))
-    assert (todo(planned), parts(tmp_path)) == ([], ["part-1-2.parquet", "part-3-2.parquet"])
+def test_a_row_that_tells_that_a_scan_was_gone_gives_way_to_one_that_tells_more(tmp_path: Path) -> None:
+    part(tmp_path, "part-1-1.parquet", ["a"], day=1)
+    part(tmp_path, "part-2-1.parquet", ["a"], day=2, reason="vanished")
+    plan(tmp_path, listing("a"))
+    assert ledger.predictions(str(tmp_path), DIGEST)["reason"].to_pylist() == [None]
 
 
-def test_a_part_that_holds_a_scan_twice_itself_goes(tmp_path: Path) -> None:
+def test_copies_of_parts_leave_the_larger_one(tmp_path: Path) -> None:
+    """A compaction that was killed: the new part stands, and some of the old ones."""
+    part(tmp_path, "part-0-new-3.parquet", ["a", "b", "c"])
+    part(tmp_path, "part-0-old-1.parquet", ["b"])
+    part(tmp_path, "part-1-1.parquet", ["c"])
+    assert todo(plan(tmp_path, listing("a", "b", "c"))) == []
+    assert parts(tmp_path) == ["part-0-new-3.parquet"]
+
+
+def test_a_part_that_holds_a_scan_twice_itself_is_rewritten(tmp_path: Path) -> None:
     part(tmp_path, "part-1-3.parquet", ["a", "b", "a"])
     planned = plan(tmp_path, listing("a", "b"))
-    assert (todo(planned), parts(tmp_path)) == (["a", "b"], [])
+    assert (todo(planned), ledger.predictions(str(tmp_path), DIGEST).num_rows) == ([], 2)
 
 
 def test_two_versions_or_frames_of_a_scan_are_no_duplicates(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from tests.unit.test_history import OLD, listing, part
 SCANS = [f"scan{number:02}" for number in range(10)]
 
 
-@pytest.fixture
-def fence(tmp_path: Path) -> Fence:
+@pytest.fixture(params=["", "0-"], ids=["parts of runs", "parts that were rewritten before"])
+def fence(tmp_path: Path, request: pytest.FixtureRequest) -> Fence:
     """Two scans in each of five parts, and the lock."""
     for number in range(0, 10, 2):
-        part(tmp_path, OLD, SCANS[number : number + 2], day=number)
+        part(tmp_path, OLD, SCANS[number : number + 2], day=number, name=f"{request.param}{number}")
     uris.put(f"{tmp_path}/_runs/{OLD}.lock-1", b"{}")
     return Fence(output=str(tmp_path), digest=OLD, run_id="run", generation=1)
 
