@@ -314,7 +314,10 @@ class CompactConfig(_Config):
 
     def __post_init__(self) -> None:
         _check(self.part_rows >= 1, f"--part-rows must be 1 or more, got {self.part_rows}")
-        _check(self.keep_days is None or self.keep_days >= 1, f"--keep-days must be 1 or more, got {self.keep_days}")
+        _check(
+            self.keep_days is None or 1 <= self.keep_days <= 36_500,
+            f"--keep-days must be 1…36500, got {self.keep_days}",
+        )
         _check(
             self.keep_models is None or self.keep_models >= 1,
             f"--keep-models must be 1 or more, got {self.keep_models}",

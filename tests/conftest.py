@@ -97,14 +97,14 @@ def scan_folder() -> ScanFolder:
 
 
 def write_scans(root: str | Path, counts: dict[str, int], *, side_px: int = SIDE_PX) -> list[str]:
-    """Every second scan is a PNG, the others are JPEG; no two are equal. Their URIs, in order."""
+    """Every second scan is a PNG, the others are JPEG; no two are equal, and each is the same in every run. Their URIs."""
     written = []
     for label, count in counts.items():
         for number in range(count):
             kind = ("PNG", "JPEG")[number % 2]
             uri = uris.join(str(root), label, f"{label}_{number:04d}.{'png' if kind == 'PNG' else 'jpg'}")
             data = io.BytesIO()
-            _scan(label, f"{root}/{label}/{number}", side_px).save(data, kind)
+            _scan(label, f"{label}/{number}", side_px).save(data, kind)
             uris.put(uri, data.getvalue())
             written.append(uri)
     return written

@@ -96,7 +96,8 @@ def current(uri: str) -> str:
     name = uris.read(uris.join(uri, CURRENT)).decode(errors="replace").strip()
     if name not in uris.folders(uri):
         raise ModelError(
-            f"{CURRENT} in {uri} names {name!r}, which is no folder there: promote one with jobs/promote.py"
+            f"{CURRENT} in {uri} names {name!r}, which is no folder there: correct the file, or remove it and promote "
+            "one with jobs/promote.py"
         )
     return uris.join(uri, name)
 
@@ -131,7 +132,8 @@ def _facts(uri: str) -> Model:
     try:
         facts = json.loads(uris.read(uris.join(uri, "model.json")))
     except StorageMissing as err:
-        raise ModelError(f"no model.json in {uri}: pass a model directory that jobs/train.py wrote") from err
+        raise ModelError(f"no model.json in {uri}: pass a model directory that jobs/train.py wrote, or a folder of them "
+                         f"with a file {CURRENT}, which jobs/promote.py writes") from err  # fmt: skip
     except ValueError as err:
         raise ModelError(f"model.json in {uri} is not JSON: copy the directory again or train anew") from err
     _check(uri, facts)

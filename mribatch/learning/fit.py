@@ -125,7 +125,9 @@ class _Run:
         sums = self._train(train, done)
         learnt = self._metrics(sums)
         if sums[-1]:
-            self.say(f"{sums[-1]:.0f} of {self.steps * self.workers} steps gave no finite gradients and were left out")
+            self.say(
+                f"{sums[-1]:.0f} of {self.steps * self.workers} steps gave no finite gradients: nothing was learnt"
+            )
         if sums[-1] > _MAX_SKIPPED * self.steps * self.workers:
             raise RunFailed("training gives no finite gradients any more: lower --learning-rate, or train in float32")
         speed = self.steps * self.config.batch_size * self.workers / (time.monotonic() - begun)
@@ -177,6 +179,7 @@ class _Run:
 
     def _metrics(self, sums: NDArray[np.float64]) -> dict[str, float]:
         loss, scans, right, sure_right, sure, _ = sums.tolist()
+        scans = max(scans, 1.0)
         return {"loss": loss / scans, "accuracy": right / scans,
                 "precision": sure_right / max(sure, 1.0), "recall": sure_right / scans}  # fmt: skip
 

@@ -25,8 +25,9 @@ class TrainingStep:
     """One synchronous step over all workers, and the sums that metrics are made of.
 
     Gradients are those of the loss summed over the global batch and divided by its size, so one worker and many
-    take the same step. A worker's gradients that are not finite (an overflow, a fault of a kernel) count as 0, and
-    as skipped: one NaN would end all learning, unseen, because ReLU turns it into 0.
+    take the same step. Where a worker's gradients are not finite (an overflow, a fault of a kernel) they count as 0,
+    the batch does not count in the sums, and the step as skipped; the optimizer goes by its momentum alone. One NaN
+    would end all learning, unseen, because ReLU turns it into 0.
     """
 
     SUMS = ("loss", "scans", "right", "sure_right", "sure", "skipped")
@@ -69,7 +70,8 @@ class TrainingStep:
             finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
             gradients = [tf.where(finite, gradient, tf.zeros_like(gradient)) for gradient in gradients]
             self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
-            return _sums(classes, probabilities, losses, weights, skipped=tf.cast(~finite, tf.float32))
+            sums = _sums(classes, probabilities, losses, weights)
+            return tf.where(finite, sums, tf.one_hot(self.SUMS.index("skipped"), len(self.SUMS)))
 
         return self._reduced(replica)
 
@@ -123,10 +125,10 @@ def _cross_entropy(classes: Any, probabilities: Any) -> Any:
     return keras.ops.sparse_categorical_crossentropy(classes, probabilities)
 
 
-def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any, skipped: Any = 0.0) -> Any:
+def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any) -> Any:
     """The sums of SUMS; a prediction is sure, as in Keras' Precision and Recall, above a half."""
     import tensorflow as tf
 
     right = tf.cast(tf.equal(tf.argmax(probabilities, axis=1), classes), tf.float32) * weights
     sure = tf.cast(tf.reduce_max(probabilities, axis=1) > 0.5, tf.float32) * weights
-    return tf.stack([*(tf.reduce_sum(part) for part in (losses, weights, right, right * sure, sure)), skipped])
+    return tf.stack([*(tf.reduce_sum(part) for part in (losses, weights, right, right * sure, sure)), 0.0])

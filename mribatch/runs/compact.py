@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from mribatch import schema
 from mribatch.config import CompactConfig
 from mribatch.errors import InputError
+from mribatch.runs.nightly import NIGHTS
 from mribatch.runs.score import new_run_id
 from mribatch.storage import history, ledger, lock, rewrite, uris
 
@@ -17,7 +18,7 @@ __all__ = ["Compacted", "compact"]
 
 log = logging.getLogger("mribatch.compact")
 
-_ROW = (*schema.KEY, "model_digest", "scored_at")
+_ROW = (*schema.KEY, "reason", "model_digest", "scored_at")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +45,15 @@ def compact(config: CompactConfig) -> Compacted:
     if not digests:
         raise InputError(f"no predictions in {output}: expected a folder that jobs/score.py or jobs/nightly.py wrote")
     done = {}
-    for digest in digests:
-        with lock.held(output, digest, new_run_id(), lease_s=config.lease_s) as fence:
-            ledger.plan(schema.PLAN.empty_table(), output, digest)  # heals what a crash left
-            before = ledger.part_names(output, digest)
-            gone = _outdated(config, output, digest)
-            removed = rewrite.without(fence, before, gone) if gone.num_rows else 0
-            _, now = rewrite.compact(fence, config.part_rows)
-            done[digest] = (len(before), now, removed)
+    with lock.held(output, NIGHTS, new_run_id(), lease_s=config.lease_s):
+        for digest in digests:
+            with lock.held(output, digest, new_run_id(), lease_s=config.lease_s) as fence:
+                ledger.plan(schema.PLAN.empty_table(), output, digest)  # heals what a crash left
+                before = ledger.part_names(output, digest)
+                gone = _outdated(config, output, digest)
+                removed = rewrite.without(fence, before, gone) if gone.num_rows else 0
+                _, now = rewrite.compact(fence, config.part_rows)
+                done[digest] = (len(before), now, removed)
     return Compacted(models=done)
 
 
@@ -60,9 +62,12 @@ def _outdated(config: CompactConfig, output: str, digest: str) -> pa.Table:
     if config.keep_days is None and config.keep_models is None:
         return schema.PLAN.empty_table()
     rows = pa.concat_tables([ledger.predictions(output, name, _ROW) for name in ledger.digests(output)])
-    newest = history.newest(rows, history.seen(output))
-    own = rows.filter(pc.equal(rows["model_digest"], digest))
-    old = _before(own, config.keep_days) if digest in _kept_models(rows, config.keep_models) else own
+    seen = history.seen(output)
+    newest = history.newest(rows, seen)
+    own, current = rows.filter(pc.equal(rows["model_digest"], digest)), digest == history.last_model(seen)
+    old = _before(own, config.keep_days) if current or digest in _kept_models(rows, config.keep_models) else own
+    if current:  # without its row, what is listed would be scored again
+        old = old.join(seen.select(schema.PLAN.names), keys=schema.PLAN.names, join_type="left anti")
     keys = [*schema.PLAN.names, "model_digest"]
     return old.join(newest.select(keys), keys=keys, join_type="left anti").select(schema.PLAN.names).cast(schema.PLAN)
 

@@ -64,7 +64,7 @@ def morning(config: NightlyConfig, scored: Scored, found: Found) -> Night:
         alarms=_alarms(config, scored, {"class mix": classes, "confidence": confidence}),
         tally=Tally(
             listed=scored.listed, done_before=scored.done, vanished=found.vanished, failed=scored.failed,
-            planned=by_due(found.due), scored=by_due(good), left_over=scored.left,
+            planned=by_due(found.due), scored=by_due(good), left_over=found.due.num_rows - scored.planned + scored.left,
         ),
         classes=classes,
         confidence=confidence,
@@ -80,7 +80,7 @@ def _comparisons(config: NightlyConfig, good: pa.Table, found: Found) -> tuple[C
     The backfill is the archive once more, and no news.
     """
     fresh = good.filter(pc.not_equal(good["due"], history.BACKFILL))
-    mixes = [Counter(night["by_class"]) for night in found.earlier]
+    mixes = [Counter(night["by_class"]) for night in found.earlier if night["scored"]]
     same = [night["confidence"] for night in found.earlier if night["model_digest"] == found.model.digest]
     names = sorted({*found.model.labels, *(name for mix in mixes for name in mix)})
     tonight = Counter(fresh["predicted_class"].to_pylist())

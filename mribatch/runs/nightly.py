@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from statistics import median
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -17,12 +18,15 @@ from mribatch.learning import artifact
 from mribatch.reports.night import Night, night_page
 from mribatch.runs.morning import COLUMNS, Found, by_due, morning, remembered
 from mribatch.runs.score import Scored, new_run_id, score_plan
+from mribatch.schema import Reason
 from mribatch.storage import history, ledger, lock, rewrite, source, uris
 
-__all__ = ["Done", "Forecast", "next_time", "nightly"]
+__all__ = ["NIGHTS", "Done", "Forecast", "next_time", "nightly"]
 
 ALARM = 5
+NIGHTS = "nights"  # the lock that a night holds beside its model's: two nights never write one output
 _NIGHTS = 30  # with which a night is compared
+_SPARE = 3.0  # times what the fastest night would do until the deadline is planned; the rest is left untouched
 _END_S = 30.0  # before the deadline no scan is begun any more: the last batches, the verification, the report
 
 
@@ -72,21 +76,24 @@ def nightly(config: NightlyConfig) -> Done | Forecast:
     deadline = next_time(config.deadline, config.timezone, started) if config.deadline else None
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
     model = artifact.read(config.model)
-    output = uris.absolute(config.output)
-    listing = source.listing(config.input, without=output)
+    output, run_id = uris.absolute(config.output), new_run_id()
     if config.dry_run:
-        return _forecast(config, model, listing, output)
-    with lock.held(output, model.digest, new_run_id(), lease_s=config.lease_s) as fence:
+        return _forecast(config, model, source.listing(config.input, without=output), output)
+    with (
+        lock.held(output, NIGHTS, run_id, lease_s=config.lease_s),
+        lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence,
+    ):
+        listing = source.listing(config.input, without=output)
         plan = ledger.plan(listing, output, model.digest, again=config.full)
+        vanished = history.mark_seen(output, listing, started, model.digest)
+        earlier = history.nights(output, _NIGHTS)
         due = history.backlog(plan.todo, output).slice(0, config.limit)
-        plan = replace(plan, todo=due.select(schema.PLAN.names))
+        plan = replace(plan, todo=due.select(schema.PLAN.names).slice(0, _worth_a_try(earlier, until)))
         scored = score_plan(config, model, plan, fence, until)
         rows = ledger.read_parts(output, model.digest, scored.parts, COLUMNS)
         before = _before(rows, plan, fence)
         if config.full:
-            rewrite.without(fence, sorted(plan.parts), rows)
-        vanished = history.mark_seen(output, listing, datetime.now(UTC))
-        earlier = history.nights(output, _NIGHTS)
+            _take_the_place(fence, plan, rows)
         night = morning(config, scored, Found(model=model, due=due, rows=rows, before=before, vanished=vanished,
                                               earlier=earlier, started=started, deadline=deadline))  # fmt: skip
         if scored.planned:
@@ -113,8 +120,28 @@ def _forecast(config: NightlyConfig, model: artifact.Model, listing: pa.Table, o
     return Forecast(listed=listing.num_rows, planned=by_due(due), seconds=seconds)
 
 
+def _worth_a_try(earlier: list[dict[str, Any]], until: float) -> int | None:
+    """How many scans may come to their turn until the deadline; None for all."""
+    rates = [night["scored"] / night["seconds"] for night in earlier if night["scored"]]
+    if math.isinf(until) or not rates:
+        return None
+    return math.ceil(_SPARE * max(rates) * max(until - time.monotonic(), 0.0)) + 1
+
+
+def _take_the_place(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> None:
+    """New rows go into the place of old ones; where a scan was gone when its turn came, the old row stays."""
+    gone = rows.filter(pc.is_in(rows["reason"], pa.array([Reason.VANISHED, Reason.CHANGED], pa.string())))
+    told = rows.select(schema.PLAN.names).join(
+        gone.select(schema.PLAN.names), keys=schema.PLAN.names, join_type="left anti"
+    )
+    rewrite.without(fence, sorted(plan.parts), told)
+    ledger.plan(schema.PLAN.empty_table(), fence.output, fence.digest)  # removes what still stands twice
+
+
 def _before(rows: pa.Table, plan: ledger.Plan, fence: lock.Fence) -> pa.Table:
     """The newest row until this night of each scan that has a row now."""
+    if not rows.num_rows:
+        return rows
     others = [digest for digest in ledger.digests(fence.output) if digest != fence.digest]
     tables = [ledger.read_parts(fence.output, fence.digest, sorted(plan.parts), COLUMNS)]
     tables += [ledger.predictions(fence.output, digest, COLUMNS) for digest in others]

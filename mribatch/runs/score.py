@@ -74,7 +74,8 @@ class Scored:
         width = max(len(name) for name, _ in lines)
         rows = [f"{name:<{width}}  {count:>9,}" for name, count in lines]
         place = ledger.model_folder(self.output, self.digest)
-        return "\n".join([*rows, f"{self.planned / self.seconds:.1f} scans/s with the start, predictions in {place}"])
+        rate = (self.planned - self.left - self.failed) / self.seconds
+        return "\n".join([*rows, f"{rate:.1f} scans/s with the start, predictions in {place}"])
 
 
 def score(config: ScoreConfig) -> Scored:

@@ -38,13 +38,13 @@ _ALONE = 2  # deaths with one scan after which it is rejected
 class Counts:
     """What was begun and has not ended, for all predictors of a run, and whether its time is over."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, until: float) -> None:
         self._begun: Counter[str] = Counter()
         self._hung: set[str] = set()
-        self._end = time.monotonic() + seconds
+        self._until = until  # of the clock of the driver's machine, on which this lives: a new start changes nothing
 
     def is_over(self) -> bool:
-        return time.monotonic() >= self._end
+        return time.monotonic() >= self._until
 
     def begin(self, work: str) -> tuple[int, bool]:
         """How often this work was begun before without an end, and whether it took too long."""
@@ -63,7 +63,7 @@ def counts(until: float = math.inf) -> Any:
     """The counts, as an actor that lives and dies with the node of the driver; the time is over at `until` of time.monotonic."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Counts)
-    return actor.options(scheduling_strategy=here).remote(until - time.monotonic())
+    return actor.options(scheduling_strategy=here).remote(until)
 
 
 def is_over(counts: Any) -> bool:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.errors import RunFailed, StorageMissing
+from mribatch.schema import Reason
 from mribatch.storage import ledger, uris
 from mribatch.storage.lock import RUNS
 
-__all__ = ["DUE", "backlog", "mark_seen", "newest", "nights", "predictions", "remember_night", "seen"]
+__all__ = ["DUE", "backlog", "last_model", "mark_seen", "newest", "nights", "predictions", "remember_night", "seen"]
 
 NEW, CHANGED, BACKFILL = "new", "changed", "backfill"
 
@@ -28,6 +29,7 @@ DUE = (NEW, CHANGED, BACKFILL)
 """Why a scan is to be scored, in the order of the night: no model has a row of it; of other versions only; of this version."""
 
 _NIGHT = ".night"
+_MODEL = b"mribatch.model"
 _WHEN = (*schema.PLAN.names, "scored_at")
 
 
@@ -61,13 +63,15 @@ def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
     """Of each scan the rows of one version under one model: of the version listed last, the one scored last.
 
     listed: as `seen` gives it. A scan that was never listed, or has no row in the version listed last, keeps what was
-    scored last. Of rows that stand twice, for the moment of a compaction, one stays.
+    scored last; one that was gone when its turn came keeps what another row tells of it. Of rows that stand twice, for the
+    moment of a compaction, one stays.
     """
     if not rows.num_rows:
         return rows
     scan, version, model, frame = (_codes(rows[name]) for name in (*schema.PLAN.names, "model_digest", "frame"))
     at = rows["scored_at"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((frame, model, -at, ~_is_listed(rows, listed), scan))
+    gone = pc.is_in(rows["reason"], pa.array([Reason.VANISHED, Reason.CHANGED], pa.string())).to_numpy()
+    order = np.lexsort((frame, model, -at, ~_is_listed(rows, listed), gone, scan))
     first = np.r_[True, np.diff(scan[order]) != 0]
     winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best one of its scan
     kept = order[(version[order] == version[winner]) & (model[order] == model[winner])]
@@ -77,29 +81,37 @@ def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
 
 
 def seen(output: str) -> pa.Table:
-    """The version in which each scan was listed last, and when; schema SEEN. Empty before the first night."""
+    """The version in which each scan was listed last, and when; schema SEEN, and in its metadata the night's model. Empty
+    before the first night."""
     try:
         data = uris.read(_place(output))
     except StorageMissing:
         return schema.SEEN.empty_table()
     try:
-        return pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read().cast(schema.SEEN)
+        return pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowException, OSError) as err:
         raise RunFailed(f"{_place(output)} could not be read ({' '.join(str(err).split())}): remove it; the next night "
                         "writes it again") from err  # fmt: skip
 
 
-def mark_seen(output: str, listing: pa.Table, now: datetime) -> int:
-    """Remember a listing. How many scans the night before had listed that are gone."""
+def mark_seen(output: str, listing: pa.Table, now: datetime, digest: str) -> int:
+    """Remember a listing, its moment and the night's model. How many scans the night before had listed that are gone."""
     before = seen(output)
     others = before.join(listing.select(["scan_uri"]), keys="scan_uri", join_type="left anti").cast(schema.SEEN)
     last = pc.max(before["seen_at"])
     stamps = pa.repeat(pa.scalar(now, schema.SEEN.field("seen_at").type), listing.num_rows)
     marked = listing.append_column(schema.SEEN.field("seen_at"), stamps).cast(schema.SEEN)
+    table = pa.concat_tables([marked, others]).sort_by("scan_uri").replace_schema_metadata({_MODEL: digest})
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pa.concat_tables([marked, others]).sort_by("scan_uri"), buffer, compression="zstd")
+    pyarrow.parquet.write_table(table, buffer, compression="zstd")
     uris.put(_place(output), buffer.getvalue())
     return int(pc.sum(pc.equal(others["seen_at"], last)).as_py() or 0)
+
+
+def last_model(listed: pa.Table) -> str | None:
+    """The digest of the model of the last night, as `seen` tells it."""
+    told = (listed.schema.metadata or {}).get(_MODEL)
+    return None if told is None else bytes(told).decode()
 
 
 def nights(output: str, last: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 from mribatch.learning import artifact
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_session(s3_server: str) -> Iterator[None]:  # noqa: ARG001 - Ray hands its environment to the workers
     import ray
 

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,42 +142,16 @@ def _write_table(told: list[tuple[Any, ...]]) -> None:
 def test_a_night_that_its_deadline_stops_is_completed_by_the_next_one(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uris_ = place.add("glioma", 24)
+    scans = place.add("glioma", 24)
     monkeypatch.setattr(module, "next_time", lambda *_: datetime.now(UTC))
     stopped = place.night(deadline="06:00")
-    assert stopped.scored.left + len(place.rows_of(stopped)) == 24
-    assert stopped.scored.left > 0
-    assert stopped.exit_code == 0
-    assert "left over" in Path(stopped.report).read_text()
-    monkeypatch.undo()
+    assert (stopped.scored.left, place.rows_of(stopped), stopped.exit_code) == (24, [], 0)
+    assert stopped.night.tally.left_over == 24
+    assert "24 scans left over" in Path(stopped.report).read_text()
+    monkeypatch.setattr(module, "next_time", lambda *_: datetime.now(UTC) + timedelta(days=1))
     done = place.night(deadline="06:00", timezone="Europe/Paris")
-    assert place.rows_of(stopped) + place.rows_of(done) == uris_
+    assert place.rows_of(done) == scans
     assert done.night.deadline is not None
-
-
-def test_a_dry_run_says_what_would_be_scored_and_how_long_it_takes_and_changes_nothing(place: Place) -> None:
-    place.add("glioma", 4)
-    forecast = place.run(dry_run=True)
-    assert isinstance(forecast, Forecast)
-    assert (forecast.planned["new"], forecast.seconds) == (4, None)
-    assert not Path(place.output).exists()
-    place.night()
-    place.add("notumor", 2)
-    before = sorted(path for path in Path(place.output).rglob("*"))
-    forecast = place.run(dry_run=True)
-    assert isinstance(forecast, Forecast)
-    assert forecast.seconds is not None
-    assert sorted(path for path in Path(place.output).rglob("*")) == before
-
-
-def test_a_full_night_puts_new_rows_in_the_place_of_the_old_ones(place: Place) -> None:
-    scans = place.add("glioma", 6)
-    place.night()
-    Path(scans[0]).unlink()
-    done = place.night(full=True)
-    assert place.rows_of(done) == scans[1:]
-    rows = read_predictions(place.output, latest=False)
-    assert rows["scan_uri"].to_pylist() == scans, "each once, the vanished one too"
 
 
 def test_the_second_of_two_overlapping_nights_is_turned_away(place: Place) -> None:
@@ -187,21 +161,19 @@ def test_the_second_of_two_overlapping_nights_is_turned_away(place: Place) -> No
         place.night()
 
 
-def test_ordinary_nights_raise_no_alarm_and_shifted_ones_do(place: Place) -> None:
-    for number in range(2):
-        place.add(f"glioma{number}", 30)
-        assert place.night(max_drift=0.25).night.alarms == ()
-    for path in write_scans(place.root / "source", {"glioma0": 30}):
+def test_an_ordinary_night_raises_no_alarm_and_a_shifted_one_does(place: Place) -> None:
+    place.add("glioma", 60)
+    for _ in range(2):
+        assert place.night(max_drift=0.25, limit=30).night.alarms == ()
+    for path in write_scans(place.root / "source", {"glioma": 30}):
         _darken(path, place.scans / f"dark_{Path(path).name}")
-    dark = place.night(max_drift=0.25)
-    assert dark.exit_code == 5
-    assert any("class mix" in alarm for alarm in dark.night.alarms)
     for number in range(8):
         (place.scans / f"{number}.jpg").write_bytes(b"no scan")
-    place.add("other", 4)
-    rejects = place.night()
-    assert rejects.exit_code == 5
-    assert "8 of 12" in rejects.night.alarms[0]
+    shifted = place.night(max_drift=0.25)
+    assert shifted.exit_code == 5
+    rejects, mix = shifted.night.alarms
+    assert "8 of 38" in rejects
+    assert "class mix" in mix
 
 
 def _darken(source: str, target: Path) -> None:
@@ -285,6 +257,33 @@ def test_compaction_lets_old_rows_go_and_keeps_the_newest_of_each_scan(
     assert read_predictions(output, latest=False).num_rows == 26
     assert compact(CompactConfig(output=output, keep_models=1)).models == {first: (1, 1, 13), second: (1, 1, 0)}
     assert read_predictions(output).equals(newest)
+
+
+def test_a_dry_run_says_what_would_be_scored_and_how_long_it_takes_and_changes_nothing(
+    three_nights: ThreeNights, tmp_path: Path
+) -> None:
+    place, output = three_nights.place, tmp_path / "out"
+    forecast = place.run(output=str(output), dry_run=True)
+    assert isinstance(forecast, Forecast)
+    assert (forecast.planned, forecast.seconds) == ({"new": 12, "changed": 0, "backfill": 0}, None)
+    assert not output.exists()
+    before = sorted(Path(place.output).rglob("*"))
+    forecast = place.run(dry_run=True, full=True)
+    assert isinstance(forecast, Forecast)
+    assert sum(forecast.planned.values()) == 12
+    assert forecast.seconds is not None
+    assert sorted(Path(place.output).rglob("*")) == before
+
+
+def test_a_full_night_puts_new_rows_in_the_place_of_the_old_ones(three_nights: ThreeNights, tmp_path: Path) -> None:
+    place, output = three_nights.place, tmp_path / "out"
+    shutil.copytree(place.output, output)
+    before = read_predictions(str(output), latest=False)
+    done = place.night(output=str(output), full=True)
+    assert done.scored.planned == 12
+    after = read_predictions(str(output), latest=False)
+    assert after["scan_uri"].to_pylist() == before["scan_uri"].to_pylist(), "each once, the vanished one too"
+    assert after["run_id"].to_pylist().count(done.scored.run_id) == 12
 
 
 def test_nights_on_s3(bucket: str, place: Place) -> None:

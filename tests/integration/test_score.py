@@ -1,9 +1,12 @@
 """Scoring on a real Ray session: one row per scan, always; what is done is not done again."""
 
 import json
+import shutil
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -37,12 +40,36 @@ def scans(tmp_path: Path, scan_folder: ScanFolder) -> Path:
     return tmp_path / "scans"
 
 
-def test_every_scan_gets_exactly_one_row_that_any_reader_reads(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    scored = run(tiny_model, scans, output)
+@dataclass(frozen=True)
+class Done:
+    """40 scans and the output of a run on them. Not to be changed by a test."""
+
+    scans: Path
+    output: Path
+    scored: Scored
+
+    def copy(self, folder: Path) -> Path:
+        shutil.copytree(self.output, folder / "copy")
+        return folder / "copy"
+
+
+@pytest.fixture(scope="module")
+def done(
+    ray_session: None,  # noqa: ARG001
+    tiny_model: Model,
+    tmp_path_factory: pytest.TempPathFactory,
+    scan_folder: ScanFolder,
+) -> Done:
+    root = tmp_path_factory.mktemp("done")
+    scan_folder(root / "scans", {"glioma": 20, "notumor": 20})
+    return Done(root / "scans", root / "out", run(tiny_model, root / "scans", root / "out"))
+
+
+def test_every_scan_gets_exactly_one_row_that_any_reader_reads(tiny_model: Model, done: Done) -> None:
+    output, scored = done.output, done.scored
     assert (scored.exit_code, scored.planned, scored.listed) == (0, 40, 40)
     frame = pd.read_parquet(output)
-    assert sorted(frame["scan_uri"]) == sorted(str(path) for path in scans.rglob("*.*"))
+    assert sorted(frame["scan_uri"]) == sorted(str(path) for path in done.scans.rglob("*.*"))
     assert set(frame["status"]) == {"ok"}
     counted = duckdb.sql(
         f"select count(*), count(distinct scan_uri), max(abs(p_glioma + p_notumor - 1)) from '{output}/*/*.parquet'"
@@ -55,9 +82,8 @@ def test_every_scan_gets_exactly_one_row_that_any_reader_reads(tiny_model: Model
     assert pq.read_schema(part).metadata[b"mribatch.schema"] == schema.SCHEMA_VERSION.encode()
 
 
-def test_predictions_are_those_of_the_model_on_the_scan_itself(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
-    run(tiny_model, scans, tmp_path / "out")
-    frame = pd.read_parquet(tmp_path / "out").set_index("scan_uri")
+def test_predictions_are_those_of_the_model_on_the_scan_itself(tiny_model: Model, done: Done) -> None:
+    frame = pd.read_parquet(done.output).set_index("scan_uri")
     predictor = Predictor(tiny_model.uri)
     for uri in sorted(frame.index)[::7]:
         pixels = decode(Path(uri).read_bytes(), tiny_model.image_spec).pixels
@@ -68,38 +94,23 @@ def test_predictions_are_those_of_the_model_on_the_scan_itself(tiny_model: Model
         assert frame.loc[uri, "confidence"] == pytest.approx(expected.max(), abs=1e-5)
 
 
-def test_a_second_run_scores_nothing_and_a_grown_folder_only_what_is_new(
+def test_a_limit_is_kept_a_finished_run_scores_nothing_and_a_grown_folder_only_what_is_new(
     tiny_model: Model, scans: Path, tmp_path: Path, scan_folder: ScanFolder
 ) -> None:
     output = tmp_path / "out"
-    run(tiny_model, scans, output)
+    assert run(tiny_model, scans, output, limit=10).planned == 10
+    rest = run(tiny_model, scans, output)
+    assert (rest.planned, rest.done) == (30, 10)
     again = run(tiny_model, scans, output)
     assert (again.planned, again.done, again.exit_code) == (0, 40, 0)
     scan_folder(scans / "new", {"glioma": 3})
     changed = next(iter(sorted(scans.glob("glioma/*"))))
     Image.new("L", (50, 40), 77).save(changed, "PNG")
-    third = run(tiny_model, scans, output)
-    assert (third.planned, third.done) == (4, 39)
+    grown = run(tiny_model, scans, output)
+    assert (grown.planned, grown.done) == (4, 39)
     frame = pd.read_parquet(output)
     assert len(frame) == 44
     assert len(frame[frame["scan_uri"] == str(changed)]) == 2, "a replaced scan keeps the row of its old version"
-
-
-def test_a_limit_is_kept_and_the_rest_comes_with_the_next_run(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
-    assert run(tiny_model, scans, tmp_path / "out", limit=10).planned == 10
-    assert run(tiny_model, scans, tmp_path / "out").planned == 30
-    assert pd.read_parquet(tmp_path / "out")["scan_uri"].nunique() == 40
-
-
-def test_the_record_accounts_for_every_scan_and_comes_last(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
-    (scans / "broken.jpg").write_bytes(b"")
-    scored = run(tiny_model, scans, tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "_runs" / f"{scored.run_id}.json").read_text())
-    assert record["plan"] == {"listed": 41, "done": 0, "planned": 41}
-    assert record["counts"] == {"ok": 40, "rejected": 1, "failed": 0}
-    assert record["rejected_by_reason"] == {"empty": 1}
-    assert sum(part["rows"] for part in record["parts"]) == 41
-    assert {part["name"] for part in record["parts"]} == {p.name for p in (tmp_path / "out").glob("model=*/*")}
 
 
 def _png_of_20000_px() -> bytes:
@@ -156,7 +167,15 @@ def test_twelve_kinds_of_bad_files_get_a_row_each_with_the_right_reason(
     assert len(frame) == 40 + len(expected)
     assert scored.exit_code == 3, "9 of 53 are more than 5%"
     assert frame.loc[frame["status"] == "rejected", ["predicted_class", "confidence", "p_glioma"]].isna().all(axis=None)
-    assert run(tiny_model, scans, tmp_path / "out2", max_reject_rate=0.5).exit_code == 0
+    assert replace(scored, max_reject_rate=0.5).exit_code == 0
+    record = json.loads((tmp_path / "out" / "_runs" / f"{scored.run_id}.json").read_text())
+    assert record["plan"] == {"listed": 53, "done": 0, "planned": 53}
+    assert record["counts"] == {"ok": 44, "rejected": 9, "failed": 0, "left": 0}
+    assert record["rejected_by_reason"] == dict(Counter(reason for _, reason in expected.values() if reason))
+    assert sum(part["rows"] for part in record["parts"]) == 53
+    assert {part["name"] for part in record["parts"]} == {p.name for p in (tmp_path / "out").glob("model=*/*")}
+    assert sum(node["scans"] for node in record["nodes"]) == 53
+    assert set(record["peak_memory_bytes"]) == {"driver", "decoder", "predictor", "writer"}
 
 
 def test_a_folder_of_bad_files_only_is_scored_without_a_single_prediction(tiny_model: Model, tmp_path: Path) -> None:
@@ -167,18 +186,18 @@ def test_a_folder_of_bad_files_only_is_scored_without_a_single_prediction(tiny_m
     assert pd.read_parquet(tmp_path / "out")["reason"].tolist() == ["not_an_image"] * 3
 
 
-def test_disk_and_s3_give_the_same_rows(tiny_model: Model, scans: Path, tmp_path: Path, bucket: str) -> None:
+def test_disk_and_s3_give_the_same_rows(tiny_model: Model, done: Done, bucket: str) -> None:
+    scans = done.scans
     for path in scans.rglob("*.*"):
         uris.put(f"{bucket}/scans/{path.relative_to(scans)}", path.read_bytes())
     for name in uris.names(tiny_model.uri):
         uris.put(f"{bucket}/model/{name}", uris.read(uris.join(tiny_model.uri, name)))
-    run(tiny_model, scans, tmp_path / "out")
     on_s3 = score(ScoreConfig(model=f"{bucket}/model", input=(f"{bucket}/scans",), output=f"{bucket}/out", part_rows=8))
     assert (on_s3.planned, on_s3.exit_code) == (40, 0)
     wanted = ["scan", "content_sha256", "status", "predicted_class", "p_glioma", "p_notumor", "model_digest"]
     ours = ledger.predictions(f"{bucket}/out", tiny_model.digest).to_pandas()
     ours["scan"] = ours["scan_uri"].str.removeprefix(f"{bucket}/scans/")
-    disk = pd.read_parquet(tmp_path / "out")
+    disk = pd.read_parquet(done.output)
     disk["scan"] = disk["scan_uri"].str.removeprefix(f"{scans}/")
     left, right = (f[wanted].sort_values("scan", ignore_index=True) for f in (ours, disk))
     pd.testing.assert_frame_equal(left, right, atol=1e-6)
@@ -187,33 +206,31 @@ def test_disk_and_s3_give_the_same_rows(tiny_model: Model, scans: Path, tmp_path
 
 
 def test_rows_that_stand_twice_after_a_crash_are_healed_by_the_next_run(
-    tiny_model: Model, scans: Path, tmp_path: Path
+    tiny_model: Model, done: Done, tmp_path: Path
 ) -> None:
-    output = tmp_path / "out"
-    run(tiny_model, scans, output)
+    output = done.copy(tmp_path)
     part = next(output.glob("model=*/part-*.parquet"))
     (part.parent / f"part-zzz-{part.name.removeprefix('part-')}").write_bytes(part.read_bytes())
     (part.parent / ".part-left.parquet.1234.tmp").write_bytes(b"half")
     assert pd.read_parquet(output)["scan_uri"].duplicated().any()
-    run(tiny_model, scans, output)
+    assert run(tiny_model, done.scans, output).planned == 0
     frame = pd.read_parquet(output)
     assert len(frame) == frame["scan_uri"].nunique() == 40
     assert not list(part.parent.glob(".*"))
 
 
-def test_a_second_run_on_a_held_output_is_turned_away(tiny_model: Model, scans: Path, tmp_path: Path) -> None:
-    output = str(tmp_path / "out")
+def test_a_second_run_on_a_held_output_is_turned_away(tiny_model: Model, done: Done, tmp_path: Path) -> None:
+    scans, output = done.scans, str(done.copy(tmp_path))
     with lock.held(output, tiny_model.digest, "first", lease_s=5.0), pytest.raises(OutputHeld, match="first"):
         run(tiny_model, scans, output, lease_s=5.0)
-    assert run(tiny_model, scans, output).planned == 40
+    assert run(tiny_model, scans, output).done == 40, "once it is let go"
 
 
 def test_a_part_slipped_in_by_a_run_that_lost_its_lock_is_removed(
-    tiny_model: Model, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Model, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "out"
-    run(tiny_model, scans, tmp_path / "other")
-    stray = next((tmp_path / "other").glob("model=*/part-*.parquet"))
+    scans, output = done.scans, tmp_path / "out"
+    stray = next(done.output.glob("model=*/part-*.parquet"))
     verify = ledger.verify
 
     def late(*told: object) -> None:

@@ -79,9 +79,8 @@ def test_copies_of_one_image_never_stand_on_both_sides(learnt: tuple[TrainConfig
     assert split["validation"] >= 24, "a quarter of the images, and their copies with them"
 
 
-def test_a_run_of_the_same_name_goes_on_and_ends_where_it_would_have(learnt: tuple[TrainConfig, Trained]) -> None:
-    config, trained = learnt
-    assert train(config).model.digest == trained.model.digest, "nothing was left to do"
+def test_a_run_of_the_same_name_with_other_settings_is_refused(learnt: tuple[TrainConfig, Trained]) -> None:
+    config, _ = learnt
     storage = Path(config.output).parent / "_training"
     with pytest.raises(ConfigError, match="other settings"):
         train(replace(config, learning_rate=1e-4, storage=str(storage), run_name=next(storage.iterdir()).name))
@@ -98,7 +97,7 @@ def test_checkpoints_and_model_on_s3(data: Path, bucket: str) -> None:
     assert artifact.read(f"{bucket}/model").digest == trained.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
     assert any(uri.endswith("optimizer.npz") for uri in stored)
-    assert train(config).model.digest == trained.model.digest
+    assert train(config).model.digest == trained.model.digest, "it goes on where it was: nothing was left to do"
 
 
 def test_too_many_unreadable_scans_stop_training_before_it_starts(data: Path, tmp_path: Path) -> None:

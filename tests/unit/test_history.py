@@ -98,13 +98,13 @@ def test_the_newest_row_is_the_one_scored_last_whichever_model_and_version(tmp_p
 def test_the_version_listed_last_wins_over_the_clock(tmp_path: Path) -> None:
     part(tmp_path, OLD, ["a@1-1"], day=0)
     part(tmp_path, OLD, ["a@2-2"], day=1)
-    history.mark_seen(str(tmp_path), listing("a@1-1"), DAY)
+    history.mark_seen(str(tmp_path), listing("a@1-1"), DAY, OLD)
     assert newest(tmp_path, history.seen(str(tmp_path))) == [("a", "1-1", OLD, 0)]
 
 
 def test_a_version_without_a_row_yet_leaves_the_scan_its_last_one(tmp_path: Path) -> None:
     part(tmp_path, OLD, ["a@1-1"], day=0)
-    history.mark_seen(str(tmp_path), listing("a@2-2"), DAY)
+    history.mark_seen(str(tmp_path), listing("a@2-2"), DAY, OLD)
     assert newest(tmp_path, history.seen(str(tmp_path))) == [("a", "1-1", OLD, 0)]
 
 
@@ -125,10 +125,11 @@ def test_a_row_that_stands_twice_while_parts_are_compacted_is_given_once(tmp_pat
 
 def test_vanished_scans_stay_marked_by_the_last_night_that_saw_them(tmp_path: Path) -> None:
     output = str(tmp_path)
-    assert history.seen(output).num_rows == 0
-    assert history.mark_seen(output, listing("a", "b", "c"), DAY) == 0
-    assert history.mark_seen(output, listing("a", "c@2-2"), DAY + timedelta(days=1)) == 1
-    assert history.mark_seen(output, listing("a", "c@2-2"), DAY + timedelta(days=2)) == 0, "told once"
+    assert history.last_model(history.seen(output)) is None
+    assert history.mark_seen(output, listing("a", "b", "c"), DAY, OLD) == 0
+    assert history.mark_seen(output, listing("a", "c@2-2"), DAY + timedelta(days=1), OLD) == 1
+    assert history.mark_seen(output, listing("a", "c@2-2"), DAY + timedelta(days=2), OLD) == 0, "told once"
+    assert history.last_model(history.seen(output)) == OLD
     assert history.seen(output).to_pylist() == [
         {"scan_uri": "a", "scan_version": "1-1", "seen_at": DAY + timedelta(days=2)},
         {"scan_uri": "b", "scan_version": "1-1", "seen_at": DAY},
@@ -137,7 +138,7 @@ def test_vanished_scans_stay_marked_by_the_last_night_that_saw_them(tmp_path: Pa
 
 
 def test_a_broken_list_of_who_was_seen_is_named(tmp_path: Path) -> None:
-    history.mark_seen(str(tmp_path), listing("a"), DAY)
+    history.mark_seen(str(tmp_path), listing("a"), DAY, OLD)
     (tmp_path / "_runs" / "seen").write_bytes(b"PAR1")
     with pytest.raises(RunFailed, match=r"_runs/seen .* remove it"):
         history.seen(str(tmp_path))
