@@ -31,7 +31,7 @@ class Outcome(Protocol):
 def run_command(
     config: type[Config], run: Callable[[Config], Outcome], description: str, argv: Sequence[str] | None
 ) -> int:
-    """Run a job for its command line; 0 done, 1 failed, 2 wrong use, 3 too many rejects, 4 output held by another."""
+    """Run a job for its command line and give its exit code, as README lists them."""
     _log_to_stderr()
     signal.signal(signal.SIGTERM, _terminate)
     try:

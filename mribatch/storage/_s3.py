@@ -1,6 +1,6 @@
-"""S3 as `uris` needs it, through boto3: it lists ETags, puts on conditions and retries server errors.
+"""S3 as `uris` needs it, through boto3: it lists ETags and puts on conditions; what fails for a while is `_retry`'s.
 
-pyarrow's S3FileSystem does none of the three; libraries that want one get it here. Not for use outside this folder.
+pyarrow's S3FileSystem does neither; libraries that want one get it here. Not for use outside this folder.
 """
 
 import functools

@@ -96,6 +96,8 @@ def seen(output: str) -> pa.Table:
 
 def mark_seen(output: str, listing: pa.Table, now: datetime, digest: str) -> int:
     """Remember a listing, its moment and the night's model. How many scans the night before had listed that are gone."""
+    for name in uris.names(uris.join(output, RUNS), ".seen."):
+        uris.delete(uris.join(output, RUNS, name))  # a killed night's, half-written
     before = seen(output)
     others = before.join(listing.select(["scan_uri"]), keys="scan_uri", join_type="left anti").cast(schema.SEEN)
     last = pc.max(before["seen_at"])

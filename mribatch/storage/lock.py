@@ -107,8 +107,11 @@ class _Generations:
         return facts if isinstance(facts, dict) else {}
 
     def clear_below(self, generation: int) -> None:
-        """Remove older generations, and what their holders left half-written when they were killed."""
+        """Remove older generations, and what their holders left half-written when they were killed: locks and records."""
         try:
+            holder = self.read(generation).get("run_id")
+            for name in uris.names(self._folder, f".{holder}.") if holder else ():
+                uris.delete(uris.join(self._folder, name))
             for old in self.all():
                 if old < generation:
                     uris.delete(self.uri(old))

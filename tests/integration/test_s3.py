@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One try instead of five: AWS_MAX_ATTEMPTS is boto's own setting."""
+    """One try and no patience: AWS_MAX_ATTEMPTS is the setting of all AWS clients."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
 
