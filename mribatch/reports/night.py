@@ -18,6 +18,7 @@ _WHY = {
     "new": "New",
     "changed": "Changed since they were scored",
     "backfill": "Backfill, unchanged since they were scored",
+    "interrupted": "Scored by a run that was cut off",
 }
 _WHAT_CHANGED = {"version": "the scan", "model": "the model"}
 

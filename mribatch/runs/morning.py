@@ -18,7 +18,7 @@ from mribatch.reports.night import Change, Comparison, Night, Reject, Tally
 from mribatch.runs.score import Scored
 from mribatch.schema import Status
 from mribatch.storage import history
-from mribatch.storage.history import DUE
+from mribatch.storage.history import DUE, INTERRUPTED
 
 __all__ = ["COLUMNS", "Found", "by_due", "morning", "remembered"]
 
@@ -33,6 +33,7 @@ class Found:
     model: artifact.Model
     due: pa.Table
     rows: pa.Table  # of this night
+    late: pa.Table  # of runs that came to no end, and that no night has told of
     before: pa.Table  # the newest of the same scans until then
     vanished: int
     earlier: list[dict[str, Any]]  # nights
@@ -43,14 +44,16 @@ class Found:
 def by_due(table: pa.Table) -> dict[str, int]:
     """How many rows were due for each reason."""
     counts = Counter(table["due"].to_pylist())
-    return {due: counts[due] for due in DUE}
+    return {due: counts[due] for due in (*DUE, INTERRUPTED) if due in DUE or counts[due]}
 
 
 def morning(config: NightlyConfig, scored: Scored, found: Found) -> Night:
     """The report of a night."""
-    good = found.rows.filter(pc.equal(found.rows["status"], Status.OK))
-    good = good.join(found.due, keys=schema.PLAN.names, join_type="inner")
-    bad = found.rows.filter(pc.equal(found.rows["status"], Status.REJECTED))
+    rows = pa.concat_tables([found.rows, found.late], promote_options="default")
+    late = found.late.select(schema.PLAN.names).append_column("due", pa.repeat(INTERRUPTED, found.late.num_rows))
+    due = pa.concat_tables([found.due, late.cast(found.due.schema)])
+    good = rows.filter(pc.equal(rows["status"], Status.OK)).join(due, keys=schema.PLAN.names, join_type="inner")
+    bad = rows.filter(pc.equal(rows["status"], Status.REJECTED))
     classes, confidence = _comparisons(config, good, found)
     zone = ZoneInfo(config.timezone)
     return Night(
@@ -61,10 +64,13 @@ def morning(config: NightlyConfig, scored: Scored, found: Found) -> Night:
         started=found.started.astimezone(zone),
         ended=datetime.now(zone),
         deadline=found.deadline and found.deadline.astimezone(zone),
-        alarms=_alarms(config, scored, {"class mix": classes, "confidence": confidence}),
+        alarms=(
+            *_rejected(config, bad.num_rows + scored.failed, rows.num_rows + scored.failed),
+            *_drifted({"class mix": classes, "confidence": confidence}),
+        ),
         tally=Tally(
             listed=scored.listed, done_before=scored.done, vanished=found.vanished, failed=scored.failed,
-            planned=by_due(found.due), scored=by_due(good), left_over=found.due.num_rows - scored.planned + scored.left,
+            planned=by_due(due), scored=by_due(good), left_over=found.due.num_rows - scored.planned + scored.left,
         ),
         classes=classes,
         confidence=confidence,
@@ -116,19 +122,18 @@ def _changes(good: pa.Table, before: pa.Table) -> list[Change]:
     ]  # fmt: skip
 
 
-def _alarms(config: NightlyConfig, scored: Scored, comparisons: dict[str, Comparison]) -> tuple[str, ...]:
-    """Why a person should look."""
-    tried = scored.planned - scored.left
-    lost = sum(scored.rejected.values()) + scored.failed
-    told = []
-    if lost > config.max_reject_rate * tried:
-        told.append(f"{lost:,} of {tried:,} scans were rejected or failed, more than {config.max_reject_rate:.0%}.")
-    told += [
+def _rejected(config: NightlyConfig, lost: int, tried: int) -> list[str]:
+    if lost <= config.max_reject_rate * tried:
+        return []
+    return [f"{lost:,} of {tried:,} scans were rejected or failed, more than {config.max_reject_rate:.0%}."]
+
+
+def _drifted(comparisons: dict[str, Comparison]) -> list[str]:
+    return [
         f"The {name} is not that of the nights before: its population stability index is {compared.drift.index:.2f}."
         for name, compared in comparisons.items()
         if compared.drift.level == "major"
     ]
-    return tuple(told)
 
 
 def remembered(night: Night) -> dict[str, Any]:

@@ -91,13 +91,17 @@ def nightly(config: NightlyConfig) -> Done | Forecast:
         plan = replace(plan, todo=due.select(schema.PLAN.names).slice(0, _worth_a_try(earlier, until)))
         scored = score_plan(config, model, plan, fence, until)
         rows = ledger.read_parts(output, model.digest, scored.parts, COLUMNS)
-        before = _before(rows, plan, fence)
+        cut = history.unreported(output, plan.parts)
+        interrupted = [] if config.full else [part for parts in cut.values() for part in parts]
+        late = ledger.read_parts(output, model.digest, interrupted, COLUMNS)
+        before = _before(pa.concat_tables([rows, late], promote_options="default"), plan.parts - {*interrupted}, fence)
         if config.full:
             _take_the_place(fence, plan, rows)
-        night = morning(config, scored, Found(model=model, due=due, rows=rows, before=before, vanished=vanished,
+        night = morning(config, scored, Found(model=model, due=due, rows=rows, late=late, before=before, vanished=vanished,
                                               earlier=earlier, started=started, deadline=deadline))  # fmt: skip
-        if scored.planned:
+        if scored.planned or interrupted:
             history.remember_night(output, scored.run_id, remembered(night))
+        history.mark_reported(output, cut)
     return Done(scored=scored, night=night, report=_write(config, night))
 
 
@@ -138,12 +142,12 @@ def _take_the_place(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> Non
     ledger.plan(schema.PLAN.empty_table(), fence.output, fence.digest)  # removes what still stands twice
 
 
-def _before(rows: pa.Table, plan: ledger.Plan, fence: lock.Fence) -> pa.Table:
-    """The newest row until this night of each scan that has a row now."""
+def _before(rows: pa.Table, parts: frozenset[str], fence: lock.Fence) -> pa.Table:
+    """The newest row, in some parts and of other models, of each scan that has a row now."""
     if not rows.num_rows:
         return rows
     others = [digest for digest in ledger.digests(fence.output) if digest != fence.digest]
-    tables = [ledger.read_parts(fence.output, fence.digest, sorted(plan.parts), COLUMNS)]
+    tables = [ledger.read_parts(fence.output, fence.digest, sorted(parts), COLUMNS)]
     tables += [ledger.predictions(fence.output, digest, COLUMNS) for digest in others]
     known = pa.concat_tables(tables, promote_options="default")
     return history.newest(known.filter(pc.is_in(known["scan_uri"], rows["scan_uri"].combine_chunks())))

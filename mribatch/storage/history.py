@@ -6,6 +6,8 @@ nights are compared with.
 
 import io
 import json
+import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -21,15 +23,34 @@ from mribatch.schema import Reason
 from mribatch.storage import ledger, uris
 from mribatch.storage.lock import RUNS
 
-__all__ = ["DUE", "backlog", "last_model", "mark_seen", "newest", "nights", "predictions", "remember_night", "seen"]
+__all__ = [
+    "BACKFILL",
+    "DUE",
+    "INTERRUPTED",
+    "backlog",
+    "last_model",
+    "mark_reported",
+    "mark_seen",
+    "newest",
+    "nights",
+    "predictions",
+    "remember_night",
+    "seen",
+    "unreported",
+]
 
 NEW, CHANGED, BACKFILL = "new", "changed", "backfill"
 
 DUE = (NEW, CHANGED, BACKFILL)
 """Why a scan is to be scored, in the order of the night: no model has a row of it; of other versions only; of this version."""
 
+INTERRUPTED = "interrupted"
+"""Why a scan stands in a report though it was not due: a run scored it and came to no end, and no night has told of it."""
+
 _NIGHT = ".night"
 _MODEL = b"mribatch.model"
+_TOLD = ".told"
+_RUN_OF_PART = re.compile(r"part-([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})-")
 _WHEN = (*schema.PLAN.names, "scored_at")
 
 
@@ -125,6 +146,23 @@ def nights(output: str, last: int) -> list[dict[str, Any]]:
 
 def remember_night(output: str, run_id: str, facts: dict[str, Any]) -> None:
     uris.put(uris.join(output, RUNS, run_id + _NIGHT), json.dumps(facts).encode())
+
+
+def unreported(output: str, parts: Iterable[str]) -> dict[str, list[str]]:
+    """Of some parts those that were written by runs that came to no end and that no night has told of, by run."""
+    names = uris.names(uris.join(output, RUNS))
+    ended = {name.rpartition(".")[0] for name in names if name.endswith((".json", _TOLD))}
+    found: dict[str, list[str]] = {}
+    for part in sorted(parts):
+        run = _RUN_OF_PART.match(part)
+        if run and run[1] not in ended:
+            found.setdefault(run[1], []).append(part)
+    return found
+
+
+def mark_reported(output: str, runs: Iterable[str]) -> None:
+    for run in runs:
+        uris.put(uris.join(output, RUNS, run + _TOLD), b"")
 
 
 def _place(output: str) -> str:

@@ -1,5 +1,6 @@
 """Nights as real processes: killed at any moment, or two at a time; the next night completes what is missing."""
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -33,7 +34,11 @@ def test_a_night_killed_at_random_moments_is_completed_by_the_next_one(
     last = start("nightly", *flags)
     assert last.end() == 0, last.log.read_text()
     standard.check(str(output), about.uris, str(about.undisturbed))
-    assert len(list(output.glob("_nights/*/nightly.html"))) >= 1
+    (report,) = output.glob("_nights/*/nightly.json")
+    tally = json.loads(report.read_text())["tally"]
+    assert sum(tally["scored"].values()) == SCANS, (
+        "the morning tells of all of them, also of those of the killed nights"
+    )
     done = standard.records(str(output))[-1]["plan"]["done"]
     tell("SIGKILL of a night, the next one", f"{KILLS} random moments", f"{SCANS} rows; {done} were done before")
 

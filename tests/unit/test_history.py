@@ -149,3 +149,12 @@ def test_nights_come_in_order_and_only_the_last_ones(tmp_path: Path) -> None:
     for run in ("20250103", "20250101", "20250102"):
         history.remember_night(str(tmp_path), run, {"run": run})
     assert [night["run"] for night in history.nights(str(tmp_path), 2)] == ["20250102", "20250103"]
+
+
+def test_the_parts_of_a_run_that_came_to_no_end_are_told_of_once(tmp_path: Path) -> None:
+    output, dead, ended = str(tmp_path), "20250101T000000Z-abc123", "20250102T000000Z-abc123"
+    parts = [f"part-{run}-0f0f-1.parquet" for run in (dead, ended)] + ["part-0-0f0f-1.parquet"]
+    ledger.write_record(output, ended, {})
+    assert history.unreported(output, parts) == {dead: [parts[0]]}
+    history.mark_reported(output, [dead])
+    assert history.unreported(output, parts) == {}
