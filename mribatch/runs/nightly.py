@@ -126,7 +126,7 @@ def _forecast(config: NightlyConfig, model: artifact.Model, listing: pa.Table, o
 
 def _worth_a_try(earlier: list[dict[str, Any]], until: float) -> int | None:
     """How many scans may come to their turn until the deadline; None for all."""
-    rates = [night["scored"] / night["seconds"] for night in earlier if night["scored"]]
+    rates = [float(night["scored"] / night["seconds"]) for night in earlier if night["scored"]]
     if math.isinf(until) or not rates:
         return None
     return math.ceil(_SPARE * max(rates) * max(until - time.monotonic(), 0.0)) + 1
