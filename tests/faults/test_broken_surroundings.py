@@ -160,6 +160,6 @@ def test_scans_that_kill_or_hang_what_works_on_them_cost_themselves_only(
     assert told == {name: "crashed_decoder" if name.startswith("kills") else "timed_out" for name in poison}
     assert rows.num_rows == len(set(rows["scan_uri"].to_pylist())) == len(good) + len(poison)
     (record,) = standard.records(str(output))
-    assert record["counts"] == {"ok": len(good), "rejected": len(poison), "failed": 0}
+    assert record["counts"] == {"ok": len(good), "rejected": len(poison), "failed": 0, "left": 0}
     tell("a scan that kills or hangs its decoder or predictor", f"{len(poison)} among 80",
          "`crashed_decoder` or `timed_out` when tried alone; 80 scored, exit 0")  # fmt: skip
