@@ -18,7 +18,6 @@ from mribatch.learning import artifact
 from mribatch.reports.night import Night, night_page
 from mribatch.runs.morning import COLUMNS, Found, by_due, morning, remembered
 from mribatch.runs.score import Scored, new_run_id, score_plan
-from mribatch.schema import Reason
 from mribatch.storage import history, ledger, lock, rewrite, source, uris
 
 __all__ = ["NIGHTS", "Done", "Forecast", "next_time", "nightly"]
@@ -134,7 +133,7 @@ def _worth_a_try(earlier: list[dict[str, Any]], until: float) -> int | None:
 
 def _take_the_place(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> None:
     """New rows go into the place of old ones; where a scan was gone when its turn came, the old row stays."""
-    gone = rows.filter(pc.is_in(rows["reason"], pa.array([Reason.VANISHED, Reason.CHANGED], pa.string())))
+    gone = rows.filter(ledger.was_gone(rows))
     told = rows.select(schema.PLAN.names).join(
         gone.select(schema.PLAN.names), keys=schema.PLAN.names, join_type="left anti"
     )

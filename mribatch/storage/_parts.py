@@ -5,14 +5,29 @@ import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.errors import RunFailed, StorageMissing
+from mribatch.schema import Reason
 from mribatch.storage import uris
 
-__all__ = ["digests", "model_folder", "part_names", "part_rows", "predictions", "read_each", "read_parts", "replace"]
+__all__ = [
+    "codes",
+    "digests",
+    "model_folder",
+    "part_names",
+    "part_rows",
+    "predictions",
+    "read_each",
+    "read_parts",
+    "replace",
+    "was_gone",
+]
 
 _READERS = 16  # parts read at once: S3 answers slowly, and to many at a time
 _TRIES = 5  # readings of an output whose parts are being rewritten
@@ -80,6 +95,17 @@ def read_each(output: str, digest: str, names: Sequence[str], columns: Sequence[
 
     with ThreadPoolExecutor(_READERS) as threads:
         return list(threads.map(read, names))
+
+
+def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A number for each different value."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
+
+
+def was_gone(rows: pa.Table) -> pa.ChunkedArray:
+    """Does a row only tell that its scan was gone when its turn came?"""
+    return pc.is_in(rows["reason"], pa.array([Reason.VANISHED, Reason.CHANGED], pa.string()))
 
 
 def replace(output: str, digest: str, old: Sequence[str], rows: pa.Table, check: Callable[[], None]) -> None:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.errors import RunFailed, StorageMissing
-from mribatch.schema import Reason
 from mribatch.storage import ledger, uris
+from mribatch.storage._parts import codes, was_gone
 from mribatch.storage.lock import RUNS
 
 __all__ = [
@@ -89,9 +89,9 @@ def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
     """
     if not rows.num_rows:
         return rows
-    scan, version, model, frame = (_codes(rows[name]) for name in (*schema.PLAN.names, "model_digest", "frame"))
+    scan, version, model, frame = (codes(rows[name]) for name in (*schema.PLAN.names, "model_digest", "frame"))
     at = rows["scored_at"].cast(pa.int64()).to_numpy()
-    gone = pc.is_in(rows["reason"], pa.array([Reason.VANISHED, Reason.CHANGED], pa.string())).to_numpy()
+    gone = was_gone(rows).to_numpy()
     order = np.lexsort((frame, model, -at, ~_is_listed(rows, listed), gone, scan))
     first = np.r_[True, np.diff(scan[order]) != 0]
     winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best one of its scan
@@ -173,12 +173,6 @@ def _known(output: str) -> pa.Table:
     fields = pa.schema([schema.prediction_schema(()).field(name) for name in _WHEN])
     tables = [ledger.predictions(output, digest, _WHEN).cast(fields) for digest in ledger.digests(output)]
     return pa.concat_tables([fields.empty_table(), *tables])
-
-
-def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A number for each different value."""
-    encoded = column.combine_chunks().dictionary_encode()
-    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
 
 
 def _is_listed(rows: pa.Table, listed: pa.Table | None) -> NDArray[np.bool_]:

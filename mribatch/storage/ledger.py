@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.errors import RunFailed
-from mribatch.schema import Reason
 from mribatch.storage import uris
 from mribatch.storage._parts import (
+    codes,
     digests,
     model_folder,
     part_names,
@@ -27,6 +27,7 @@ from mribatch.storage._parts import (
     read_each,
     read_parts,
     replace,
+    was_gone,
 )
 from mribatch.storage.lock import RUNS, Fence
 
@@ -42,6 +43,7 @@ __all__ = [
     "predictions",
     "read_parts",
     "verify",
+    "was_gone",
     "write_record",
 ]
 
@@ -178,19 +180,14 @@ def _remove_doubles(output: str, digest: str) -> None:
 def _better(rows: pa.Table, sizes: Sequence[int]) -> NDArray[np.bool_]:
     """For each row, does it stay? Of each key one does: not one that tells that the scan was gone, if another one tells
     more; else the one scored last; of copies the one in the larger part."""
-    keys = np.stack([_codes(rows[name]) for name in _KEYS.names])
-    gone = pc.is_in(rows["reason"], pa.array([Reason.VANISHED, Reason.CHANGED], pa.string())).to_numpy()
+    keys = np.stack([codes(rows[name]) for name in _KEYS.names])
+    gone = was_gone(rows).to_numpy()
     at = rows["scored_at"].cast(pa.int64()).to_numpy()
     order = np.lexsort((-np.repeat(sizes, sizes), -at, gone, *keys))
     first = np.r_[True, (np.diff(keys[:, order]) != 0).any(axis=0)]
     stays = np.zeros(rows.num_rows, bool)
     stays[order[first]] = True
     return stays
-
-
-def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A number for each different value."""
-    return np.asarray(column.combine_chunks().dictionary_encode().indices.to_numpy(), np.int64)
 
 
 def _no_check() -> None:
