@@ -123,18 +123,18 @@ def _run(
     with session(), _progress(plan, fence):
         check_seen(_landmarks(model, plan, fence))
         threads, pool = predictors()
-        watch = counts(until)
+        watch, timed = counts(until), math.isfinite(until)
         (
             source.decoded(
                 plan.todo,
                 model.image_spec,
                 block_rows=config.batch_size,
                 timeout_s=config.scan_timeout_s,
-                over=None if math.isinf(until) else partial(is_over, watch),
+                over=partial(is_over, watch) if timed else None,
             )
             .map_batches(
                 WatchedPredictor,
-                fn_constructor_args=(watch, config.scan_timeout_s),
+                fn_constructor_args=(watch, config.scan_timeout_s, timed),
                 fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": threads},
                 batch_size=config.batch_size,
                 batch_format="pyarrow",

@@ -72,10 +72,11 @@ def is_over(counts: Any) -> bool:
 
 
 class WatchedPredictor:
-    """A `Predictor` in an actor. timeout_s is what one scan alone may take; eight in a batch take less."""
+    """A `Predictor` in an actor. timeout_s is what one scan alone may take; eight in a batch take less. A run that is
+    timed asks before each batch whether its time is over."""
 
-    def __init__(self, counts: Any, timeout_s: float, **predictor: Any) -> None:
-        self._counts, self._timeout_s = counts, timeout_s
+    def __init__(self, counts: Any, timeout_s: float, timed: bool, **predictor: Any) -> None:
+        self._counts, self._timeout_s, self._timed = counts, timeout_s, timed
         self._node = ray.get_runtime_context().get_node_id()
         start = f"start of {ray.get_runtime_context().get_actor_id()}"
         deaths, _ = self._begin(start)
@@ -91,7 +92,7 @@ class WatchedPredictor:
     def __call__(self, table: pa.Table) -> pa.Table:
         """As `Predictor`, and `schema.WORK`."""
         work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / 8)
-        if is_over(self._counts):
+        if self._timed and is_over(self._counts):
             table = _with(table, status=Status.LEFT, pixels=None)
         deaths, _ = self._begin(work)
         if deaths < _TOGETHER:
