@@ -54,7 +54,7 @@ def archive(
             root = tmp_path_factory.mktemp(f"archive-{count}")
             uris = scan_folder(root / "scans", {"glioma": count // 2, "notumor": count // 2})
             job = Job("score", *score_flags(tiny_model.uri, root / "scans", root / "out"), log=root / "log")
-            assert job.end() == 0, (root / "log").read_text()
+            assert job.end(300 + count / 10) == 0, (root / "log").read_text()
             made[count] = Archive(folder=root / "scans", uris=uris, undisturbed=root / "out")
         return made[count]
 
