@@ -11,7 +11,6 @@ import bare
 import tyro
 
 from mribatch.learning import artifact
-from mribatch.learning.predict import frozen
 from mribatch.storage import uris
 
 BATCHES = 4  # held in memory; one would stay in the processor's cache, the pipeline's do not
@@ -19,15 +18,15 @@ BATCHES = 4  # held in memory; one would stay in the processor's cache, the pipe
 
 def measure(config: bare.BareScoreConfig) -> dict[str, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
+    from mribatch.learning import network
 
-    model, network = artifact.load(config.model)
-    function = frozen(network, model.image_spec.side_px)
+    model = artifact.named(config.model)
+    function = network.frozen(artifact.network(model), model.image_spec.side_px)
     names = sorted(entry.uri for uri in config.input for entry in uris.walk(uri))
     scans = bare.pixels(islice(cycle(names), BATCHES * config.batch_size), model.image_spec)
-    batches = [tf.constant(part) for part in scans.reshape(BATCHES, config.batch_size, *scans.shape[1:])]
+    batches = scans.reshape(BATCHES, config.batch_size, *scans.shape[1:])
     return bare.clocked(
-        lambda number: function(batches[number % BATCHES])[0].numpy(),
+        lambda number: function(batches[number % BATCHES]),
         scans_per_call=config.batch_size,
         seconds=config.seconds,
     )

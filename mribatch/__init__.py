@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mribatch.config import (
+        BaselinesConfig,
         CompactConfig,
         EvaluateConfig,
         NightlyConfig,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         TrainConfig,
     )
     from mribatch.errors import MribatchError
+    from mribatch.runs.baselines import compare
     from mribatch.runs.compact import compact
     from mribatch.runs.evaluate import evaluate
     from mribatch.runs.nightly import nightly
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"  # here, not only in what is installed: a cluster runs the uploaded sources
 
 __all__ = [
+    "BaselinesConfig",
     "CompactConfig",
     "EvaluateConfig",
     "MribatchError",
@@ -38,6 +41,7 @@ __all__ = [
     "ScoreConfig",
     "TrainConfig",
     "compact",
+    "compare",
     "evaluate",
     "nightly",
     "promote",
@@ -47,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BaselinesConfig": "mribatch.config",
     "CompactConfig": "mribatch.config",
     "EvaluateConfig": "mribatch.config",
     "NightlyConfig": "mribatch.config",
@@ -55,6 +60,7 @@ _HOMES = {
     "ScoreConfig": "mribatch.config",
     "TrainConfig": "mribatch.config",
     "compact": "mribatch.runs.compact",
+    "compare": "mribatch.runs.baselines",
     "evaluate": "mribatch.runs.evaluate",
     "nightly": "mribatch.runs.nightly",
     "promote": "mribatch.runs.promote",

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import available_timezones
 
 import tyro
@@ -14,7 +14,10 @@ import tyro
 from mribatch.errors import ConfigError
 
 __all__ = [
+    "BASELINES",
     "Backbone",
+    "Baseline",
+    "BaselinesConfig",
     "CompactConfig",
     "EvaluateConfig",
     "NightlyConfig",
@@ -25,6 +28,10 @@ __all__ = [
 
 Backbone = Literal["xception", "resnet50v2", "cnn"]
 
+Baseline = Literal["svm", "random_forest", "decision_tree", "logistic_regression", "knn", "gaussian_nb", "mlp", "frozen_svm",
+                   "frozen_logistic", "cnn", "resnet50v2", "xception"]  # fmt: skip
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
 _Uri = Annotated[str, tyro.conf.arg(metavar="URI")]
 _Uris = Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI [URI …]")]
 _MaybeUri = Annotated[str | None, tyro.conf.arg(metavar="URI")]
@@ -33,6 +40,7 @@ _MaybeNumber = Annotated[int | None, tyro.conf.arg(metavar="N")]
 _MIN_SIDE_PX = {"xception": 71, "resnet50v2": 32, "cnn": 32}  # below, the last feature map is empty
 _IMAGE_SIDE_PX = {"xception": 299, "resnet50v2": 224, "cnn": 96}  # what each was designed for; cnn: for speed
 _LEARNING_RATE = {"xception": 1e-3, "resnet50v2": 1e-3, "cnn": 3e-3}
+_CNN_EPOCHS = 4
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
@@ -350,6 +358,90 @@ class EvaluateConfig(_Config):
     def __post_init__(self) -> None:
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check_share("--max-reject-rate", self.max_reject_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselinesConfig(_Config):
+    """Compare the paper's models, and a few more, on labelled scans: repeated splits, tables, tests, a page."""
+
+    data: _Uri
+    """Labelled scans, as for training; their splits are not used. Local path or s3://…"""
+
+    output: _Uri
+    """The folder for comparison.parquet, .md and .html, the figures, and the models. Local path or s3://…"""
+
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS CLASS …")] = ()
+    """The classes to tell apart; of two, the last is the positive one. Default: all that the data has."""
+
+    models: tuple[Baseline, ...] = BASELINES
+    """Which models take part."""
+
+    image_side: int = 200
+    """Side of the square images that the classical models see, in pixels."""
+
+    repeats: int = 5
+    """How often the scans are split anew, and every model fitted."""
+
+    test_fraction: float = 0.2
+    """Share of the scans of each split that nothing is learnt from."""
+
+    paper_protocol: bool = False
+    """Split scan by scan, so that copies of one image stand on both sides, as the paper did. The table then also
+    tells the accuracy on scans without a copy."""
+
+    xception_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|FILE|none")] = "imagenet"
+    """The weights that the frozen and the trained Xception begin with."""
+
+    resnet50v2_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|FILE|none")] = "imagenet"
+    """The weights that ResNet50V2 begins with."""
+
+    deep_repeats: int = 1
+    """How many of the splits the cnn, ResNet50V2 and Xception are trained on."""
+
+    deep_epochs: int = 3
+    """Their budget: passes over the training scans; four times as many for the cnn, which is small and starts from nothing."""
+
+    deep_image_side: int = 128
+    """Side of the square images that ResNet50V2 and Xception see, in pixels; the cnn has its own 96."""
+
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    """What they compute in while they train."""
+
+    batch_size: int = 32
+    """Scans per step and forward pass."""
+
+    seed: int = 0
+    """Decides the splits, the folds, and all that is random in a model."""
+
+    max_reject_rate: float = 0.05
+    """The comparison does not begin when a larger share of the scans is unreadable."""
+
+    def __post_init__(self) -> None:
+        _check(len(self.classes) != 1, "--classes needs two classes or more, or none for all")
+        _check(len(set(self.classes)) == len(self.classes), f"--classes names a class twice: {' '.join(self.classes)}")
+        _check(len(self.models) > 0, "--models needs one model at least")
+        _check(16 <= self.image_side <= 512, f"--image-side must be 16…512, got {self.image_side}")
+        _check(1 <= self.repeats <= 100, f"--repeats must be 1…100, got {self.repeats}")
+        _check(0 < self.test_fraction < 1, f"--test-fraction must lie in 0…1, got {self.test_fraction}")
+        _check(self.deep_repeats >= 1, f"--deep-repeats must be 1 or more, got {self.deep_repeats}")
+        _check_share("--max-reject-rate", self.max_reject_rate)
+        if any(name.startswith("frozen") for name in self.models):
+            smallest = _MIN_SIDE_PX["xception"]
+            _check(self.image_side >= smallest, f"--image-side for the frozen Xception is {smallest} or more")
+        for backbone in get_args(Backbone):
+            if backbone in self.models:
+                self.training(backbone, data="…", output="…")  # what it asks for must be possible
+
+    def training(self, backbone: Backbone, *, data: str, output: str, **more: Any) -> TrainConfig:
+        """How one of the deep models is trained, on the labelled scans `data`, into `output`."""
+        small = backbone == "cnn"
+        weights = {"cnn": "none", "xception": self.xception_weights, "resnet50v2": self.resnet50v2_weights}
+        return TrainConfig(
+            data=data, output=output, backbone=backbone, backbone_weights=weights[backbone],
+            image_side=None if small else self.deep_image_side, epochs=self.deep_epochs * (_CNN_EPOCHS if small else 1),
+            batch_size=self.batch_size, precision=self.precision, patience=1000, keep="last", seed=self.seed,
+            max_reject_rate=self.max_reject_rate, **more,
+        )  # fmt: skip
 
 
 def _check(right: bool, message: str) -> None:

@@ -190,7 +190,7 @@ class _Run:
         if self.plan.start_from is None:
             network.load_backbone(self.model, self.config.backbone, self.plan.backbone_weights)
         else:
-            self.model.set_weights(artifact.load(self.plan.start_from)[1].get_weights())
+            self.model.set_weights(artifact.network(artifact.named(self.plan.start_from)).get_weights())
 
     def _restore(self) -> bool:
         """Go on from the last checkpoint, if there is one."""

@@ -4,18 +4,23 @@ Imports Keras and TensorFlow, so it is imported inside functions only, in the pr
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
+from numpy.typing import NDArray
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mribatch.errors import ModelError
 from mribatch.learning.artifact import HEAD
+from mribatch.learning.step import scaled
 from mribatch.storage import uris
 
-__all__ = ["build", "load_backbone"]
+__all__ = ["backbone", "build", "frozen", "load_backbone"]
 
 _CNN_FILTERS = (32, 64, 128, 256)
 
@@ -69,6 +74,30 @@ def load_backbone(model: keras.Model, backbone: str, weights: str) -> None:
         except (ValueError, OSError, KeyError) as err:
             raise ModelError(f"{weights} does not hold the weights of {backbone} without its top: "
                              "expected a file of Keras' save_weights for that backbone") from err  # fmt: skip
+
+
+def backbone(name: str, weights: str) -> keras.Model:
+    """A backbone alone, with the weights that `load_backbone` takes: images to (N, features) float32, pooled."""
+    whole = build(name, 2)
+    load_backbone(whole, name, weights)
+    return whole.layers[0]
+
+
+def frozen(network: keras.Model, side_px: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """A network as a function of (N, side, side, 3) uint8 with its weights as constants: TensorFlow then folds batch
+    normalization into the convolutions."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)])  # type: ignore[untyped-decorator]  # TensorFlow has no types
+    def score(pixels: Any) -> Any:
+        return network(scaled(pixels), training=False)
+
+    graph = convert_variables_to_constants_v2(score.get_concrete_function())
+
+    def scores(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = graph(tf.constant(pixels))[0].numpy()
+        return found
+
+    return scores
 
 
 def _backbone(name: str, shape: tuple[int | None, int | None, int], weights: str | None = None) -> keras.Model:

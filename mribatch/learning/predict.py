@@ -1,8 +1,8 @@
 """From pixels to probabilities: the callable that a scoring actor holds. No Ray; TensorFlow only once constructed."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.errors import RunFailed
 from mribatch.learning import artifact
-from mribatch.learning.step import scaled
 from mribatch.schema import Status
 
 __all__ = ["Predictor"]
 
 
 class Predictor:
-    """A loaded model, frozen to constants, that scores tables of decoded scans.
+    """A loaded model, a network frozen to constants or a classical one, that scores tables of decoded scans.
 
     digest: the model that the run planned for; any other one in the directory is refused with ModelError.
     threads: cores to compute with; None takes all of the machine.
@@ -28,8 +27,8 @@ class Predictor:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         if threads is not None:
             _set_threads(threads)
-        self._model, network = artifact.load(model, digest)
-        self._function = frozen(network, self._model.image_spec.side_px)
+        self._model = artifact.named(model, digest)
+        self._function = _function(self._model)
 
     @property
     def model(self) -> artifact.Model:
@@ -46,25 +45,20 @@ class Predictor:
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, side, side, 3) uint8 RGB → (N, labels) float32, rows summing to 1. Raises RunFailed for NaN."""
-        import tensorflow as tf
-
-        scores: NDArray[np.float32] = self._function(tf.constant(pixels))[0].numpy()
+        scores = self._function(pixels)
         if not np.isfinite(scores).all():
             raise RunFailed(f"model {self._model.digest} gives no finite probabilities: train it again")
         return scores
 
 
-def frozen(network: Any, side_px: int) -> Any:
-    """A network as a function of (N, side, side, 3) uint8 with its weights as constants: TensorFlow then folds batch
-    normalization into the convolutions. Returns a function that gives a list of one tensor."""
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+def _function(model: artifact.Model) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    if model.is_classical:
+        from mribatch.learning import classical  # scikit-learn is not needed otherwise
 
-    @tf.function(input_signature=[tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)])  # type: ignore[untyped-decorator]  # TensorFlow has no types
-    def score(pixels: Any) -> Any:
-        return network(scaled(pixels), training=False)
+        return classical.Classifier(model)
+    from mribatch.learning import network
 
-    return convert_variables_to_constants_v2(score.get_concrete_function())
+    return network.frozen(artifact.network(model), model.image_spec.side_px)
 
 
 def _set_threads(threads: int) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from mribatch.errors import InputError
 
-__all__ = ["Split", "by_content", "conflicts", "of_paper"]
+__all__ = ["Holdout", "Split", "by_content", "conflicts", "content_groups", "holdout", "of_paper"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ def by_content(table: pa.Table, *, validation_fraction: float, seed: int) -> Spl
     for it, class by class, by their hashes and the seed: names and order play no part, and when scans are added few
     others change sides. Raises InputError where a class would have no training or no validation scan.
     """
-    groups = _groups(table)
+    groups = content_groups(table)
     labels, named = table["label"].to_pylist(), table["split"].to_pylist()
     drawn = set() if "validation" in named else _drawn(table, groups, validation_fraction, seed)
     training = _of_split(groups, named, "training") | _of_split(groups, named, None)
@@ -72,11 +73,46 @@ def of_paper(table: pa.Table, *, seed: int) -> Split:
     return split
 
 
+class Holdout(NamedTuple):
+    """Row numbers of a surveyed table on both sides, sorted."""
+
+    train: list[int]
+    test: list[int]
+
+
+def holdout(table: pa.Table, *, test_fraction: float, seed: int, copies_straddle: bool = False) -> Holdout:
+    """Hold a share of each class out, as `by_content` draws validation scans; the splits of the data are not used.
+
+    copies_straddle draws scan by scan instead, as is often published. Raises InputError where a class has no scan on
+    one of the sides.
+    """
+    labels = table["label"].to_pylist()
+    if copies_straddle:
+        test = {row for label in sorted(set(labels)) for row in _drawn_plainly(labels, label, test_fraction, seed)}
+    else:
+        unsplit = table.set_column(table.schema.get_field_index("split"), "split", pa.nulls(len(labels), pa.string()))
+        groups = content_groups(table)
+        drawn = _drawn(unsplit, groups, test_fraction, seed)
+        test = {row for row, group in enumerate(groups) if group in drawn}
+    sides = Holdout([row for row in range(len(labels)) if row not in test], sorted(test))
+    for name, rows in sides._asdict().items():
+        _check_side(name, {labels[row] for row in rows}, labels)
+    return sides
+
+
+def _drawn_plainly(labels: Sequence[str], label: str, fraction: float, seed: int) -> list[int]:
+    rows = [row for row, each in enumerate(labels) if each == label]
+    drawn: list[int] = (
+        np.random.default_rng([seed, len(rows)]).permutation(rows)[: max(1, round(len(rows) * fraction))].tolist()
+    )
+    return drawn
+
+
 def _of_split(groups: Sequence[int], named: Sequence[str | None], wanted: str | None) -> set[int]:
     return {group for group, split in zip(groups, named, strict=True) if split == wanted}
 
 
-def _groups(table: pa.Table) -> list[int]:
+def content_groups(table: pa.Table) -> list[int]:
     """A group number per row: rows joined by equal pixels or an equal patient, directly or through others."""
     parent = list(range(table.num_rows))
 
@@ -123,10 +159,14 @@ def _rank(content: str, seed: int) -> str:
 def _check_classes(split: Split, labels: Sequence[str]) -> None:
     for side in ("train", "validation"):
         rows: list[int] = getattr(split, side)
-        absent = sorted(set(labels) - {labels[row] for row in rows})
-        if absent:
-            raise InputError(f"no scans of {', '.join(absent)} are left for {side}: each class needs several different "
-                             "scans (copies count once); add scans or remove the class")  # fmt: skip
+        _check_side(side, {labels[row] for row in rows}, labels)
+
+
+def _check_side(side: str, there: set[str], labels: Sequence[str]) -> None:
+    absent = sorted(set(labels) - there)
+    if absent:
+        raise InputError(f"no scans of {', '.join(absent)} are left for {side}: each class needs several different "
+                         "scans (copies count once); add scans or remove the class")  # fmt: skip
 
 
 def conflicts(table: pa.Table) -> int:

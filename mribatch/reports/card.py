@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["model_card"]
+__all__ = ["classical_card", "model_card"]
 
 _WHY_KEPT = {"best": "which had the lowest validation loss", "last": "the last one"}
 _WHAT_CHOSE = {
@@ -57,4 +57,26 @@ Split {split["protocol"]}: {split["train"]} to train, {split["validation"]} to v
 
 The scans are single slices of one public collection. Other scanners, sequences, ages or diseases were not seen. Confidence is
 the softmax output, not a probability of disease.
+"""
+
+
+def classical_card(title: str, facts: dict[str, Any]) -> str:
+    """MODEL_CARD.md of a classical model, from the facts of its model.json; `{digest}` is left to be filled in."""
+    training, data = facts["training"], facts["training"]["data"]
+    sees = "features of a frozen Xception" if facts["head"]["features"] == "backbone" else "grey pixels"
+    chosen = ", ".join(f"{name.partition('__')[2]} {value}" for name, value in training["chosen"].items())
+    return f"""# Model {{digest}}
+
+**Research and triage tool, not a medical device.** Do not diagnose or treat by its output alone.
+
+{title}: classifies one brain-MRI image into {", ".join(facts["labels"])} by {sees}, {facts["image_side_px"]} × \
+{facts["image_side_px"]} px. It was fitted for a comparison of models, on its first split only.
+
+```
+{training["command"]}
+```
+
+Chosen by cross-validation: {chosen or "nothing"}. {data["scans"]} scans, {data["different_images"]} different images, split \
+{data["split"]}: {data["train"]} to learn from, {data["test"]} to test.
+Libraries: {", ".join(f"{name} {number}" for name, number in facts["libraries"].items())}. {facts["created_at"]}.
 """

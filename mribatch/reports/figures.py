@@ -24,7 +24,15 @@ from mribatch.errors import InputError
 from mribatch.reports import metrics
 from mribatch.reports.metrics import Scores
 
-__all__ = ["ScanEntry", "confusion_matrix", "reliability", "roc_curves", "scan_page", "training_curves"]
+__all__ = [
+    "ScanEntry",
+    "accuracy_bars",
+    "confusion_matrix",
+    "reliability",
+    "roc_curves",
+    "scan_page",
+    "training_curves",
+]
 
 BLUE, ORANGE, RED, INK, MUTED, PALE = "#0072B2", "#D55E00", "#C8102E", "#1F2933", "#5F6B76", "#EEF1F4"
 CLASS_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", MUTED)  # Okabe & Ito 2008
@@ -138,6 +146,32 @@ def confusion_matrix(scores: Scores) -> tuple[Figure, str]:
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted class", ylabel="true class", aspect="equal", ylim=(len(labels), 0))
     return figure, _confusion_message(scores)
+
+
+@_png
+def accuracy_bars(
+    names: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]]
+) -> tuple[Figure, str]:
+    """Accuracies with their 95% intervals, in the order given, as PNG bytes. The axis begins below the lowest interval."""
+    if not names:
+        raise InputError("expected at least one model to draw, got none")
+    figure = Figure(figsize=(9.6, 0.42 * len(names) + 1.4))
+    axes = figure.subplots()
+    places = np.arange(len(names))[::-1]
+    low, high = (np.array([ends[k] for ends in intervals]) for k in (0, 1))
+    start = max(0.0, np.floor(low.min() * 20 - 1) / 20)
+    axes.barh(places, np.array(accuracies) - start, left=start, color=BLUE, height=0.62)
+    axes.hlines(places, low, high, color=INK, lw=1.4)
+    axes.plot(low, places, "|", color=INK, ms=7)
+    axes.plot(high, places, "|", color=INK, ms=7)
+    for place, accuracy, end in zip(places, accuracies, high, strict=True):
+        axes.text(end + 0.01 * (1 - start), place, f"{accuracy:.1%}", va="center")
+    axes.set_yticks(places, [_short(name, 40) for name in names])
+    axes.set(xlim=(start, 1 + 0.09 * (1 - start)), xlabel="accuracy (share of test scans), with its 95% interval")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(False, axis="y")
+    best = int(np.argmax(accuracies))
+    return figure, f"{_short(names[best], 40)} is right on {accuracies[best]:.1%} of scans it has not seen"
 
 
 @_png

@@ -1,5 +1,6 @@
 """Labels and probabilities become numbers. Pure functions of arrays: no pictures, no files, no Ray, no TensorFlow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+from scipy.stats import t as student
 from sklearn import metrics as sk
 
 from mribatch.errors import InputError
@@ -18,8 +20,10 @@ __all__ = [
     "calibration_bins",
     "classification_report",
     "expected_calibration_error",
+    "holm",
     "mcnemar",
     "measure",
+    "repeated_interval",
     "wilson_interval",
     "worst_first",
 ]
@@ -146,6 +150,32 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == total else min(1.0, centre + half)
     return low, high
+
+
+def repeated_interval(accuracies: Sequence[float], *, train: int, test: int) -> tuple[float, float]:
+    """The 95% interval of a model's mean accuracy over repeated splits into `train` and `test` scans.
+
+    The corrected resampled t interval (Nadeau and Bengio, Machine Learning 52, 2003): the splits share scans, so their
+    plain variance is too small. Never narrower than Wilson's for one test side, which one split alone gets. Raises
+    InputError without any accuracy.
+    """
+    if not len(accuracies) or train < 1 or test < 1:
+        raise InputError(f"expected accuracies and scans on both sides, got {len(accuracies)}, {train} and {test}")
+    mean, count = float(np.mean(accuracies)), len(accuracies)
+    low, high = wilson_interval(round(mean * test), test)
+    if count == 1:
+        return low, high
+    half = student.ppf(0.975, count - 1) * (np.var(accuracies, ddof=1) * (1 / count + test / train)) ** 0.5
+    return max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, in their order (Holm 1979, Scandinavian Journal of Statistics 6:65)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = largest
+    return adjusted
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -20,12 +20,13 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 import mribatch
 from mribatch.config import TrainConfig
-from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
+from mribatch.errors import ConfigError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
 from mribatch.runs.cluster import working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
+from mribatch.runs.survey import readable
 from mribatch.scans.images import ImageSpec
 from mribatch.schema import Status
 from mribatch.storage import source, uris
@@ -108,26 +109,16 @@ def _start(config: TrainConfig, table: pa.Table) -> str | None:
     if config.start_from is None:
         return None
     model, labels = artifact.read(config.start_from), sorted(set(table["label"].to_pylist()))
-    if (model.backbone, list(model.labels)) != (config.backbone, labels):
-        raise ModelError(f"--start-from is a {model.backbone} for {', '.join(model.labels)}; the data and flags ask for a "
+    if model.is_classical or (model.backbone, list(model.labels)) != (config.backbone, labels):
+        raise ModelError(f"--start-from is a {model.kind} for {', '.join(model.labels)}; the data and flags ask for a "
                          f"{config.backbone} for {', '.join(labels)}: make them agree, or leave --start-from out")  # fmt: skip
     return model.uri
 
 
 def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:
-    """The readable scans with their `pixels_sha256`: what decoding each of them once tells."""
+    """The readable scans with their `pixels_sha256`."""
     rows = source.decoded(table, spec).drop_columns(["pixels", "decoder_peak_bytes"])
-    seen = pa.concat_tables(rows.iter_batches(batch_size=None, batch_format="pyarrow")).sort_by("scan_uri")
-    good = seen.filter(pc.equal(seen["status"], Status.OK))
-    rejected = seen.num_rows - good.num_rows
-    if rejected:
-        reasons = seen.filter(pc.not_equal(seen["status"], Status.OK))["reason"].value_counts().to_pylist()
-        said = ", ".join(f"{r['counts']} {r['values']}" for r in reasons)
-        log.warning("%d of %d scans are left out: %s", rejected, seen.num_rows, said)
-        if rejected > max_reject_rate * seen.num_rows:
-            raise InputError(f"{rejected} of {seen.num_rows} scans are unreadable ({said}), more than "
-                             f"--max-reject-rate {max_reject_rate}: repair the data or raise the rate")  # fmt: skip
-    return good.select([*source.LABELLED.names, "pixels_sha256"])
+    return readable(rows, max_reject_rate).select([*source.LABELLED.names, "pixels_sha256"])
 
 
 def _split(surveyed: pa.Table, config: TrainConfig) -> splits.Split:

@@ -41,13 +41,13 @@ def test_what_is_loaded_computes_what_was_saved_but_for_half_precision(model: ar
     from mribatch.learning import network
 
     original = network.build("cnn", 2, side_px=32, seed=0)
-    _, loaded = artifact.load(model.uri)
+    loaded = artifact.network(artifact.named(model.uri))
     images = np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)).astype(np.float32)
     np.testing.assert_allclose(loaded.predict(images, verbose=0), original.predict(images, verbose=0), atol=5e-3)
 
 
 def test_the_frozen_function_computes_what_the_network_computes(model: artifact.Model) -> None:
-    _, loaded = artifact.load(model.uri)
+    loaded = artifact.network(artifact.named(model.uri))
     pixels = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), np.uint8)
     expected = loaded.predict(pixels / 127.5 - 1, verbose=0)
     np.testing.assert_allclose(Predictor(model.uri).probabilities(pixels), expected, atol=1e-5)
@@ -71,14 +71,14 @@ def test_truncated_weights_are_refused_at_every_load(model: artifact.Model, tmp_
     folder = copy_of(model, tmp_path / "copy")
     weights = folder / "weights.h5"
     weights.write_bytes(weights.read_bytes()[:-100])
-    for use in (artifact.read, artifact.load, Predictor):
+    for use in (artifact.read, Predictor):
         with pytest.raises(ModelError, match=r"expected SHA-256 .* found"):
             use(str(folder))
 
 
 def test_a_model_replaced_after_planning_is_refused(model: artifact.Model) -> None:
     with pytest.raises(ModelError, match=f"expected model 0123456789ab in .*, found {model.digest}"):
-        artifact.load(model.uri, "0123456789ab")
+        artifact.named(model.uri, "0123456789ab")
 
 
 @pytest.mark.parametrize(
@@ -107,4 +107,4 @@ def test_labels_that_do_not_fit_the_weights_are_refused(model: artifact.Model, t
     del facts["digest"]
     (folder / "model.json").write_text(json.dumps(facts | {"labels": ["a", "b", "c"]}))
     with pytest.raises(ModelError, match="do not fit"):
-        artifact.load(str(folder))
+        artifact.network(artifact.named(str(folder)))

@@ -1,0 +1,21 @@
+"""Compare models on labelled scans, side by side: the paper's, strong and cheap ones on frozen features, and the deep ones.
+
+On this machine:  python jobs/baselines.py --data LABELLED --classes notumor meningioma --output comparison
+
+On a cluster:     ray job submit --working-dir . -- python jobs/baselines.py --data s3://bucket/labelled --output s3://bucket/comparison
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mribatch.config import BaselinesConfig
+from mribatch.runs.baselines import compare
+from mribatch.runs.command import run_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(BaselinesConfig, compare, str(__doc__), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,353 @@
+"""Classical models: scikit-learn pipelines on grey pixels, or on the features of a backbone that was not trained further.
+
+What a model learns from, its tuning, and its way to a file and back. No Ray; who is compared with whom is not said here.
+TensorFlow is imported inside functions, for the features of a backbone.
+"""
+
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import sklearn
+import skops.io
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from mribatch.errors import InputError, ModelError
+from mribatch.learning import artifact
+from mribatch.learning.artifact import Model
+
+__all__ = ["BACKBONE", "FEATURES", "RECIPES", "Backbone", "Classifier", "Features", "Fitted", "Recipe", "Span", "array", "backbone_weights", "components", "fit",
+           "grey", "on_pixels", "probabilities", "scaled", "stored"]  # fmt: skip
+
+Kind = Literal["pixels", "backbone"]
+FEATURES: Mapping[str, Any] = {"pixels": np.uint8, "backbone": np.float32}
+"""The kinds of features and their dtypes."""
+
+Floats = NDArray[np.float32]
+
+FOLDS = 3
+BACKBONE = "xception"
+_VARIANCE = (0.80, 0.95)  # what the principal components explain; beyond, all slow down and none gains
+_TRUSTED = ["sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
+            "sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree"]  # fmt: skip
+# beyond what skops trusts by itself: parts of the models below, and nothing that could run code
+_SHARE = "pca__n_components"
+_NOTHING = 1e-7  # of the largest eigenvalue: float32 tells no smaller one from 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A model before it has seen anything: the name that tables show, what it sees, its steps and what is tuned."""
+
+    title: str
+    features: Kind
+    steps: Callable[[int], list[tuple[str, Any]]]
+    tuned: Mapping[str, tuple[Any, ...]]
+    has_probabilities: bool = True
+
+
+def _of_pixels(title: str, model: Callable[[int], Any], *, scaled: bool = False, has_probabilities: bool = True,
+               **tuned: tuple[Any, ...]) -> Recipe:  # fmt: skip
+    """Principal components of the grey pixels, scaled if the model wants that, and the model."""
+    scaler = [("scale", StandardScaler())] if scaled else []
+    return Recipe(
+        title=title, features="pixels", has_probabilities=has_probabilities,
+        steps=lambda seed: [("pca", PCA(svd_solver="full")), *scaler, ("model", model(seed))],
+        tuned={_SHARE: _VARIANCE, **{f"model__{name}": values for name, values in tuned.items()}},
+    )  # fmt: skip
+
+
+def _of_backbone(
+    title: str, model: Callable[[int], Any], *, has_probabilities: bool = True, **tuned: tuple[Any, ...]
+) -> Recipe:
+    """The features of a frozen backbone, scaled, and the model."""
+    return Recipe(
+        title=title, features="backbone", has_probabilities=has_probabilities,
+        steps=lambda seed: [("scale", StandardScaler()), ("model", model(seed))],
+        tuned={f"model__{name}": values for name, values in tuned.items()},
+    )  # fmt: skip
+
+
+def _svm(_seed: int) -> SVC:
+    return SVC(kernel="rbf")
+
+
+def _logistic(seed: int) -> LogisticRegression:
+    return LogisticRegression(max_iter=2000, random_state=seed)
+
+
+def _forest(seed: int) -> RandomForestClassifier:
+    return RandomForestClassifier(n_estimators=100, criterion="gini", random_state=seed)
+
+
+def _perceptron(seed: int) -> MLPClassifier:
+    return MLPClassifier((100,), early_stopping=True, random_state=seed)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "svm": _of_pixels("SVM (RBF)", _svm, C=(1.0, 10.0), has_probabilities=False),
+    "random_forest": _of_pixels("Random forest (Gini)", _forest),
+    "decision_tree": _of_pixels(
+        "Decision tree", lambda seed: DecisionTreeClassifier(random_state=seed), min_samples_leaf=(1, 5)
+    ),
+    "logistic_regression": _of_pixels("Logistic regression", _logistic, scaled=True, C=(0.001, 0.1)),
+    "knn": _of_pixels("k-nearest neighbours", lambda _: KNeighborsClassifier(), n_neighbors=(1, 3)),
+    "gaussian_nb": _of_pixels("Gaussian naive Bayes", lambda _: GaussianNB()),
+    "mlp": _of_pixels("ANN (MLP)", _perceptron, scaled=True),
+    "frozen_svm": _of_backbone("Frozen Xception + SVM", _svm, C=(1.0, 10.0), has_probabilities=False),
+    "frozen_logistic": _of_backbone("Frozen Xception + logistic regression", _logistic, C=(0.001, 0.01, 0.1)),
+}
+"""The classical models by the names that flags and files have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A model that has learnt: what was chosen for it by cross-validation, and the seconds that all of this took."""
+
+    pipeline: Pipeline
+    chosen: dict[str, Any]
+    seconds: float
+
+
+def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, side, side, 3) uint8 RGB → (N, side × side) uint8 luma, as in ITU-R BT.601 and Pillow's mode L."""
+    weights = np.array([299, 587, 114], np.uint32)
+    luma = (pixels.astype(np.uint32) @ weights + 500) // 1000
+    return luma.reshape(len(pixels), -1).astype(np.uint8)
+
+
+def scaled(pixels: NDArray[np.uint8]) -> Floats:
+    """What the pipelines on pixels see: 0…1."""
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+class Span:
+    """Coordinates in the space that the training scans span: as many as there are scans, where pixels are far more.
+
+    All distances and angles between training scans are kept, and all that a principal component can see of any other
+    scan: the components found here are those of the pixels, in a tenth of the time. Nothing is learnt from other scans.
+    """
+
+    def __init__(self, training: NDArray[np.uint8]) -> None:
+        """training: (N, pixels) uint8. Raises InputError where all scans are equal."""
+        flat = scaled(training)
+        self.mean: Floats = flat.mean(axis=0)
+        self.flat: Floats = flat - self.mean
+        products: NDArray[np.float64] = (self.flat @ self.flat.T).astype(np.float64)
+        values, vectors = eigh(products)
+        seen = values > max(values[-1] * _NOTHING, np.finfo(np.float32).tiny)
+        if not seen.any():
+            raise InputError(
+                f"all {len(training)} training scans look the same: there is nothing to tell them apart by"
+            )
+        self.axes: Floats = (vectors[:, seen] / np.sqrt(values[seen])).astype(np.float32)
+
+    def coordinates(self, pixels: NDArray[np.uint8]) -> Floats:
+        """(M, pixels) uint8 → (M, ≤ N) float32."""
+        found: Floats = np.asarray((scaled(pixels) - self.mean) @ self.flat.T @ self.axes, np.float32)
+        return found
+
+
+def on_pixels(fitted: Pipeline, span: Span) -> Pipeline:
+    """A pipeline that was fitted on a span's coordinates, for `scaled` pixels: the same predictions."""
+    whole = deepcopy(fitted)
+    pca = whole["pca"]
+    into = span.axes.T @ span.flat
+    pca.components_ = (pca.components_ @ into).astype(np.float32)
+    pca.mean_ = (pca.mean_ @ into + span.mean).astype(np.float32)
+    pca.n_features_in_ = len(span.mean)
+    return whole
+
+
+def fit(
+    name: str, features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int, cache: str
+) -> Fitted:
+    """Tune a recipe by cross-validation within these scans, then fit it to all of them.
+
+    features (N, D) float32, classes (N,), groups (N,): scans of one group never stand on both sides of a fold. What
+    the first steps of a pipeline give is kept in the folder `cache` for the next recipe that has them.
+    """
+    begun, recipe = time.monotonic(), RECIPES[name]
+    folds = list(_folds(features, classes, groups, seed))
+    pipeline = Pipeline(recipe.steps(seed), memory=cache)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is cross-validated as it is
+        chosen = _tuned(pipeline, recipe.tuned, features, classes, folds)
+        best = clone(pipeline).set_params(**chosen)
+        if not recipe.has_probabilities:
+            best.set_params(model=CalibratedClassifierCV(best["model"], cv=folds, ensemble=False))
+        best.fit(features, classes)
+    return Fitted(pipeline=best.set_params(memory=None), chosen=chosen, seconds=time.monotonic() - begun)
+
+
+def components(features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int, cache: str) -> float:
+    """Fill the cache with all principal components that the recipes on pixels may ask for; the seconds that this took."""
+    begun = time.monotonic()
+    pipeline = Pipeline([("pca", PCA(svd_solver="full")), ("model", DummyClassifier())], memory=cache)
+    _tuned(pipeline, {_SHARE: _VARIANCE}, features, classes, list(_folds(features, classes, groups, seed)))
+    for share in _VARIANCE:
+        clone(pipeline).set_params(**{_SHARE: share}).fit(features, classes)
+    return time.monotonic() - begun
+
+
+def _tuned(
+    pipeline: Pipeline,
+    grid: Mapping[str, tuple[Any, ...]],
+    features: Floats,
+    classes: NDArray[np.int64],
+    folds: list[Any],
+) -> dict[str, Any]:
+    search = GridSearchCV(pipeline, {name: list(values) for name, values in grid.items()}, cv=folds, refit=False)
+    return dict(search.fit(features, classes).best_params_)
+
+
+def _folds(
+    features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Three folds, or as many as the rarest class has different scans. Raises InputError where it has but one."""
+    rarest = min(len(np.unique(groups[classes == each])) for each in np.unique(classes))
+    if rarest < 2:
+        raise InputError("a class has only one scan to learn from (copies count once), and cross-validation needs two: "
+                         "add scans or leave the class out with --classes")  # fmt: skip
+    folds = StratifiedGroupKFold(min(FOLDS, rarest), shuffle=True, random_state=seed)
+    return iter(folds.split(features, classes, groups))
+
+
+# A classical model on disk, and from there to probabilities
+
+
+def stored(pipeline: Pipeline) -> bytes:
+    """A fitted pipeline in the format of skops: types and arrays, no code."""
+    data: bytes = skops.io.dumps(pipeline, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    return data
+
+
+class Classifier:
+    """A stored classical model as a function of pixels.
+
+    Raises ModelError for a file with types that it does not trust, or of another version of scikit-learn.
+    """
+
+    def __init__(self, model: Model) -> None:
+        fitted_with = str(model.facts["libraries"]["scikit-learn"])
+        if fitted_with.split(".")[:2] != sklearn.__version__.split(".")[:2]:
+            raise ModelError(f"the model in {model.uri} was fitted with scikit-learn {fitted_with}, here is "
+                             f"{sklearn.__version__}: install that version, or fit it again with jobs/baselines.py")  # fmt: skip
+        self._labels = len(model.labels)
+        self._pipeline = _trusted(model)
+        self._backbone = None
+        if "features" in model.facts:
+            self._backbone = Backbone(artifact.contents(model, "features"), model.image_spec.side_px)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Floats:
+        """(N, side, side, 3) uint8 RGB → (N, labels) float32, rows summing to 1."""
+        features = scaled(grey(pixels)) if self._backbone is None else self._backbone(pixels)
+        return probabilities(self._pipeline, features, self._labels)
+
+
+def probabilities(pipeline: Pipeline, features: Floats, classes: int) -> Floats:
+    """(N, D) float32 → (N, classes) float32; 0 for classes that the pipeline has not seen."""
+    found = np.zeros((len(features), classes), np.float32)
+    if len(features):
+        found[:, pipeline.classes_] = pipeline.predict_proba(features)
+    return found
+
+
+class Backbone:
+    """The features of a frozen backbone, pooled, from weights as `backbone_weights` gives them."""
+
+    def __init__(self, weights: bytes, side_px: int) -> None:
+        from mribatch.learning import network
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "backbone.weights.h5"
+            path.write_bytes(weights)
+            self._function = network.frozen(network.backbone(BACKBONE, str(path)), side_px)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Floats:
+        """(N, side, side, 3) uint8 RGB → (N, 2048) float32."""
+        return self._function(pixels)
+
+
+class Features:
+    """What classical models see, as columns in place of the pixels: held by an actor that tables of decoded scans pass.
+
+    weights: of the backbone, as `backbone_weights` gives them; None where no model wants its features.
+    """
+
+    def __init__(self, weights: bytes | None, side_px: int) -> None:
+        self._backbone, self._side_px = None if weights is None else Backbone(weights, side_px), side_px
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """`pixels` becomes (side × side) uint8 luma; `backbone`, (2048,) float32, is added. Null where pixels are."""
+        there = np.asarray(table["pixels"].is_valid())
+        shape = (-1, self._side_px, self._side_px, 3)
+        pixels = np.frombuffer(b"".join(table["pixels"].drop_null().to_pylist()), np.uint8).reshape(shape)
+        columns: dict[str, NDArray[Any]] = {"pixels": grey(pixels)}
+        table = table.drop_columns(["pixels", "decoder_peak_bytes"])
+        if self._backbone is not None:
+            columns["backbone"] = self._backbone(pixels) if len(pixels) else np.empty((0, 2048), np.float32)
+        for name, values in columns.items():
+            table = table.append_column(name, _column(values, there))
+        return table
+
+
+def _column(values: NDArray[Any], there: NDArray[np.bool_]) -> pa.Array:
+    """A binary column of rows of an array, null where there is none."""
+    rows = iter(values)
+    return pa.array(
+        [next(rows).tobytes() if one else None for one in there], pa.binary(values.shape[1] * values.itemsize)
+    )
+
+
+def array(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:
+    """The rows of such a column, without nulls, as (N, D)."""
+    rows = column.to_pylist()
+    return np.frombuffer(b"".join(rows), dtype).reshape(len(rows), -1)
+
+
+def backbone_weights(weights: str) -> bytes:
+    """The backbone's weights in float16, as a Keras weights file; weights: imagenet, none or a file. Raises ModelError."""
+    from mribatch.learning import network
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "backbone.weights.h5"
+        network.backbone(BACKBONE, weights).save_weights(path)
+        return artifact.rounded(path)
+
+
+def _trusted(model: Model) -> Pipeline:
+    data = artifact.contents(model, "weights")
+    try:
+        foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(_TRUSTED))
+        if foreign:
+            raise ModelError(f"the classifier in {model.uri} holds types that are not trusted ({', '.join(foreign)}): it was "
+                             "not written by jobs/baselines.py; do not use it")  # fmt: skip
+        return skops.io.loads(data, trusted=_TRUSTED)
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError) as err:
+        raise ModelError(f"the classifier in {model.uri} cannot be read ({type(err).__name__}): fit it again with "
+                         "jobs/baselines.py") from err  # fmt: skip
