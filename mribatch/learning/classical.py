@@ -114,8 +114,8 @@ RECIPES: Mapping[str, Recipe] = {
     "decision_tree": _of_pixels(
         "Decision tree", lambda seed: DecisionTreeClassifier(random_state=seed), min_samples_leaf=(1, 5)
     ),
-    "logistic_regression": _of_pixels("Logistic regression", _logistic, scaled=True, C=(0.001, 0.1)),
-    "knn": _of_pixels("k-nearest neighbours", lambda _: KNeighborsClassifier(), n_neighbors=(1, 3)),
+    "logistic_regression": _of_pixels("Logistic regression", _logistic, scaled=True, C=(0.01, 1.0)),
+    "knn": _of_pixels("k-nearest neighbours", lambda _: KNeighborsClassifier(algorithm="brute"), n_neighbors=(1, 3)),
     "gaussian_nb": _of_pixels("Gaussian naive Bayes", lambda _: GaussianNB()),
     "mlp": _of_pixels("ANN (MLP)", _perceptron, scaled=True),
     "frozen_svm": _of_backbone("Frozen Xception + SVM", _svm, C=(1.0, 10.0), has_probabilities=False),
@@ -154,6 +154,10 @@ class Span:
 
     def __init__(self, training: NDArray[np.uint8]) -> None:
         """training: (N, pixels) uint8. Raises InputError where all scans are equal."""
+        if (training == training[:1]).all():
+            raise InputError(
+                f"all {len(training)} training scans look the same: there is nothing to tell them apart by"
+            )
         flat = scaled(training)
         self.mean: Floats = flat.mean(axis=0)
         self.flat: Floats = flat - self.mean

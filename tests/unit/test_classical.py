@@ -1,0 +1,143 @@
+"""Classical models: what they see is the pixels' own, they are tuned within what they learn from, and they come back from disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from mribatch.errors import InputError, ModelError
+from mribatch.learning import artifact, classical
+from mribatch.learning.classical import RECIPES, Span
+from mribatch.learning.predict import Predictor
+from tests.conftest import write_scans
+
+SIDE = 24
+LABELS = ("glioma", "notumor")
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """80 scans of two classes as RGB (80, 24, 24, 3), one darker, so that a linear model tells them; and their classes."""
+    written = write_scans(tmp_path_factory.mktemp("scans"), dict.fromkeys(LABELS, 40), side_px=SIDE)
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in written])
+    pixels[40:] //= 2
+    return pixels, np.repeat([0, 1], 40)
+
+
+def fitted(name: str, features: NDArray[Any], classes: NDArray[np.int64], cache: Path) -> classical.Fitted:
+    return classical.fit(name, features, classes, np.arange(len(classes)), 0, str(cache))
+
+
+def saved(name: str, pipeline: Any, folder: Path, **changes: Any) -> artifact.Model:
+    facts = {"labels": list(LABELS), "backbone": "none", "image_side_px": SIDE,
+             "head": {"classifier": name, "features": "pixels"}, "libraries": {"scikit-learn": _version()}}  # fmt: skip
+    return artifact.save_classical(
+        str(folder), classical.stored(pipeline), None, facts | changes, "A test's, {digest}."
+    )
+
+
+def _version() -> str:
+    import sklearn
+
+    return str(sklearn.__version__)
+
+
+def test_grey_is_the_luma_that_pillow_gives(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    pillow = np.stack([np.asarray(Image.fromarray(each).convert("L")).ravel() for each in colour])
+    assert np.abs(classical.grey(colour).astype(int) - pillow).max() <= 1
+    assert (classical.grey(scans[0]).reshape(-1, SIDE, SIDE) == scans[0][..., 0]).all(), "grey stays as it is"
+
+
+def test_the_components_of_the_span_are_those_of_the_pixels(
+    scans: tuple[NDArray[np.uint8], NDArray[np.int64]],
+) -> None:
+    pixels = classical.grey(scans[0])
+    learnt, other = pixels[::2], pixels[1::2]
+    span = Span(learnt)
+    there = Pipeline([("pca", PCA(0.9, svd_solver="full"))]).fit(span.coordinates(learnt))
+    direct = PCA(0.9, svd_solver="full").fit(classical.scaled(learnt))
+    assert there["pca"].n_components_ == direct.n_components_
+    np.testing.assert_allclose(there["pca"].explained_variance_ratio_, direct.explained_variance_ratio_, rtol=1e-3)
+    ours, theirs = there.transform(span.coordinates(other)), direct.transform(classical.scaled(other))
+    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-3)
+    whole = classical.on_pixels(there, span).transform(classical.scaled(other))
+    np.testing.assert_allclose(whole, ours, atol=1e-3)
+
+
+def test_scans_that_all_look_the_same_are_refused() -> None:
+    with pytest.raises(InputError, match="look the same"):
+        Span(np.full((10, 64), 7, np.uint8))
+
+
+def test_a_class_with_one_scan_cannot_be_tuned(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    with pytest.raises(InputError, match="only one scan"):
+        fitted("gaussian_nb", features, np.array([0] * 8 + [1]), tmp_path)
+
+
+def test_copies_of_one_image_stand_in_one_fold() -> None:
+    groups, classes = np.repeat(np.arange(12), 2), np.repeat([0, 1], 12)
+    features = np.zeros((24, 2), np.float32)
+    folds = list(classical._folds(features, classes, groups, 0))
+    assert len(folds) == classical.FOLDS
+    for train, test in folds:
+        assert not set(groups[train]) & set(groups[test])
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.features == "pixels"])
+def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
+    name: str, scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
+) -> None:
+    pixels, classes = scans
+    learnt, other = np.arange(80) % 4 > 0, np.arange(80) % 4 == 0
+    span = Span(classical.grey(pixels[learnt]))
+    found = fitted(name, span.coordinates(classical.grey(pixels[learnt])), classes[learnt], tmp_path / "cache")
+    probabilities = classical.probabilities(found.pipeline, span.coordinates(classical.grey(pixels[other])), 2)
+    assert (probabilities.argmax(axis=1) == classes[other]).mean() >= 0.7, "two classes of plain patterns"
+    assert set(found.chosen) == set(RECIPES[name].tuned)
+    model = saved(name, classical.on_pixels(found.pipeline, span), tmp_path / "model")
+    again = Predictor(model.uri).probabilities(pixels[other])
+    np.testing.assert_allclose(again, probabilities, atol=1e-3)
+    assert model.is_classical
+    assert model.kind == name
+
+
+def test_the_same_seed_gives_the_same_answers(
+    scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
+) -> None:
+    pixels, classes = scans
+    features = Span(classical.grey(pixels)).coordinates(classical.grey(pixels))
+    first, second = (fitted("mlp", features, classes, tmp_path / str(n)) for n in (0, 1))
+    assert first.chosen == second.chosen
+    np.testing.assert_array_equal(
+        *(classical.probabilities(each.pipeline, features, 2) for each in (first, second)), strict=True
+    )
+
+
+def test_a_classifier_that_holds_foreign_types_is_not_loaded(tmp_path: Path) -> None:
+    foreign = Pipeline([("step", FunctionTransformer(json.loads)), ("model", "passthrough")])
+    model = saved("svm", foreign, tmp_path / "model")
+    with pytest.raises(ModelError, match="not trusted"):
+        Predictor(model.uri)
+
+
+def test_a_classifier_of_another_scikit_learn_is_refused(tmp_path: Path) -> None:
+    model = saved("svm", Pipeline([("model", "passthrough")]), tmp_path / "model", libraries={"scikit-learn": "0.24.1"})
+    with pytest.raises(ModelError, match=r"scikit-learn 0\.24\.1"):
+        Predictor(model.uri)
+
+
+def test_a_classifier_that_was_altered_is_refused(tmp_path: Path) -> None:
+    model = saved("svm", Pipeline([("model", "passthrough")]), tmp_path / "model")
+    (tmp_path / "model" / "classifier.skops").write_bytes(skops.io.dumps(PCA()))
+    with pytest.raises(ModelError, match="SHA-256"):
+        artifact.read(model.uri)
