@@ -57,10 +57,12 @@ class Trained:
 def train(config: TrainConfig) -> Trained:
     """Fit a classifier on the labelled scans of config.data and write the model directory config.output.
 
-    A run with the same settings, or run name, goes on from its last checkpoint.
+    A run with the same settings, or run name, goes on from its last checkpoint. Raises InputError, ModelError, StorageError
+    and ConfigError for what cannot be read or written, RunFailed (a rerun goes on).
     """
     table = source.labelled(config.data)
     spec, weights, start = ImageSpec(side_px=config.sides[0]), _backbone_weights(config), _start(config, table)
+    _check_writable(config)
     with session():
         surveyed = _survey(table, spec, config.max_reject_rate)
         split = _split(surveyed, config)
@@ -112,6 +114,13 @@ def _start(config: TrainConfig, table: pa.Table) -> str | None:
         raise ModelError(f"--start-from is a {model.backbone} for {', '.join(model.labels)}; the data and flags ask for a "
                          f"{config.backbone} for {', '.join(labels)}: make them agree, or leave --start-from out")  # fmt: skip
     return model.uri
+
+
+def _check_writable(config: TrainConfig) -> None:
+    """What is written when an epoch or the training is over is tried before the first one begins."""
+    for folder in (config.output, _checkpoints(config)[0]):
+        with uris.probe(folder):
+            pass
 
 
 def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:
