@@ -23,7 +23,7 @@ from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
-from mribatch.runs.cluster import working_nodes
+from mribatch.runs.cluster import check_seen, working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
 from mribatch.scans.images import ImageSpec
@@ -58,12 +58,13 @@ def train(config: TrainConfig) -> Trained:
     """Fit a classifier on the labelled scans of config.data and write the model directory config.output.
 
     A run with the same settings, or run name, goes on from its last checkpoint. Raises InputError, ModelError, StorageError
-    and ConfigError for what cannot be read or written, RunFailed (a rerun goes on).
+    and ConfigError for what cannot be read, written or seen by all nodes, RunFailed (a rerun goes on).
     """
     table = source.labelled(config.data)
     spec, weights, start = ImageSpec(side_px=config.sides[0]), _backbone_weights(config), _start(config, table)
     _check_writable(config)
     with session():
+        _check_seen(config, table, weights, start)
         surveyed = _survey(table, spec, config.max_reject_rate)
         split = _split(surveyed, config)
         labels = tuple(sorted(set(surveyed["label"].to_pylist())))
@@ -121,6 +122,18 @@ def _check_writable(config: TrainConfig) -> None:
     for folder in (config.output, _checkpoints(config)[0]):
         with uris.probe(folder):
             pass
+
+
+def _check_seen(config: TrainConfig, table: pa.Table, weights: str, start: str | None) -> None:
+    """Every node that works must see the scans, what the first weights come from, and where checkpoints go."""
+    first = table.slice(0, 1).to_pylist()[0]
+    files: dict[str, str | None] = {first["scan_uri"]: first["scan_version"]}
+    if start is not None:
+        files[uris.join(start, "model.json")] = None
+    elif weights not in ("imagenet", "none"):
+        files[weights] = None
+    with uris.probe(_checkpoints(config)[0]) as mark:
+        check_seen(files | {mark: None})
 
 
 def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:
