@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
-import ray
-import ray.data
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 import mribatch
@@ -23,7 +21,7 @@ from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
-from mribatch.runs.cluster import check_seen, working_nodes
+from mribatch.runs.cluster import check_seen, trainers, working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
 from mribatch.scans.images import ImageSpec
@@ -68,7 +66,8 @@ def train(config: TrainConfig) -> Trained:
         surveyed = _survey(table, spec, config.max_reject_rate)
         split = _split(surveyed, config)
         labels = tuple(sorted(set(surveyed["label"].to_pylist())))
-        number, workers = _workers(config)
+        number, share = trainers(working_nodes(), config.workers)
+        workers = ScalingConfig(num_workers=number, use_gpu="GPU" in share, resources_per_worker=share)
         sides = {
             "train": _examples(surveyed, split.train, labels, shuffle=config.seed),
             "validation": _padded(_examples(surveyed, split.validation, labels), number),
@@ -233,21 +232,6 @@ def _readable(block: pa.Table) -> pa.Table:
             f"{lost} training scans changed, vanished or could not be decoded any more: run the command with a new --run-name"
         )
     return block.select(["pixels", "class_number", "weight"])
-
-
-def _workers(config: TrainConfig) -> tuple[int, ScalingConfig]:
-    """As many workers as wanted or there are GPUs, else nodes; each leaves room for the decoding tasks."""
-    total = ray.cluster_resources()
-    cpus, gpus = int(total.get("CPU", 1)), int(total.get("GPU", 0))
-    nodes = len(working_nodes())
-    number = config.workers if config.workers != "auto" else (gpus or max(1, nodes))
-    use_gpu = gpus >= number
-    share = 1 if use_gpu else max((cpus - nodes) // number, 0) or 0.5
-    if number * share > max(cpus - 1, 0.5):
-        raise ConfigError(f"--workers {number} need {number * share:g} CPUs and one for decoding, the cluster has {cpus}: "
-                          "lower --workers or add nodes")  # fmt: skip
-    resources = {"CPU": share} | ({"GPU": 1} if use_gpu else {})
-    return number, ScalingConfig(num_workers=number, use_gpu=use_gpu, resources_per_worker=resources)
 
 
 def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, rejected: int) -> dict[str, Any]:

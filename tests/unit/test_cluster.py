@@ -1,4 +1,4 @@
-"""What a run asks of a cluster, by what nodes it has: predictors that fit, paths that all see. No Ray is started."""
+"""What a run asks of a cluster, by what nodes it has: predictors and training workers that fit, paths that all see. No Ray is started."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from ray.data import ActorPoolStrategy
 
 from mribatch.errors import ConfigError, RunFailed
 from mribatch.runs import cluster
-from mribatch.runs.cluster import predictors
+from mribatch.runs.cluster import predictors, trainers
 from mribatch.storage import uris
 
 Node = dict[str, Any]
@@ -121,8 +121,45 @@ def test_the_smallest_node_decides_so_that_a_predictor_fits_everywhere() -> None
 
 
 def test_without_any_node_the_run_ends_and_can_go_on() -> None:
-    with pytest.raises(RunFailed, match="run the command again"):
-        predictors([])
+    for decide in (lambda: predictors([]), lambda: trainers([], "auto")):
+        with pytest.raises(RunFailed, match="run the command again"):
+            decide()
+
+
+# Training workers
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "number", "share"),
+    [
+        ([node(1)], "auto", 1, {"CPU": 0.5}),
+        ([node(2)], "auto", 1, {"CPU": 1}),
+        ([node(2)], 2, 2, {"CPU": 0.5}),
+        ([node(16)], "auto", 1, {"CPU": 15}),
+        ([node(16)] * 3, "auto", 3, {"CPU": 15}),
+        ([node(16)] * 3, 6, 6, {"CPU": 7}),
+        ([node(16, 1)] * 2, "auto", 2, {"CPU": 1, "GPU": 1}),
+        ([node(16, 4), node(16)], 3, 3, {"CPU": 1, "GPU": 1}),
+        ([node(16, 1)] * 2, 3, 3, {"CPU": 8}),
+    ],
+)
+def test_training_has_a_worker_per_gpu_else_per_node_or_as_many_as_wanted(
+    nodes: list[Node], wanted: Any, number: int, share: dict[str, float]
+) -> None:
+    assert trainers(nodes, wanted) == (number, share)
+
+
+@pytest.mark.parametrize("cores", [[4, 4, 15], [2, 2, 2, 64], [1, 16], [3, 5, 7, 11], [8] * 5])
+@pytest.mark.parametrize("wanted", ["auto", 2, 5])
+def test_all_training_workers_find_a_node_also_where_nodes_differ(cores: list[int], wanted: Any) -> None:
+    number, share = trainers([node(count) for count in cores], wanted)
+    assert sum(int(count // share["CPU"]) for count in cores) >= number, "else the training would never start"
+    assert sum(cores) - number * share["CPU"] >= 1, "and a core is left for decoding"
+
+
+def test_more_training_workers_than_there_is_room_for_are_refused_with_both_numbers() -> None:
+    with pytest.raises(ConfigError, match="--workers 8 need 4 CPUs and one for decoding, the cluster has 4"):
+        trainers([node(2), node(2)], 8)
 
 
 # Paths
