@@ -1,9 +1,12 @@
 """The import rules of the house, held by reading every module's imports."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +118,25 @@ def test_every_module_imports_downwards_only() -> None:
 )
 def test_a_forbidden_import_is_found(path: str, line: str) -> None:
     assert violations(path, (ROOT / path).read_text() + "\n" + line) != []
+
+
+def declared(*extras: str) -> set[str]:
+    """The libraries that pyproject.toml names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
+    return {re.split(r"[^A-Za-z0-9_-]", line)[0] for line in wanted}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("mribatch", ()), ("jobs", ()), ("benchmarks", ("dev",)), ("tests", ("dev",))]
+)
+def test_every_library_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
+    paths = list((ROOT / folder).rglob("*.py"))
+    own = {path.stem for path in paths} | {"mribatch", "tests"}
+    found = {target.partition(".")[0] for path in paths for target, _ in imports(path.read_text())}
+    homes = packages_distributions()
+    foreign = found - own - set(sys.stdlib_module_names)
+    assert {name for name in foreign if not declared(*extras) & {home.lower() for home in homes.get(name, [])}} == set()
 
 
 def test_scoring_and_its_help_load_no_tensorflow() -> None:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from mribatch.config import ScoreConfig
 from mribatch.errors import MribatchError
 from mribatch.learning import artifact
-from mribatch.runs.cluster import addresses, check_seen, predictors
+from mribatch.runs.cluster import addresses, check_seen, predictors, working_nodes
 from mribatch.runs.session import session
 from mribatch.runs.watched import WatchedPredictor, counts, is_over
 from mribatch.storage import ledger, lock, sink, source, uris
@@ -122,7 +122,7 @@ def _run(
     parts = sink.PartSink(fence, model.labels, config.part_rows)
     with session(), _progress(plan, fence):
         check_seen(_landmarks(model, plan, fence))
-        threads, pool = predictors()
+        threads, pool = predictors(working_nodes())
         watch, timed = counts(until), math.isfinite(until)
         (
             source.decoded(

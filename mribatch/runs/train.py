@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
-import ray
-import ray.data
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 import mribatch
@@ -23,7 +21,7 @@ from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
-from mribatch.runs.cluster import working_nodes
+from mribatch.runs.cluster import check_seen, trainers, working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
 from mribatch.runs.survey import readable
@@ -58,15 +56,19 @@ class Trained:
 def train(config: TrainConfig) -> Trained:
     """Fit a classifier on the labelled scans of config.data and write the model directory config.output.
 
-    A run with the same settings, or run name, goes on from its last checkpoint.
+    A run with the same settings, or run name, goes on from its last checkpoint. Raises InputError, ModelError, StorageError
+    and ConfigError for what cannot be read, written or seen by all nodes, RunFailed (a rerun goes on).
     """
     table = source.labelled(config.data)
     spec, weights, start = ImageSpec(side_px=config.sides[0]), _backbone_weights(config), _start(config, table)
+    _check_writable(config)
     with session():
+        _check_seen(config, table, weights, start)
         surveyed = _survey(table, spec, config.max_reject_rate)
         split = _split(surveyed, config)
         labels = tuple(sorted(set(surveyed["label"].to_pylist())))
-        number, workers = _workers(config)
+        number, share = trainers(working_nodes(), config.workers)
+        workers = ScalingConfig(num_workers=number, use_gpu="GPU" in share, resources_per_worker=share)
         sides = {
             "train": _examples(surveyed, split.train, labels, shuffle=config.seed),
             "validation": _padded(_examples(surveyed, split.validation, labels), number),
@@ -113,6 +115,25 @@ def _start(config: TrainConfig, table: pa.Table) -> str | None:
         raise ModelError(f"--start-from is a {model.kind} for {', '.join(model.labels)}; the data and flags ask for a "
                          f"{config.backbone} for {', '.join(labels)}: make them agree, or leave --start-from out")  # fmt: skip
     return model.uri
+
+
+def _check_writable(config: TrainConfig) -> None:
+    """What is written when an epoch or the training is over is tried before the first one begins."""
+    for folder in (config.output, _checkpoints(config)[0]):
+        with uris.probe(folder):
+            pass
+
+
+def _check_seen(config: TrainConfig, table: pa.Table, weights: str, start: str | None) -> None:
+    """Every node that works must see the scans, what the first weights come from, and where checkpoints go."""
+    first = table.slice(0, 1).to_pylist()[0]
+    files: dict[str, str | None] = {first["scan_uri"]: first["scan_version"]}
+    if start is not None:
+        files[uris.join(start, "model.json")] = None
+    elif weights not in ("imagenet", "none"):
+        files[weights] = None
+    with uris.probe(_checkpoints(config)[0]) as mark:
+        check_seen(files | {mark: None})
 
 
 def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:
@@ -202,21 +223,6 @@ def _readable(block: pa.Table) -> pa.Table:
             f"{lost} training scans changed, vanished or could not be decoded any more: run the command with a new --run-name"
         )
     return block.select(["pixels", "class_number", "weight"])
-
-
-def _workers(config: TrainConfig) -> tuple[int, ScalingConfig]:
-    """As many workers as wanted or there are GPUs, else nodes; each leaves room for the decoding tasks."""
-    total = ray.cluster_resources()
-    cpus, gpus = int(total.get("CPU", 1)), int(total.get("GPU", 0))
-    nodes = len(working_nodes())
-    number = config.workers if config.workers != "auto" else (gpus or max(1, nodes))
-    use_gpu = gpus >= number
-    share = 1 if use_gpu else max((cpus - nodes) // number, 0) or 0.5
-    if number * share > max(cpus - 1, 0.5):
-        raise ConfigError(f"--workers {number} need {number * share:g} CPUs and one for decoding, the cluster has {cpus}: "
-                          "lower --workers or add nodes")  # fmt: skip
-    resources = {"CPU": share} | ({"GPU": 1} if use_gpu else {})
-    return number, ScalingConfig(num_workers=number, use_gpu=use_gpu, resources_per_worker=resources)
 
 
 def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, rejected: int) -> dict[str, Any]:

@@ -5,7 +5,9 @@ A URI is a local path or s3://bucket/key. What a file holds, and why, is not kno
 
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import pyarrow.fs
 
@@ -27,6 +29,7 @@ __all__ = [
     "join",
     "names",
     "parent",
+    "probe",
     "put",
     "read",
     "read_version",
@@ -143,6 +146,21 @@ def create(uri: str, data: bytes) -> bool:
 def delete(uri: str) -> None:
     """Remove a file; it may be gone already."""
     _store(uri).delete(absolute(uri))
+
+
+@contextmanager
+def probe(folder: str) -> Iterator[str]:
+    """The URI of a hidden file that is in a folder for as long as this lasts: what writes it now can write there later, and
+    who sees it sees the folder. A folder that is not there is made, and stays.
+
+    Raises StorageMissing where a file stands in its place or the bucket is not there, StorageDenied, StorageFull, …
+    """
+    place = join(folder, f".probe-{uuid.uuid4().hex}.tmp")
+    put(place, b"mribatch")  # some bytes: a full disk takes an empty file
+    try:
+        yield place
+    finally:
+        delete(place)
 
 
 def trust(uris: Iterable[str]) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from mribatch.learning.artifact import Model
-from tests.faults.processes import Job, score_flags
+from tests.faults.processes import Job, Process, score_flags
 from tests.integration.conftest import tiny_model
 
 __all__ = ["tiny_model"]
 
 ScanFolder = Callable[..., list[str]]
 Start = Callable[..., Job]
+Launch = Callable[..., Process]
 Tell = Callable[[str, str, str], None]
 
 
@@ -29,17 +30,36 @@ class Archive:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """start("score", *flags) starts a job; whatever a test started ends with it."""
-    jobs: list[Job] = []
+def started() -> Iterator[list[Process]]:
+    """What a test started; it ends with the test."""
+    processes: list[Process] = []
+    yield processes
+    for process in processes:
+        process.reap()
+
+
+@pytest.fixture
+def start(tmp_path: Path, started: list[Process]) -> Start:
+    """start("score", *flags) starts a job."""
 
     def start(name: str, *argv: str, environment: dict[str, str] | None = None) -> Job:
-        jobs.append(Job(name, *argv, log=tmp_path / f"{name}-{len(jobs)}.log", environment=environment))
-        return jobs[-1]
+        job = Job(name, *argv, log=tmp_path / f"{name}-{len(started)}.log", environment=environment)
+        started.append(job)
+        return job
 
-    yield start
-    for job in jobs:
-        job.reap()
+    return start
+
+
+@pytest.fixture
+def launch(tmp_path: Path, started: list[Process]) -> Launch:
+    """launch(*command) starts any other command."""
+
+    def launch(*command: str, environment: dict[str, str] | None = None) -> Process:
+        process = Process(*command, log=tmp_path / f"process-{len(started)}.log", environment=environment)
+        started.append(process)
+        return process
+
+    return launch
 
 
 @pytest.fixture(scope="session")

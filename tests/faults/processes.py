@@ -10,47 +10,28 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["ROOT", "SABOTAGE", "Job", "parts", "score_flags", "until"]
+__all__ = ["ROOT", "SABOTAGE", "Job", "Process", "command", "parts", "score_flags", "until"]
 
 ROOT = Path(__file__).parent.parent.parent
 SABOTAGE = ROOT / "tests" / "sabotage"
 _MARK = "MRIBATCH_TEST_JOB"  # its own value in the environment of all processes of a job
 
 
-class Job:
-    """A job as a process. What Ray starts for it inherits its mark, and is found by that."""
+def command(name: str, *argv: str) -> list[str]:
+    """The command line of a job."""
+    return [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *argv]
 
-    def __init__(self, name: str, *argv: str, log: Path, environment: Mapping[str, str] | None = None) -> None:
+
+class Process:
+    """A command as a process. What it starts in turn inherits its mark, and is found by that."""
+
+    def __init__(self, *command: str, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log, self._mark = log, uuid.uuid4().hex
         self._file = log.open("w")
-        command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *argv]
         self.process = subprocess.Popen(
             command, stdout=self._file, stderr=subprocess.STDOUT, start_new_session=True,
             env=os.environ | {_MARK: self._mark} | dict(environment or {}),
         )  # fmt: skip
-
-    def kill_driver(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.end()
-
-    def workers(self, doing: str = "") -> list[int]:
-        """Ray's workers for this job that hold an actor or run a task, by what their title says."""
-        return [
-            pid
-            for pid, title in self._processes()
-            if title.startswith("ray::") and doing in title and "IDLE" not in title
-        ]
-
-    def kill_a_worker(self, doing: str, rng: random.Random) -> bool:
-        """SIGKILL for a worker, if there is one."""
-        found = self.workers(doing)
-        if not found:
-            return False
-        try:
-            os.kill(rng.choice(found), signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        return True
 
     def end(self, seconds: float = 300) -> int:
         code = self.process.wait(seconds)
@@ -75,6 +56,36 @@ class Job:
             except (OSError, UnicodeDecodeError):
                 continue  # it has ended
         return found
+
+
+class Job(Process):
+    """A job as a process, the driver, with the workers that Ray starts for it."""
+
+    def __init__(self, name: str, *argv: str, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(*command(name, *argv), log=log, environment=environment)
+
+    def kill_driver(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.end()
+
+    def workers(self, doing: str = "") -> list[int]:
+        """Ray's workers for this job that hold an actor or run a task, by what their title says."""
+        return [
+            pid
+            for pid, title in self._processes()
+            if title.startswith("ray::") and doing in title and "IDLE" not in title
+        ]
+
+    def kill_a_worker(self, doing: str, rng: random.Random) -> bool:
+        """SIGKILL for a worker, if there is one."""
+        found = self.workers(doing)
+        if not found:
+            return False
+        try:
+            os.kill(rng.choice(found), signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 def until(true: Callable[[], bool], seconds: float = 240) -> None:

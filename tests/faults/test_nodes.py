@@ -1,5 +1,7 @@
 """A cluster of three nodes on one machine: all of them work, nodes that go cost no scan, paths must be seen by all."""
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,10 @@ from typing import Any
 import pytest
 
 from mribatch.learning.artifact import Model
+from tests.conftest import write_scans
 from tests.faults import standard
-from tests.faults.conftest import Archive, Start, Tell
-from tests.faults.processes import Job, parts, score_flags, until
+from tests.faults.conftest import Archive, Launch, Start, Tell
+from tests.faults.processes import Job, command, parts, score_flags, until
 
 Archives = Callable[[int], Archive]
 
@@ -51,6 +54,16 @@ def nodes() -> Iterator[Callable[[int], Nodes]]:
         each.cluster.shutdown()
 
 
+def alone(folder: Path, source: Path) -> list[str]:
+    """What stands before a command that sees a source at a folder where everything else on this machine sees nothing."""
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode
+    ):
+        pytest.skip("needs the right to mount a folder for one process, which this user does not have")
+    return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', str(source), str(folder)]
+
+
 def growth(job: Job, output: Path) -> Callable[[], bool]:
     """True once there are more parts than now, or the run is over."""
     before = len(parts(output))
@@ -89,6 +102,55 @@ def test_nodes_that_are_lost_cost_no_scan_when_another_joins(
     assert job.end(900) == 0, job.log.read_text()
     standard.check(str(output), about.uris, str(about.undisturbed))
     tell("a node removed without grace, another joins", "2 of 3 workers", f"{FULL:,} rows, exit 0")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_path_that_only_one_node_sees_is_refused_before_anything_is_done(
+    nodes: Callable[[int], Nodes], tiny_model: Model, tmp_path: Path, launch: Launch, tell: Tell
+) -> None:
+    shared, hidden, source, output = (tmp_path / name for name in ("shared", "hidden", "source", "out"))
+    hidden.mkdir()
+    for folder in (shared, source / "scans"):
+        write_scans(folder, {"glioma": 8, "notumor": 8})
+    shutil.copytree(tiny_model.uri, source / "model")
+    (source / "weights.h5").write_bytes(b"never read: no worker is started")
+    training = [
+        "--backbone",
+        "cnn",
+        "--image-side",
+        "32",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--output",
+        str(output),
+    ]
+    data, storage = ["--data", str(shared)], ["--storage", str(tmp_path / "store")]
+    cases = {
+        "score --model": command("score", *score_flags(str(hidden / "model"), shared, output)),
+        "score --input": command("score", *score_flags(tiny_model.uri, hidden / "scans", output)),
+        "score --output": command("score", *score_flags(tiny_model.uri, shared, hidden / "out")),
+        "train --data": command("train", *training, *storage, "--data", str(hidden / "scans")),
+        "train --backbone-weights": command(
+            "train", *training, *data, *storage, "--backbone-weights", str(hidden / "weights.h5")
+        ),
+        "train --start-from": command("train", *training, *data, *storage, "--start-from", str(hidden / "model")),
+        "train --storage": command("train", *training, *data, "--storage", str(hidden / "store")),
+    }
+    two = nodes(2)
+    for name, words in cases.items():
+        job = launch(*alone(hidden, source), *words, environment=two.address)
+        assert job.end(200) == 2, name + job.log.read_text()
+        assert f"does not see {hidden}" in job.log.read_text(), name
+        assert "Traceback" not in job.log.read_text(), name
+    assert not (output / "model.json").exists()
+    assert parts(output) + parts(source / "out") == []
+    assert standard.records(str(output)) + standard.records(str(source / "out")) == []
+    assert list(tmp_path.rglob(".probe-*")) == []
+    tell("a path that only one node sees", ", ".join(f"`{name}`" for name in cases),
+         "exit 2, the node and the path named; nothing scored, nothing learnt")  # fmt: skip
 
 
 @pytest.mark.slow

@@ -298,6 +298,14 @@ def test_a_bucket_that_is_not_there_is_missing_with_exit_code_2() -> None:
     assert StorageMissing.exit_code == 2
 
 
+def test_a_probe_of_a_prefix_leaves_nothing_and_a_missing_bucket_is_told(bucket: str) -> None:
+    with uris.probe(f"{bucket}/models") as place:
+        assert [entry.uri for entry in uris.find([place])] == [place]
+    assert uris.names(bucket) == []
+    with pytest.raises(StorageMissing, match="no-such-bucket-here"), uris.probe("s3://no-such-bucket-here/models"):
+        pytest.fail("there is no such bucket")
+
+
 def test_credentials_that_the_server_does_not_know_are_denied(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(bucket, "a.jpg")
     monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on the server asks who is there

@@ -161,6 +161,32 @@ def test_the_imagenet_weights_file_is_looked_for_first(job: Job, scans: str, tmp
     one_sentence(said, "w.h5")
 
 
+@pytest.mark.parametrize("flag", ["--output", "--storage"])
+def test_what_a_training_is_to_write_is_tried_before_it_starts(
+    job: Job, scans: str, tmp_path: Path, bucket: str, flag: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    places = {"--output": str(tmp_path / "m"), "--storage": str(tmp_path / "s")}
+    for place, words in (
+        (str(tmp_path / "file"), ("expected a folder at", str(tmp_path / "file"))),
+        (f"{bucket}-is-not-there/x", ("no bucket", "check the name")),
+    ):
+        flags = [word for pair in (places | {flag: place}).items() for word in pair]
+        code, said = job("train", "--data", scans, "--backbone", "cnn", *flags)
+        assert code == 2
+        one_sentence(said, *words)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_an_evaluation_is_to_write_is_tried_before_it_starts(
+    job: Job, tiny_model: Model, scans: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, said = job("evaluate", "--model", tiny_model.uri, "--data", scans, "--output", str(tmp_path / "file"))
+    assert code == 2
+    one_sentence(said, "expected a folder at", str(tmp_path / "file"))
+
+
 def test_help_explains_itself_and_loads_nothing_that_talks() -> None:
     names = ["train", "evaluate", "score", "nightly", "promote", "compact"]
     program = (

@@ -578,3 +578,27 @@ def test_the_arrow_filesystem_reads_what_was_put(tmp_path: Path) -> None:
     filesystem, path = uris.filesystem(f"{tmp_path}/a b%20c")
     with filesystem.open_input_stream(path) as stream:
         assert stream.read() == b"data"
+
+
+def test_a_probe_is_a_file_in_a_folder_that_can_be_written_and_goes(tmp_path: Path) -> None:
+    with uris.probe(f"{tmp_path}/new/folder") as place:
+        assert [entry.uri for entry in uris.find([place])] == [place]
+        assert uris.parent(place) == f"{tmp_path}/new/folder"
+        assert list(uris.walk(f"{tmp_path}/new/folder")) == [], "no listing takes it for a scan"
+    assert os.listdir(tmp_path / "new/folder") == []
+
+
+def test_a_probe_tells_what_a_write_would_tell(no_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(no_root, "file")
+    (no_root / "closed").mkdir(mode=0o500)
+    for folder, error in (("file", StorageMissing), ("file/below", StorageMissing), ("closed", StorageDenied)):
+        with pytest.raises(error, match=f"{no_root}/{folder.partition('/')[0]}"), uris.probe(f"{no_root}/{folder}"):
+            pytest.fail("it was no folder to write to")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageFull, match="no space left"), uris.probe(f"{no_root}/full"):
+        pytest.fail("its disk was full")
+    assert os.listdir(no_root / "full") == []
