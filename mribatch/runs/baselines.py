@@ -31,7 +31,7 @@ from mribatch.reports import card, comparison, figures
 from mribatch.reports.comparison import Contender
 from mribatch.reports.metrics import Scores
 from mribatch.runs.answers import Answers, Split, answered
-from mribatch.runs.cluster import check_seen, predictors
+from mribatch.runs.cluster import check_seen, predictors, working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.score import score_listing
 from mribatch.runs.session import session
@@ -90,8 +90,8 @@ def compare(config: BaselinesConfig) -> Compared:
     everything that `train` and `score` raise.
     """
     table = _of_classes(source.labelled(config.data), config)
-    with session():
-        check_seen({table["scan_uri"][0].as_py(): table["scan_version"][0].as_py()})
+    with uris.probe(config.output) as probe, session():
+        check_seen({table["scan_uri"][0].as_py(): table["scan_version"][0].as_py(), probe: None})
         material = _material(config, table)
         fingerprint = _fingerprint(config, material)
         parts = [_split(config, material, number) for number in range(config.repeats)]
@@ -122,7 +122,7 @@ def _material(config: BaselinesConfig, table: pa.Table) -> Material:
     weights = None
     if any(_kind(name) == "backbone" for name in config.models):
         weights = ray.get(ray.remote(classical.backbone_weights).remote(_weights_seen(config)))
-    _, pool = predictors()
+    _, pool = predictors(working_nodes())
     rows = source.decoded(table, ImageSpec(side_px=config.image_side)).map_batches(
         classical.Features, fn_constructor_args=(weights, config.image_side), batch_format="pyarrow",
         batch_size=config.batch_size, zero_copy_batch=True, **pool,

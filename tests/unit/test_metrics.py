@@ -13,8 +13,10 @@ from mribatch.reports.metrics import (
     calibration_bins,
     classification_report,
     expected_calibration_error,
+    holm,
     mcnemar,
     measure,
+    repeated_interval,
     wilson_interval,
     worst_first,
 )
@@ -217,3 +219,26 @@ def test_mcnemars_exact_test_has_the_published_values() -> None:
     assert mcnemar(5, 0) == pytest.approx(2 / 32)
     assert mcnemar(3, 3) == 1.0
     assert mcnemar(0, 0) == 1.0
+
+
+def test_holm_multiplies_the_smallest_by_their_number_and_never_orders_anew() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_interval_over_splits_is_the_corrected_resampled_t() -> None:
+    accuracies = [0.80, 0.84, 0.78, 0.86, 0.82]  # mean 0.82, variance 0.001
+    half = 2.776 * (0.001 * (1 / 5 + 2000 / 8000)) ** 0.5  # Student's t, 4 degrees of freedom
+    low, high = repeated_interval(accuracies, train=8000, test=2000)
+    assert (low, high) == pytest.approx((0.82 - half, 0.82 + half), abs=1e-4)
+
+
+def test_one_split_and_splits_that_agree_have_wilsons_interval() -> None:
+    assert repeated_interval([0.9], train=400, test=100) == wilson_interval(90, 100)
+    assert repeated_interval([1.0] * 5, train=400, test=100) == wilson_interval(100, 100)
+
+
+def test_no_splits_have_no_interval() -> None:
+    with pytest.raises(InputError, match="expected accuracies"):
+        repeated_interval([], train=1, test=1)

@@ -171,3 +171,30 @@ def test_conflicts_counts_images_with_more_than_one_label() -> None:
     rows = [*PLAIN, ("b", None, None, "a-None-1"), ("b", None, None, "a-None-2"), ("a", None, None, "a-None-3")]
     assert splits.conflicts(table(PLAIN)) == 0
     assert splits.conflicts(table(rows)) == 2
+
+
+def test_a_holdout_takes_a_share_of_each_class_and_no_copy_of_what_is_learnt_from() -> None:
+    rows = PLAIN + [("a", "test", None, f"a-None-{n}") for n in range(50)]
+    sides = splits.holdout(table(rows), test_fraction=0.2, seed=0)
+    assert sorted(sides.train + sides.test) == list(range(210)), "the data's own splits are not used"
+    assert not contents(rows, sides.train) & contents(rows, sides.test)
+    assert [rows[row][0] for row in sides.test].count("b") == 12
+    assert 25 <= [rows[row][0] for row in sides.test].count("a") <= 31
+    assert sides != splits.holdout(table(rows), test_fraction=0.2, seed=1)
+
+
+def test_a_holdout_as_published_is_drawn_scan_by_scan_copies_and_all() -> None:
+    rows = PLAIN + [("a", None, None, f"a-None-{n}") for n in range(50)]
+    sides = splits.holdout(table(rows), test_fraction=0.2, seed=0, copies_straddle=True)
+    assert sorted(sides.train + sides.test) == list(range(210))
+    assert [rows[row][0] for row in sides.test].count("a") == 30
+    assert contents(rows, sides.train) & contents(rows, sides.test)
+
+
+@pytest.mark.parametrize("straddle", [False, True])
+def test_a_class_of_three_scans_stands_on_both_sides_and_a_class_of_one_is_refused(straddle: bool) -> None:
+    few = PLAIN + distinct("c", 3)
+    sides = splits.holdout(table(few), test_fraction=0.2, seed=0, copies_straddle=straddle)
+    assert [few[row][0] for row in sides.test].count("c") == 1
+    with pytest.raises(InputError, match="no scans of c are left for train"):
+        splits.holdout(table(PLAIN + distinct("c", 1)), test_fraction=0.2, seed=0, copies_straddle=straddle)

@@ -1,0 +1,149 @@
+"""The comparison on a real Ray session: it learns, it leaks nothing, it goes on where it was, its models score scans."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mribatch.config import BaselinesConfig, ScoreConfig
+from mribatch.errors import InputError
+from mribatch.runs import baselines
+from mribatch.runs.baselines import compare
+from mribatch.runs.score import score
+from mribatch.storage import uris
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+ScanFolder = Callable[..., list[str]]
+QUICK = ("knn", "gaussian_nb", "frozen_logistic")
+
+
+def settings(data: Path, output: Path | str, **changes: Any) -> BaselinesConfig:
+    return BaselinesConfig(
+        **{"data": str(data), "output": str(output), "image_side": 72, "repeats": 2, "models": QUICK,
+           "xception_weights": "none", **changes}
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> Path:
+    """60 scans of three classes, and copies of 16 of them."""
+    root = tmp_path_factory.mktemp("compared") / "data"
+    scan_folder(root, {"glioma": 24, "notumor": 24, "pituitary": 12})
+    for number, path in enumerate(sorted(root.rglob("*_*.*"))[::4]):
+        shutil.copy(path, path.with_stem(f"copy{number}"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """The output of a comparison of classical models and the cnn."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    compare(settings(data, output, models=(*QUICK, "cnn"), classes=("notumor", "glioma"), deep_epochs=1, batch_size=8))
+    return output
+
+
+def test_every_model_has_its_row_for_each_split_and_no_copy_stands_on_both_sides(whole: Path) -> None:
+    rows = pq.read_table(whole / "comparison.parquet").to_pylist()
+    assert {(row["model"], row["split"]) for row in rows} == {
+        *((name, split) for name in QUICK for split in (1, 2)),
+        ("cnn", 1),
+    }
+    assert {row["test_scans_with_copy"] for row in rows} == {0}
+    assert all(row["train_scans"] + row["test_scans"] == 24 + 24 + 12 for row in rows)
+    assert all(row["tp"] + row["fp"] + row["tn"] + row["fn"] == row["test_scans"] for row in rows)
+    assert all(row["scans_per_s"] > 0 and row["fit_s"] > 0 and row["size_bytes"] > 1000 for row in rows)
+
+
+def test_the_page_the_table_and_the_pictures_are_there(whole: Path) -> None:
+    there = {path.name for path in whole.iterdir() if path.is_file()}
+    assert {"comparison.html", "comparison.md", "comparison.parquet", "accuracy.png", "confusion_knn.png"} <= there
+    assert "k-nearest neighbours" in (whole / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["knn", "frozen_logistic", "cnn"])
+def test_each_fitted_model_scores_scans_as_it_did_in_the_comparison(name: str, whole: Path, data: Path) -> None:
+    output = whole.parent / f"scored-{name}"
+    scored = score(ScoreConfig(model=str(whole / "models" / name), input=(str(data / "glioma"),), output=str(output)))
+    assert scored.exit_code == 0
+    found = pq.read_table(output).to_pylist()
+    now = {row["scan_uri"]: row["p_glioma"] for row in found}
+    then = pq.read_table(whole / "answers" / f"{name}-1.parquet").to_pylist()
+    compared = [(now[row["scan_uri"]], row["p_glioma"]) for row in then if row["scan_uri"] in now]
+    assert compared
+    np.testing.assert_allclose(*zip(*compared, strict=True), atol=2e-3)
+
+
+def test_the_same_seed_gives_the_same_numbers_elsewhere_and_another_does_not(data: Path, tmp_path: Path) -> None:
+    tables = [compare(settings(data, tmp_path / name, models=QUICK[:2], seed=seed)) for name, seed in
+              (("first", 0), ("second", 0), ("third", 5))]  # fmt: skip
+    first, second, third = ([one.scores for one in table.contenders] for table in tables)
+    for ours, theirs in zip(first, second, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    assert any(len(one[0].truth) != len(other[0].truth) or (one[0].probabilities != other[0].probabilities).any()
+               for one, other in zip(first, third, strict=True))  # fmt: skip
+
+
+def test_a_comparison_that_was_cut_off_fits_only_what_is_missing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(settings(data, tmp_path / "out", models=QUICK[:1]))
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "answers").iterdir()}
+    compare(settings(data, tmp_path / "out", models=QUICK[:2]))
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "answers").iterdir()}
+    assert before.items() < after.items()
+    monkeypatch.setattr(baselines, "_fit", lambda *_: pytest.fail("fitted again"))
+    compare(settings(data, tmp_path / "out", models=QUICK[:2]))
+
+
+def test_labels_that_were_shuffled_are_answered_at_chance(tmp_path: Path, scan_folder: ScanFolder) -> None:
+    names = scan_folder(tmp_path / "scans", {"glioma": 100, "notumor": 100})
+    labels = np.random.default_rng(3).permutation(["glioma", "notumor"] * 100)
+    lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+    (tmp_path / "shuffled.csv").write_text("\n".join(["uri,label", *lines]))
+    compared = compare(settings(tmp_path / "shuffled.csv", tmp_path / "out", models=("knn", "svm", "frozen_logistic")))
+    for one in compared.contenders:
+        right, total = sum(int(each.correct.sum()) for each in one.scores), sum(len(each.truth) for each in one.scores)
+        assert abs(right / total - 0.5) < 0.17, f"{one.name}: 3 standard deviations of 80 coins"
+
+
+def test_the_published_way_tells_both_figures(data: Path, tmp_path: Path) -> None:
+    compared = compare(settings(data, tmp_path / "out", models=QUICK[:1], paper_protocol=True))
+    (one,) = compared.contenders
+    assert any(copy.any() for copy in one.has_copy)
+    assert "Without copies" in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_data_and_output_may_lie_in_s3(bucket: str, scan_folder: ScanFolder) -> None:
+    scan_folder(f"{bucket}/data", {"glioma": 10, "notumor": 10})
+    compared = compare(settings(Path("x"), f"{bucket}/out", data=f"{bucket}/data", models=("gaussian_nb",)))
+    assert compared.report == f"{bucket}/out/comparison.html"
+    assert "comparison.parquet" in uris.names(f"{bucket}/out")
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [({"a": 20, "b": 1}, "no scans of b are left for train"), ({"a": 20, "b": 2}, "only one scan to learn from")],
+)
+def test_a_class_too_small_is_refused(
+    counts: dict[str, int], sentence: str, tmp_path: Path, scan_folder: ScanFolder
+) -> None:
+    scan_folder(tmp_path / "data", counts)
+    with pytest.raises(InputError, match=sentence):
+        compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1]))
+
+
+def test_a_class_of_three_scans_takes_part(tmp_path: Path, scan_folder: ScanFolder) -> None:
+    scan_folder(tmp_path / "data", {"a": 20, "b": 3})
+    (one,) = compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1])).contenders
+    assert [int((each.truth == 1).sum()) for each in one.scores] == [1, 1]
+
+
+def test_a_class_that_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no scans of glioblastoma .* it has glioma, notumor, pituitary"):
+        compare(settings(data, tmp_path / "out", classes=("glioma", "glioblastoma")))

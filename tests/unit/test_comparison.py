@@ -1,0 +1,106 @@
+"""What the comparison of models promises: its numbers are those of the answers, and all ways to read it say the same."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mribatch.reports import figures
+from mribatch.reports.comparison import (
+    Contender,
+    comparison_page,
+    comparison_table,
+    duels,
+    markdown,
+    ranked,
+)
+from mribatch.reports.metrics import Scores
+from tests.unit.test_page import Document
+
+LABELS = ("notumor", "meningioma")
+TRUTH = np.array([0] * 10 + [1] * 10)
+
+
+def scores(wrong: list[int], labels: tuple[str, ...] = LABELS, truth: Any = TRUTH) -> Scores:
+    """Scans answered right, but for some."""
+    probabilities = np.full((len(truth), len(labels)), 0.1 / (len(labels) - 1))
+    said = np.array([(each + (row in wrong)) % len(labels) for row, each in enumerate(truth)])
+    probabilities[np.arange(len(truth)), said] = 0.9
+    return Scores(labels=labels, truth=truth, probabilities=probabilities)
+
+
+def contender(name: str, *splits: Scores, copies: int = 0) -> Contender:
+    has_copy = [np.arange(len(each.truth)) < copies for each in splits]
+    return Contender(
+        name=name, title=name.upper(), scores=splits, has_copy=has_copy, seconds=[3.0] * len(splits),
+        chosen=[{"model__C": 1.0}] * len(splits), train_scans=80, scans_per_s=123.4, size_bytes=4_200_000,
+    )  # fmt: skip
+
+
+GOOD = contender("good", scores([0]), scores([1, 12]))
+POOR = contender("poor", scores([0, 3, 4, 5, 6, 7, 8, 9]), scores([1, 2, 3]))
+
+
+def test_the_most_accurate_comes_first_by_the_mean_over_the_splits() -> None:
+    assert [one.name for one in ranked([POOR, GOOD])] == ["good", "poor"]
+    assert GOOD.accuracy == pytest.approx((19 / 20 + 18 / 20) / 2)
+    low, high = GOOD.interval
+    assert low < GOOD.accuracy < high
+
+
+def test_two_classes_have_positives_and_negatives_the_second_being_positive() -> None:
+    first, second = comparison_table([GOOD]).to_pylist()
+    assert [first[name] for name in ("tp", "fp", "tn", "fn")] == [10, 1, 9, 0]
+    assert [second[name] for name in ("tp", "fp", "tn", "fn")] == [9, 1, 9, 1]
+    assert first["confusion"] == [[9, 1], [0, 10]]
+    assert (first["split"], first["train_scans"], first["test_scans"], first["size_bytes"]) == (1, 80, 20, 4_200_000)
+
+
+def test_more_classes_have_a_confusion_matrix_and_no_positives() -> None:
+    labels, truth = ("a", "b", "c"), np.array([0, 1, 2] * 5)
+    row = comparison_table([contender("three", scores([0], labels, truth))]).to_pylist()[0]
+    assert row["tp"] is None
+    assert row["confusion"] == [[4, 1, 0], [0, 5, 0], [0, 0, 5]]
+    assert "TP" not in markdown([contender("three", scores([0], labels, truth))], {})
+
+
+def test_copies_are_told_apart_where_there_are_any() -> None:
+    leaky = contender("leaky", scores([15]), copies=10)
+    assert leaky.accuracy == pytest.approx(19 / 20)
+    assert leaky.accuracy_without_copies == pytest.approx(9 / 10)
+    assert "Without copies" in markdown([leaky], {})
+    assert "Without copies" not in markdown([GOOD], {})
+
+
+def test_all_scans_being_copies_leaves_no_accuracy_without() -> None:
+    assert contender("leaky", scores([]), copies=20).accuracy_without_copies is None
+
+
+def test_every_pair_is_tested_on_the_first_split_and_adjusted_for_their_number() -> None:
+    (duel,) = duels([GOOD, POOR])
+    assert (duel.only_first_right, duel.only_second_right) == (7, 0)
+    assert duel.p_value == pytest.approx(2 * 0.5**7)
+    three = duels([GOOD, POOR, contender("other", scores([0]))])
+    assert len(three) == 3
+    assert three[0].p_value == pytest.approx(min(1.0, 3 * 2 * 0.5**7))
+
+
+def test_page_and_markdown_show_the_same_numbers_and_the_disclaimer() -> None:
+    facts = {"splits": "2", "<command>": "python jobs/baselines.py"}
+    text = markdown([POOR, GOOD], facts)
+    page = comparison_page([POOR, GOOD], facts, {"Accuracy": figures.accuracy_bars(["GOOD"], [0.9], [(0.8, 0.95)])})
+    for part in ("92.50%", "GOOD – POOR", "0.0156", "4.2 MB", "not a medical device", "Positive is meningioma"):
+        assert part in text
+        assert part in page
+    assert "<command>" not in page, "every text is escaped"
+    assert text.index("GOOD") < text.index("POOR")
+    assert Document(page).rows[0][0] == "Model"
+
+
+def test_bars_are_drawn_for_one_model_and_for_many_and_not_for_none() -> None:
+    many = [f"model {n}" for n in range(14)]
+    drawn = figures.accuracy_bars(many, [0.5 + n / 40 for n in range(14)], [(0.4, 0.9)] * 14)
+    assert drawn.startswith(b"\x89PNG")
+    assert figures.accuracy_bars(["one"], [1.0], [(1.0, 1.0)]).startswith(b"\x89PNG")
+    with pytest.raises(Exception, match="at least one model"):
+        figures.accuracy_bars([], [], [])
