@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 MODEL ?= models/brain-mri-v1
 
-.PHONY: demo test lint bench faults nights lock clean
+.PHONY: demo test lint bench browser faults nights lock clean
 
 demo: $(READY)  ## score the sample scans with the shipped model: a table, the Parquet and the report
 	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
@@ -13,6 +13,7 @@ test: $(READY)  ## all tests; real Ray, a real S3 server, real Parquet readers
 	$(VENV)/bin/python -m pytest
 
 faults: $(READY)  ## the full dose of every fault, an hour or more on two cores; writes docs/faults.md
+	rm -f docs/faults.md
 	FAULTS_TABLE=docs/faults.md $(VENV)/bin/python -m pytest tests/faults -m "" --timeout 3600
 
 nights: $(READY)  ## simulated nights on a growing archive; writes docs/nights.md
@@ -22,6 +23,9 @@ lint: $(READY)  ## style, formatting, strict types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+browser:  ## Chromium for the tests that open the reports, from Debian's packages; they are skipped without
+	command -v chromium || { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; }
 
 bench: $(READY)  ## speeds side by side on this machine, into benchmarks/results.{json,md}
 	$(VENV)/bin/python benchmarks/bench.py

@@ -116,6 +116,16 @@ class TrainConfig(_Config):
     """Adamax's peak rate, after a short warm-up and before a cosine decay to 0. Default: 1e-3; 3e-3 for cnn, which
     starts from nothing."""
 
+    rotation_deg: float = 0.0
+    """Each training scan is turned by up to so many degrees, either way, beside the paper's brightness and flip."""
+
+    zoom: float = 0.0
+    """Each training scan is enlarged or shrunk by up to this share."""
+
+    average: float = 0.0
+    """Momentum of a moving average of the weights, step by step, such as 0.995; the average is then what is validated
+    and kept. 0: the weights themselves."""
+
     patience: int = 3
     """Epochs without a lower validation loss after which training stops early."""
 
@@ -161,6 +171,9 @@ class TrainConfig(_Config):
         _check(1 <= self.epochs <= 10_000, f"--epochs must be 1 or more, got {self.epochs}")
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check(0 < self.peak_rate < 10, f"--learning-rate must lie in 0…10, got {self.learning_rate}")
+        _check(0 <= self.rotation_deg <= 180, f"--rotation-deg must lie in 0…180, got {self.rotation_deg}")
+        _check(0 <= self.zoom < 1, f"--zoom must lie in 0…1, got {self.zoom}")
+        _check(0 <= self.average < 1, f"--average must lie in 0…1, got {self.average}")
         _check(self.patience >= 1, f"--patience must be 1 or more, got {self.patience}")
         _check(
             0 < self.validation_fraction < 1, f"--validation-fraction must lie in 0…1, got {self.validation_fraction}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, RunFailed
 from mribatch.learning import artifact
-from mribatch.learning.step import Batch, TrainingStep
+from mribatch.learning.step import Augmentation, Batch, TrainingStep
 
 __all__ = ["HISTORY", "Plan", "State", "read_state", "train_loop"]
 
@@ -106,12 +106,14 @@ class _Run:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
             self.model = network.build(config.backbone, len(plan.labels), workers=workers, seed=config.seed)
-            self.optimizer = keras.optimizers.Adamax(self._schedule())
+            averaging = {"use_ema": True, "ema_momentum": config.average} if config.average else {}
+            self.optimizer = keras.optimizers.Adamax(self._schedule(), **averaging)
             self.optimizer.build(self.model.trainable_variables)
         if not self._restore():
             self._begin()
             self.best = self.model.get_weights()
-        self.step = TrainingStep(strategy, self.model, self.optimizer)
+        augmentation = Augmentation(rotation_deg=config.rotation_deg, zoom=config.zoom)
+        self.step = TrainingStep(strategy, self.model, self.optimizer, augmentation)
 
     def over(self) -> bool:
         """All epochs are done, or the validation loss has not fallen for too long."""
@@ -131,6 +133,9 @@ class _Run:
         if sums[-1] > _MAX_SKIPPED * self.steps * self.workers:
             raise RunFailed("training gives no finite gradients any more: lower --learning-rate, or train in float32")
         speed = self.steps * self.config.batch_size * self.workers / (time.monotonic() - begun)
+        learning = self.model.get_weights()
+        if self.config.average:
+            self.optimizer.finalize_variable_values(self.model.trainable_variables)
         checked = {f"val_{name}": value for name, value in self._metrics(self._validate(validation)).items()}
         rate = float(np.asarray(self.optimizer.learning_rate))
         row = {"epoch": done + 1, **learnt, **checked, "learning_rate": rate,
@@ -141,7 +146,7 @@ class _Run:
             self.state.best_val_loss, self.state.best_epoch = row["val_loss"], done + 1
             self.best = self.model.get_weights()
         self.say(_epoch_line(row, self.config.epochs, best=self.state.best_epoch == done + 1))
-        self._checkpoint(row)
+        self._checkpoint(row, learning)
 
     def _schedule(self) -> Any:
         import keras
@@ -201,25 +206,25 @@ class _Run:
             self.state = read_state(Path(folder))
             self.model.load_weights(Path(folder) / "best.weights.h5")
             self.best = self.model.get_weights()
-            self.model.load_weights(Path(folder) / "last.weights.h5")
+            self.model.load_weights(Path(folder) / "learning.weights.h5")
             with np.load(Path(folder) / "optimizer.npz") as stored:
                 for number, variable in enumerate(self.optimizer.variables):
                     variable.assign(stored[str(number)])
         self.say(f"going on after epoch {self.state.epoch} of {self.config.epochs}")
         return True
 
-    def _checkpoint(self, row: dict[str, float]) -> None:
-        """Report the epoch; rank 0 adds weights, best weights, the optimizer and the state."""
+    def _checkpoint(self, row: dict[str, float], learning: list[NDArray[Any]]) -> None:
+        """Report the epoch; rank 0 adds the weights that are learning, those to be kept (best and last), the optimizer and
+        the state. The network then goes on with those that are learning."""
         if self.rank != 0:
+            self.model.set_weights(learning)
             ray.train.report(row)
             return
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            self.model.save_weights(folder / "last.weights.h5")
-            last = self.model.get_weights()
-            self.model.set_weights(self.best)
-            self.model.save_weights(folder / "best.weights.h5")
-            self.model.set_weights(last)
+            for file, weights in (("last", self.model.get_weights()), ("best", self.best), ("learning", learning)):
+                self.model.set_weights(weights)
+                self.model.save_weights(folder / f"{file}.weights.h5")
             optimizer: dict[str, Any] = {str(n): np.asarray(v) for n, v in enumerate(self.optimizer.variables)}
             np.savez(folder / "optimizer.npz", **optimizer)
             (folder / "state.json").write_text(json.dumps(vars(self.state)))

@@ -3,7 +3,9 @@
 TensorFlow is imported inside functions, because the driver imports this without loading it.
 """
 
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +17,22 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-__all__ = ["Batch", "TrainingStep", "augmented", "scaled"]
+__all__ = ["PAPER", "Augmentation", "Batch", "TrainingStep", "augmented", "scaled"]
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
 """Scans (N, side, side, 3), class numbers (N,), weights (N,): 0 for padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is drawn anew for each scan and step: brightness times 0.8–1.2, half of them flipped, turned and zoomed by up to
+    so many degrees and such a share."""
+
+    rotation_deg: float = 0.0
+    zoom: float = 0.0
+
+
+PAPER = Augmentation()
 
 
 class TrainingStep:
@@ -37,7 +51,7 @@ class TrainingStep:
         strategy: "tf.distribute.Strategy",
         model: "keras.Model",
         optimizer: "keras.optimizers.Optimizer",
-        augment: bool = True,
+        augment: Augmentation | None = PAPER,
     ) -> None:
         import tensorflow as tf
 
@@ -61,7 +75,7 @@ class TrainingStep:
         def replica() -> Any:
             import tensorflow as tf
 
-            images = augmented(pixels, side, seed) if self._augment else scaled(pixels)
+            images = scaled(pixels) if self._augment is None else augmented(pixels, side, seed, self._augment)
             with tf.GradientTape() as tape:
                 probabilities = self._model(images, training=True)
                 losses = _cross_entropy(classes, probabilities) * weights
@@ -96,8 +110,8 @@ def scaled(pixels: Any) -> Any:
     return tf.cast(pixels, tf.float32) * PIXELS["scale"] + PIXELS["offset"]
 
 
-def augmented(pixels: Any, side: Any, seed: Any) -> Any:
-    """Network input from (N, S, S, 3) uint8: brightness times 0.8–1.2, half of the scans flipped, resized to side."""
+def augmented(pixels: Any, side: Any, seed: Any, how: Augmentation = PAPER) -> Any:
+    """Network input from (N, S, S, 3) uint8, augmented and resized to side."""
     import tensorflow as tf
 
     count = tf.shape(pixels)[0]
@@ -105,12 +119,33 @@ def augmented(pixels: Any, side: Any, seed: Any) -> Any:
     flip = tf.random.stateless_uniform((count, 1, 1, 1), seed + 1, 0.0, 1.0) < 0.5
     images = tf.clip_by_value(tf.cast(pixels, tf.float32) * factor, 0.0, 255.0)
     images = tf.where(flip, tf.reverse(images, [2]), images)
+    if how != PAPER:
+        images = _moved(images, seed, how)
     images = tf.cond(
         tf.equal(side, tf.shape(images)[1]),
         lambda: images,
         lambda: tf.image.resize(images, tf.stack([side, side]), antialias=True),
     )
     return images * PIXELS["scale"] + PIXELS["offset"]
+
+
+def _moved(images: Any, seed: Any, how: Augmentation) -> Any:
+    """(N, S, S, 3) float32, turned and zoomed about the middle; what comes in from outside is black."""
+    import tensorflow as tf
+
+    count, middle = tf.shape(images)[0], (tf.cast(tf.shape(images)[1], tf.float32) - 1) / 2
+    most = how.rotation_deg * math.pi / 180
+    angle = tf.random.stateless_uniform((count,), seed + 2, -most, most)
+    scale = 1 / (1 + tf.random.stateless_uniform((count,), seed + 3, -how.zoom, how.zoom))
+    along, across = tf.cos(angle) * scale, tf.sin(angle) * scale
+    zero = tf.zeros_like(along)
+    into = tf.stack(
+        [along, -across, middle * (1 - along + across), across, along, middle * (1 - along - across), zero, zero], 1
+    )
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images, transforms=into, output_shape=tf.shape(images)[1:3], fill_value=0.0, interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )  # fmt: skip
 
 
 def _tensors(batch: Batch) -> Iterable[Any]:

@@ -208,11 +208,11 @@ def comparison_page(contenders: Sequence[Contender], facts: Mapping[str, object]
     sections = (
         html.section("Result", _tiles(best)),
         html.section("Models", html.table(_head(contenders), rows) + f"<p>{html.text(_legend(contenders))}</p>"),
-        html.section("McNemar's exact test on the first split", tested) if tests else "",
         html.section("Figures", "".join(html.figure(caption, png) for caption, png in figures.items())),
+        html.section("McNemar's exact test on the first split", tested) if tests else "",
         html.section("How it was compared", html.facts(facts)),
     )
-    return html.document("Comparison of models", sections)
+    return html.document("Comparison of models", sections, _STYLE)
 
 
 def _tiles(best: Sequence[Contender]) -> str:
@@ -224,3 +224,6 @@ def _tiles(best: Sequence[Contender]) -> str:
             ("Test scans of a split", f"{len(best[0].scores[0].truth):,}", f"{best[0].train_scans:,} to learn from"),
         )
     )  # fmt: skip
+
+
+_STYLE = ".numbers td { white-space: nowrap }\n"

@@ -92,7 +92,7 @@ def tell(request: pytest.FixtureRequest) -> Tell:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of all faults, where FAULTS_TABLE names a file for it."""
+    """The table of all faults, where FAULTS_TABLE names a file for it. A run of some of the tests renews their lines."""
     place = os.environ.get("FAULTS_TABLE")
     if not place:
         return
@@ -102,11 +102,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             lines = [json.loads(value) for name, value in getattr(report, "user_properties", []) if name == "fault"]
             told += lines if kind == "passed" and report.when == "call" else []
             failed += [report.nodeid] if kind != "passed" and "tests/faults/" in report.nodeid else []
+    table = config.rootpath / place
+    rows = {(fault, dose): outcome for fault, dose, outcome in [*_stood(table), *told]}
     lines = ["# What was broken, and what came of it", "",
              "Written by `make faults`. After each fault the standard check (`tests/faults/standard.py`): every scan has its row,",
              "once; predictions within 1e-5 of an undisturbed run's; every visible Parquet file opens; a record only of whole",
              "runs; nothing temporary left after the next run.", "",
              "| fault | dose | outcome |", "|---|---|---|"]  # fmt: skip
-    lines += [f"| {fault} | {dose} | {outcome} |" for fault, dose, outcome in told]
+    lines += [f"| {fault} | {dose} | {outcome} |" for (fault, dose), outcome in sorted(rows.items())]
     lines += ["", *(f"Failed or skipped: {name}" for name in failed)] if failed else []
-    (config.rootpath / place).write_text("\n".join(lines) + "\n")
+    table.write_text("\n".join(lines) + "\n")
+
+
+def _stood(table: Path) -> list[list[str]]:
+    """The lines of an earlier table: fault, dose, outcome."""
+    lines = table.read_text().splitlines() if table.exists() else []
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return [each for each in cells if len(each) == 3 and each[0] != "fault"]

@@ -131,7 +131,7 @@ def _same_steps(told: dict[str, Any]) -> None:
         # but 0 and rounds to the other side moves a weight the other way, and the two runs part.
         optimizer = keras.optimizers.Adamax(2e-4, epsilon=1e-2)
         optimizer.build(model.trainable_variables)
-    step = TrainingStep(strategy, model, optimizer, augment=False)
+    step = TrainingStep(strategy, model, optimizer, augment=None)
     rng = np.random.default_rng(0)
     losses = []
     for number in range(STEPS):

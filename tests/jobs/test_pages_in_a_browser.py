@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from mribatch.reports import figures
+from mribatch.reports.comparison import comparison_page
+from tests.unit.test_comparison import GOOD, POOR
 from tests.unit.test_night_page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium, which is not here (Debian's package: chromium)"
+    CHROMIUM is None, reason="needs Chromium, which is not here: `make browser` installs it"
 )
 
 
@@ -32,6 +35,11 @@ def complaints(html: str, folder: Path) -> list[str]:
 
 def test_the_page_of_a_night_opens_without_complaint(tmp_path: Path) -> None:
     assert complaints(page(alarms=["Too many rejects."]), tmp_path) == []
+
+
+def test_the_page_of_a_comparison_opens_without_complaint(tmp_path: Path) -> None:
+    bars = figures.accuracy_bars(["good", "poor"], [0.9, 0.7], [(0.8, 0.95), (0.6, 0.8)])
+    assert complaints(comparison_page([GOOD, POOR], {"splits": "2"}, {"Accuracy": bars}), tmp_path) == []
 
 
 def test_a_page_that_asked_for_something_would_be_kept_from_it_and_found_out(tmp_path: Path) -> None:

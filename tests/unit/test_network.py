@@ -4,6 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from mribatch.learning import step
 
 SIDES = {"cnn": 32, "xception": 71}
 
@@ -58,13 +61,41 @@ def test_a_step_without_finite_gradients_is_left_out_and_counted() -> None:
     model = network.build("cnn", 2, side_px=32, workers=1, seed=1)
     optimizer = keras.optimizers.SGD(1e-3)
     optimizer.build(model.trainable_variables)
-    step = TrainingStep(strategy, model, optimizer, augment=False)
+    training = TrainingStep(strategy, model, optimizer, augment=None)
     rng = np.random.default_rng(0)
     pixels, classes = rng.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8), np.array([0, 1, 0, 1])
     skipped = TrainingStep.SUMS.index("skipped")
-    assert step.train((pixels, classes, np.ones(4, np.float32)), side_px=32, seed=(0, 0))[skipped] == 0
+    assert training.train((pixels, classes, np.ones(4, np.float32)), side_px=32, seed=(0, 0))[skipped] == 0
     before = [variable.numpy() for variable in model.trainable_variables]
     broken = np.array([1, np.inf, 1, 1], np.float32)
-    assert step.train((pixels, classes, broken), side_px=32, seed=(0, 2))[skipped] == 1
+    assert training.train((pixels, classes, broken), side_px=32, seed=(0, 2))[skipped] == 1
     for ours, theirs in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs)
+
+
+def disks(count: int) -> NDArray[np.uint8]:
+    """A bright disk in the middle of each image, and a dot beside it."""
+    y, x = np.mgrid[-1:1:65j, -1:1:65j]
+    images = np.repeat(((x**2 + y**2 < 0.25) * 200).astype(np.uint8)[None, ..., None], 3, axis=-1)
+    images[0, 6:10, 30:34] = 255
+    return np.repeat(images, count, axis=0)
+
+
+def augmented(pixels: NDArray[np.uint8], seed: int, **how: float) -> NDArray[np.float32]:
+    import tensorflow as tf
+
+    return step.augmented(pixels, tf.constant(65), tf.constant([0, seed]), step.Augmentation(**how)).numpy()
+
+
+def test_scans_are_turned_and_zoomed_about_their_middle_and_otherwise_as_in_the_paper() -> None:
+    pixels = disks(16)
+    plain, turned, zoomed = augmented(pixels, 1), augmented(pixels, 1, rotation_deg=40), augmented(pixels, 1, zoom=0.3)
+    middle = np.s_[:, 22:43, 22:43]
+    np.testing.assert_allclose(turned[middle], plain[middle], atol=1e-3, err_msg="a disk stays where it is")
+    assert np.abs(turned - plain).max() > 0.5, "what stands beside it moves"
+    bright = [(images[..., 0] > 0).sum(axis=(1, 2)) for images in (plain, zoomed)]
+    assert (bright[1] > 1.1 * bright[0]).any()
+    assert (bright[1] < 0.9 * bright[0]).any()
+    assert zoomed.min() >= -1
+    np.testing.assert_array_equal(zoomed, augmented(pixels, 1, zoom=0.3))
+    assert (zoomed != augmented(pixels, 2, zoom=0.3)).any()
