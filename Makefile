@@ -17,7 +17,7 @@ faults: $(READY)  ## the full dose of every fault, an hour or more on two cores;
 	FAULTS_TABLE=docs/faults.md $(VENV)/bin/python -m pytest tests/faults -m "" --timeout 3600
 
 nights: $(READY)  ## simulated nights on a growing archive; writes docs/nights.md
-	NIGHTS_TABLE=docs/nights.md $(VENV)/bin/python -m pytest tests/integration/test_nightly.py -k five_nights
+	NIGHTS_TABLE=docs/nights.md $(VENV)/bin/python -m pytest tests/integration/test_nightly.py -m "" -k "five_nights or ten_ordinary"
 
 lint: $(READY)  ## style, formatting, strict types
 	$(VENV)/bin/ruff check .

@@ -78,6 +78,8 @@ def nightly(config: NightlyConfig) -> Done | Forecast:
     output, run_id = uris.absolute(config.output), new_run_id()
     if config.dry_run:
         return _forecast(config, model, source.listing(config.input, without=output), output)
+    if config.report:
+        uris.check_writable(config.report)
     with (
         lock.held(output, NIGHTS, run_id, lease_s=config.lease_s),
         lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence,

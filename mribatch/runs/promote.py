@@ -74,6 +74,7 @@ def promote(config: PromoteConfig) -> Promotion:
     `evaluate` raises.
     """
     candidate = artifact.read(uris.join(config.models, config.candidate))
+    uris.check_writable(config.models)
     current = _current(config)
     duel = None
     if current is not None and current.digest != candidate.digest:

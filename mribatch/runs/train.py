@@ -120,8 +120,7 @@ def _start(config: TrainConfig, table: pa.Table) -> str | None:
 def _check_writable(config: TrainConfig) -> None:
     """What is written when an epoch or the training is over is tried before the first one begins."""
     for folder in (config.output, _checkpoints(config)[0]):
-        with uris.probe(folder):
-            pass
+        uris.check_writable(folder)
 
 
 def _check_seen(config: TrainConfig, table: pa.Table, weights: str, start: str | None) -> None:

@@ -19,6 +19,7 @@ from mribatch.storage._store import Entry, Store
 __all__ = [
     "Entry",
     "absolute",
+    "check_writable",
     "create",
     "delete",
     "filesystem",
@@ -161,6 +162,12 @@ def probe(folder: str) -> Iterator[str]:
         yield place
     finally:
         delete(place)
+
+
+def check_writable(folder: str) -> None:
+    """Raises what `probe` raises where nothing can be written."""
+    with probe(folder):
+        return
 
 
 def trust(uris: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 from dataclasses import dataclass
@@ -174,6 +175,23 @@ def test_an_ordinary_night_raises_no_alarm_and_a_shifted_one_does(place: Place) 
     rejects, mix = shifted.night.alarms
     assert "8 of 38" in rejects
     assert "class mix" in mix
+
+
+@pytest.mark.slow
+def test_ten_ordinary_nights_of_any_size_raise_no_alarm(place: Place) -> None:
+    rng, pool = random.Random(8), write_scans(place.root / "pool", {"glioma": 150, "notumor": 150})
+    place.add("glioma", 40)
+    place.add("notumor", 40)
+    assert place.night(max_drift=0.25).exit_code == 0
+    for night in range(10):
+        tonight = rng.sample(pool, rng.randint(10, 60))
+        for number, uri in enumerate(tonight):
+            folder = place.scans / f"night-{night}"
+            folder.mkdir(exist_ok=True)
+            shutil.copy(uri, folder / f"{number}{Path(uri).suffix}")
+        done = place.night(max_drift=0.25)
+        assert len(place.rows_of(done)) == len(tonight)
+        assert (done.exit_code, list(done.night.alarms)) == (0, []), f"night {night} with {len(tonight)} scans"
 
 
 def _darken(source: str, target: Path) -> None:

@@ -200,3 +200,14 @@ def test_help_explains_itself_and_loads_nothing_that_talks() -> None:
     assert done.stdout.count("(required)") >= 2 * len(names)
     assert done.stdout.endswith("False\n"), "TensorFlow was loaded"
     assert done.stderr == "", "something that talks was loaded"
+
+
+def test_a_nights_report_that_cannot_be_written_is_found_before_the_work(
+    job: Job, tiny_model: Model, scans: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    flags = ["--model", tiny_model.uri, "--input", scans, "--output", str(tmp_path / "out")]
+    code, said = job("nightly", *flags, "--report", str(tmp_path / "file"))
+    assert code == 2
+    one_sentence(said, str(tmp_path / "file"))
+    assert not (tmp_path / "out").exists()
