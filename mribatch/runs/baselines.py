@@ -8,7 +8,6 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -46,7 +45,7 @@ log = logging.getLogger("mribatch.baselines")
 
 _DEEP = {"cnn": "CNN", "resnet50v2": "ResNet50V2", "xception": "Xception"}
 _RATE_SCANS = 128
-_RATE_S = 3.0  # long enough for a rate, short beside all else
+_RATE_S = 1.0  # and one call at least: long enough for a rate, short beside all else
 _LIBRARIES = ("ray", "tensorflow", "keras", "scikit-learn", "skops", "numpy", "pillow", "pyarrow")
 
 
@@ -99,7 +98,8 @@ def compare(config: BaselinesConfig) -> Compared:
         for backbone in (name for name in config.models if name in _DEEP):
             for split in parts[: config.deep_repeats]:
                 _train_deep(config, material, split, backbone, fingerprint)
-        contenders = [_contender(config, material, parts, name, fingerprint) for name in config.models]
+        rates = _rates(config, material, parts[0])
+        contenders = [_contender(config, material, parts, name, fingerprint, rates[name]) for name in config.models]
     return Compared(contenders=contenders, report=_write(config, material, contenders))
 
 
@@ -325,11 +325,15 @@ def _answers(
 
 
 def _contender(
-    config: BaselinesConfig, material: Material, parts: list[Split], name: str, fingerprint: str
+    config: BaselinesConfig,
+    material: Material,
+    parts: list[Split],
+    name: str,
+    fingerprint: str,
+    rate: tuple[float, int],
 ) -> Contender:
     found = (Answers.read(_folder(config), fingerprint, name, split.number) for split in parts)
     answers = [each for each in found if each is not None]
-    speed, size = _rate(config, material, parts[0], name)
     return Contender(
         name=name,
         title=_DEEP.get(name) or classical.RECIPES[name].title,
@@ -338,8 +342,8 @@ def _contender(
         seconds=[each.seconds for each in answers],
         chosen=[each.chosen for each in answers],
         train_scans=answers[0].train_scans,
-        scans_per_s=speed,
-        size_bytes=size,
+        scans_per_s=rate[0],
+        size_bytes=rate[1],
     )
 
 
@@ -350,26 +354,31 @@ def _scores(answers: Answers, labels: tuple[str, ...]) -> Scores:
     return Scores(labels=labels, truth=truth, probabilities=probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
-def _rate(config: BaselinesConfig, material: Material, split: Split, name: str) -> tuple[float, int]:
-    """The scans that the first split's model scores in a second with all cores of a node to itself, and its bytes."""
-    cores = max(1, int(max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])))
+def _rates(config: BaselinesConfig, material: Material, split: Split) -> dict[str, tuple[float, int]]:
+    """The scans that each first split's model scores in a second with all cores of a node to itself, and its bytes."""
+    cores = max(1, int(max(node["Resources"].get("CPU", 1) for node in working_nodes())))
     scans = material.table.take(pa.array(split.test[:_RATE_SCANS])).select(schema.PLAN.names).to_pylist()
     task: Any = ray.remote(num_cpus=cores)(_clocked)
-    rate, size = ray.get(task.remote(_model(config, name), scans, cores))
-    return float(rate), int(size)
+    places = {name: _model(config, name) for name in config.models}
+    rates: dict[str, tuple[float, int]] = ray.get(task.remote(places, scans, cores))
+    return rates
 
 
-def _clocked(uri: str, scans: Iterable[dict[str, str]], threads: int) -> tuple[float, int]:
-    model = artifact.read(uri)
-    found = [decode(uris.read_version(*row.values()), model.image_spec).pixels for row in scans]
-    pixels = np.stack([each for each in found if each is not None])
-    predictor = Predictor(uri, threads=threads)
-    predictor.probabilities(pixels)
-    begun, calls = time.monotonic(), 0
-    while time.monotonic() - begun < _RATE_S:
+def _clocked(places: dict[str, str], scans: list[dict[str, str]], threads: int) -> dict[str, tuple[float, int]]:
+    """One model after the other in one process, so that the rates compare."""
+    rates = {}
+    for name, uri in places.items():
+        model = artifact.read(uri)
+        found = (decode(uris.read_version(*scan.values()), model.image_spec).pixels for scan in scans)
+        pixels = np.stack([each for each in found if each is not None])
+        predictor = Predictor(uri, threads=threads)
         predictor.probabilities(pixels)
-        calls += 1
-    return calls * len(pixels) / (time.monotonic() - begun), artifact.size_bytes(model)
+        begun, calls = time.monotonic(), 0
+        while time.monotonic() - begun < _RATE_S:
+            predictor.probabilities(pixels)
+            calls += 1
+        rates[name] = calls * len(pixels) / (time.monotonic() - begun), artifact.size_bytes(model)
+    return rates
 
 
 def _write(config: BaselinesConfig, material: Material, contenders: list[Contender]) -> str:

@@ -22,7 +22,7 @@ ScanFolder = Callable[..., list[str]]
 QUICK = ("knn", "gaussian_nb", "frozen_logistic")
 
 
-def settings(data: Path, output: Path | str, **changes: Any) -> BaselinesConfig:
+def settings(data: Path | str, output: Path | str, **changes: Any) -> BaselinesConfig:
     return BaselinesConfig(
         **{"data": str(data), "output": str(output), "image_side": 72, "repeats": 2, "models": QUICK,
            "xception_weights": "none", **changes}
@@ -121,7 +121,7 @@ def test_the_published_way_tells_both_figures(data: Path, tmp_path: Path) -> Non
 
 def test_data_and_output_may_lie_in_s3(bucket: str, scan_folder: ScanFolder) -> None:
     scan_folder(f"{bucket}/data", {"glioma": 10, "notumor": 10})
-    compared = compare(settings(Path("x"), f"{bucket}/out", data=f"{bucket}/data", models=("gaussian_nb",)))
+    compared = compare(settings(f"{bucket}/data", f"{bucket}/out", models=("gaussian_nb",)))
     assert compared.report == f"{bucket}/out/comparison.html"
     assert "comparison.parquet" in uris.names(f"{bucket}/out")
 
