@@ -33,7 +33,7 @@ softmax; input {facts["image_side_px"]} × {facts["image_side_px"]} px RGB.
 
 {training["epochs"]} epochs in {training["hours"]:.1f} hours; the weights are those of epoch {training["epoch"]}, \
 {_WHY_KEPT[training["kept"]]}.
-Libraries: {", ".join(f"{name} {number}" for name, number in facts["libraries"].items())}. {facts["created_at"]}.
+{_lineage(training)}Libraries: {", ".join(f"{name} {number}" for name, number in facts["libraries"].items())}. {facts["created_at"]}.
 
 ## Data
 
@@ -58,6 +58,14 @@ Split {split["protocol"]}: {split["train"]} to train, {split["validation"]} to v
 The scans are single slices of one public collection. Other scanners, sequences, ages or diseases were not seen. Confidence is
 the softmax output, not a probability of disease.
 """
+
+
+def _lineage(training: dict[str, Any]) -> str:
+    """What it goes on from, for it to be done again from the beginning."""
+    return "".join(
+        f"It goes on from model {one['digest']}, trained by:\n\n```\n{one['command']}\n```\n\n"
+        for one in training.get("started_from", [])
+    )
 
 
 def classical_card(title: str, facts: dict[str, Any]) -> str:

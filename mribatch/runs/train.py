@@ -248,6 +248,15 @@ def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).hexdigest()
 
 
+def _lineage(config: TrainConfig) -> list[dict[str, str]]:
+    """The models that this one goes on from, the nearest first: their digests and the commands that trained them."""
+    if config.start_from is None:
+        return []
+    model = artifact.named(config.start_from)
+    training = model.facts.get("training", {})
+    return [{"digest": model.digest, "command": training.get("command", "")}, *training.get("started_from", [])]
+
+
 def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], data: dict[str, Any]) -> Trained:
     """Write the model directory from the last checkpoint: the best epoch's weights, and how they came about."""
     state = fit.read_state(checkpoint)
@@ -259,7 +268,8 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], dat
         "backbone": config.backbone,
         "image_side_px": config.sides[0],
         "training": {"command": config.command("jobs/train.py"), "data": data, "kept": config.keep, "epoch": epoch,
-                     "epochs": state.epoch, "hours": sum(r["seconds"] for r in state.history) / 3600},
+                     "epochs": state.epoch, "hours": sum(r["seconds"] for r in state.history) / 3600,
+                     "started_from": _lineage(config)},
         "metrics": {name: kept[name] for name in kept if name.startswith("val_") and math.isfinite(kept[name])},
         "libraries": {"mribatch": mribatch.__version__} | {name: version(name) for name in _LIBRARIES},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

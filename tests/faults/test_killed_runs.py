@@ -36,7 +36,7 @@ STEPS = [
     "mribatch.storage.ledger:write_record:after",
     "mribatch.storage.lock:_release:before",
 ]
-QUICK_STEPS = (STEPS[5],)
+QUICK_STEP = STEPS[5]
 
 
 def seen(output: Path) -> list[str]:
@@ -68,9 +68,25 @@ def killed_at_random(start: Start, flags: list[str], output: Path, kills: int) -
     return killed
 
 
-@pytest.mark.parametrize(
-    ("scans", "kills"), [(QUICK, 2), pytest.param(FULL, 20, marks=pytest.mark.slow)], ids=["quick", "full"]
-)
+def test_a_driver_killed_asked_to_end_and_killed_within_a_commit_loses_nothing(
+    tiny_model: Model, archive: Archives, tmp_path: Path, start: Start
+) -> None:
+    """A little of each of the next three tests, in one chain of runs."""
+    about, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, about.folder, output)
+    assert killed_at_random(start, flags, output, kills=1) == 1
+    asked_to_end(start, flags, output, after_parts=len(parts(output)) + 1)
+    last = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE), "SABOTAGE": QUICK_STEP})
+    assert last.end() == -signal.SIGKILL, last.log.read_text()
+    last.reap()
+    committed = len(seen(output))
+    complete(start, flags)
+    standard.check(str(output), about.uris, str(about.undisturbed))
+    assert standard.records(str(output))[-1]["plan"]["done"] == committed > 0, "what was committed is not scored again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scans", "kills"), [(FULL, 20)])
 def test_a_driver_killed_at_random_moments_loses_nothing_and_scores_nothing_twice(
     scans: int, kills: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
@@ -86,10 +102,8 @@ def test_a_driver_killed_at_random_moments_loses_nothing_and_scores_nothing_twic
          f"{scans:,} rows; {reused:,} of {committed:,} committed rows reused")  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("step", "scans"),
-    [(step, QUICK) if step in QUICK_STEPS else pytest.param(step, FULL, marks=pytest.mark.slow) for step in STEPS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "scans"), [(step, FULL) for step in STEPS])
 def test_a_driver_killed_at_a_step_of_the_commit_loses_nothing(
     step: str, scans: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
@@ -130,25 +144,30 @@ def test_killed_workers_cost_no_scan_and_no_run(
     tell("SIGKILL of a scoring worker", f"{killed} in one run of {scans:,} scans", f"{scans:,} rows, exit 0")
 
 
-@pytest.mark.parametrize(
-    ("scans", "moments"), [(QUICK, 1), pytest.param(FULL, 5, marks=pytest.mark.slow)], ids=["quick", "full"]
-)
+def asked_to_end(start: Start, flags: list[str], output: Path, after_parts: int) -> None:
+    """SIGTERM for a run that has made so many parts visible: it ends, lets go of the output, and leaves no record."""
+    records = standard.records(str(output))
+    job = start("score", *flags, "--lease-s", "300")
+    until(lambda: len(parts(output)) >= after_parts)
+    time.sleep(random.Random(5).uniform(0, 0.2))
+    job.process.send_signal(signal.SIGTERM)
+    assert job.end() == 128 + signal.SIGTERM, job.log.read_text()
+    assert "Traceback" not in job.log.read_text()
+    assert standard.records(str(output)) == records
+    lock = max(output.glob("_runs/*.lock-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    assert json.loads(lock.read_text())["released"], "a run that was asked to end lets go of the output"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scans", "moments"), [(FULL, 5)])
 def test_a_run_that_is_asked_to_end_lets_go_at_once_and_can_go_on(
     scans: int, moments: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, rng = archive(scans), random.Random(5)
+    about = archive(scans)
     for moment in range(moments):
         output = tmp_path / f"out-{moment}"
-        flags = score_flags(tiny_model.uri, about.folder, output, "--lease-s", "300")
-        job = start("score", *flags)
-        until(lambda moment=moment, output=output: len(parts(output)) > moment * scans // 80)
-        time.sleep(rng.uniform(0, 0.2))
-        job.process.send_signal(signal.SIGTERM)
-        assert job.end() == 128 + signal.SIGTERM, job.log.read_text()
-        assert "Traceback" not in job.log.read_text()
-        assert standard.records(str(output)) == []
-        (lock,) = output.glob("_runs/*.lock-*")
-        assert json.loads(lock.read_text())["released"], "a run that was asked to end lets go of the output"
+        flags = score_flags(tiny_model.uri, about.folder, output)
+        asked_to_end(start, flags, output, after_parts=1 + moment * scans // 80)
         complete(start, flags)
         standard.check(str(output), about.uris, str(about.undisturbed))
     tell(

@@ -91,12 +91,16 @@ def test_checkpoints_and_model_on_s3(data: Path, bucket: str) -> None:
         uris.put(f"{bucket}/data/{path.relative_to(data)}", path.read_bytes())
     config = TrainConfig(
         data=f"{bucket}/data", output=f"{bucket}/model", storage=f"{bucket}/checkpoints", run_name="s3",
-        backbone="cnn", image_side=32, epochs=1, batch_size=8,
+        backbone="cnn", image_side=32, epochs=1, batch_size=8, rotation_deg=10, zoom=0.1, average=0.9,
     )  # fmt: skip
     trained = train(config)
     assert artifact.read(f"{bucket}/model").digest == trained.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
     assert any(uri.endswith("optimizer.npz") for uri in stored)
+    averaged, learning = (
+        uris.read(next(uri for uri in stored if uri.endswith(f"{name}.weights.h5"))) for name in ("last", "learning")
+    )
+    assert averaged != learning, "the average of the weights is kept, and those that learn go on"
     assert train(config).model.digest == trained.model.digest, "it goes on where it was: nothing was left to do"
 
 
@@ -179,5 +183,8 @@ def test_training_starts_from_another_model_and_refuses_one_that_does_not_fit(
     second = train(settings(data, tmp_path / "second", start_from=first.model.uri, epochs=1, learning_rate=1e-5))
     began, unlearnt = (run.history["loss"][0].as_py() for run in (second, first))
     assert began < 0.5 * unlearnt, "what was learnt before is there"
+    (before,) = second.model.facts["training"]["started_from"]
+    assert before == {"digest": first.model.digest, "command": first.model.facts["training"]["command"]}
+    assert first.model.digest in (tmp_path / "second" / "MODEL_CARD.md").read_text()
     with pytest.raises(ModelError, match="xception"):
         train(settings(data, tmp_path / "third", start_from=first.model.uri, backbone="xception", image_side=71))
