@@ -39,6 +39,7 @@ from sklearn.tree import DecisionTreeClassifier
 from mribatch.errors import InputError, ModelError
 from mribatch.learning import artifact
 from mribatch.learning.artifact import Model
+from mribatch.learning.predict import set_threads
 
 __all__ = ["BACKBONE", "FEATURES", "RECIPES", "Backbone", "Classifier", "Features", "Fitted", "Recipe", "Span", "array", "backbone_weights", "components", "fit",
            "grey", "on_pixels", "probabilities", "scaled", "stored"]  # fmt: skip
@@ -300,10 +301,13 @@ class Backbone:
 class Features:
     """What classical models see, as columns in place of the pixels: held by an actor that tables of decoded scans pass.
 
-    weights: of the backbone, as `backbone_weights` gives them; None where no model wants its features.
+    weights: of the backbone, as `backbone_weights` gives them; None where no model wants its features. threads: as for
+    `Predictor`.
     """
 
-    def __init__(self, weights: bytes | None, side_px: int) -> None:
+    def __init__(self, weights: bytes | None, side_px: int, threads: int | None) -> None:
+        if weights is not None and threads is not None:
+            set_threads(threads)
         self._backbone, self._side_px = None if weights is None else Backbone(weights, side_px), side_px
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -13,7 +13,7 @@ from mribatch.errors import RunFailed
 from mribatch.learning import artifact
 from mribatch.schema import Status
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "set_threads"]
 
 
 class Predictor:
@@ -26,7 +26,7 @@ class Predictor:
     def __init__(self, model: str, digest: str | None = None, threads: int | None = None) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         if threads is not None:
-            _set_threads(threads)
+            set_threads(threads)
         self._model = artifact.named(model, digest)
         self._function = _function(self._model)
 
@@ -61,7 +61,8 @@ def _function(model: artifact.Model) -> Callable[[NDArray[np.uint8]], NDArray[np
     return network.frozen(artifact.network(model), model.image_spec.side_px)
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
+    """The cores that TensorFlow computes with in this process; Ray would leave it one."""
     import tensorflow as tf
 
     try:

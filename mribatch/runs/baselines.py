@@ -122,9 +122,9 @@ def _material(config: BaselinesConfig, table: pa.Table) -> Material:
     weights = None
     if any(_kind(name) == "backbone" for name in config.models):
         weights = ray.get(ray.remote(classical.backbone_weights).remote(_weights_seen(config)))
-    _, pool = predictors(working_nodes())
+    threads, pool = predictors(working_nodes())
     rows = source.decoded(table, ImageSpec(side_px=config.image_side)).map_batches(
-        classical.Features, fn_constructor_args=(weights, config.image_side), batch_format="pyarrow",
+        classical.Features, fn_constructor_args=(weights, config.image_side, threads), batch_format="pyarrow",
         batch_size=config.batch_size, zero_copy_batch=True, **pool,
     )  # fmt: skip
     seen = readable(rows, config.max_reject_rate)

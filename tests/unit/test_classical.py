@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import skops.io
 from numpy.typing import NDArray
@@ -71,6 +72,16 @@ def test_the_components_of_the_span_are_those_of_the_pixels(
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-3)
     whole = classical.on_pixels(there, span).transform(classical.scaled(other))
     np.testing.assert_allclose(whole, ours, atol=1e-3)
+
+
+def test_rows_without_pixels_have_no_features(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
+    pixels = [scans[0][0].tobytes(), None, scans[0][1].tobytes()]
+    table = pa.table({"pixels": pa.array(pixels, pa.binary(SIDE * SIDE * 3)), "decoder_peak_bytes": [1, 1, 1]})
+    seen = classical.Features(None, SIDE, None)(table)
+    assert seen.column_names == ["pixels"]
+    assert seen["pixels"].is_valid().to_pylist() == [True, False, True]
+    kept = classical.array(seen["pixels"].drop_null(), np.uint8)
+    np.testing.assert_array_equal(kept, classical.grey(scans[0][:2]))
 
 
 def test_scans_that_all_look_the_same_are_refused() -> None:
