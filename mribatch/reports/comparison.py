@@ -191,7 +191,7 @@ def _legend(contenders: Sequence[Contender]) -> str:
     labels = contenders[0].scores[0].labels
     positive = f" Positive is {labels[1]}; TP, FP, TN and FN are summed over the splits." if len(labels) == 2 else ""
     return ("Accuracy is the mean over the splits, its interval the corrected resampled t interval (Nadeau and Bengio 2003), "
-            "Wilson's for one split. Fit: tuning and fitting on one split, classical models alone on one core. Scans/s: from decoded "
+            "Wilson's for one split. Fit: tuning and fitting on one split, classical models alone on one core, without reading the scans and computing their features. Scans/s: from decoded "
             f"pixels to probabilities.{positive}")  # fmt: skip
 
 
@@ -226,4 +226,7 @@ def _tiles(best: Sequence[Contender]) -> str:
     )  # fmt: skip
 
 
-_STYLE = ".numbers td { white-space: nowrap }\n"
+_STYLE = """
+.numbers :is(td, tbody th) { white-space: nowrap; font-size: .85rem }
+.numbers :is(th, td):not(:first-child) { padding-left: .5rem; padding-right: .5rem }
+"""

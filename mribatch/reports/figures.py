@@ -152,22 +152,21 @@ def confusion_matrix(scores: Scores) -> tuple[Figure, str]:
 def accuracy_bars(
     names: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]]
 ) -> tuple[Figure, str]:
-    """Accuracies with their 95% intervals, in the order given, as PNG bytes. The axis begins below the lowest interval."""
+    """Accuracies with their 95% intervals, in the order given, as PNG bytes."""
     if not names:
         raise InputError("expected at least one model to draw, got none")
     figure = Figure(figsize=(9.6, 0.42 * len(names) + 1.4))
     axes = figure.subplots()
     places = np.arange(len(names))[::-1]
     low, high = (np.array([ends[k] for ends in intervals]) for k in (0, 1))
-    start = max(0.0, np.floor(low.min() * 20 - 1) / 20)
-    axes.barh(places, np.array(accuracies) - start, left=start, color=BLUE, height=0.62)
+    axes.barh(places, accuracies, color=BLUE, height=0.62)
     axes.hlines(places, low, high, color=INK, lw=1.4)
     axes.plot(low, places, "|", color=INK, ms=7)
     axes.plot(high, places, "|", color=INK, ms=7)
     for place, accuracy, end in zip(places, accuracies, high, strict=True):
-        axes.text(end + 0.01 * (1 - start), place, f"{accuracy:.1%}", va="center")
+        axes.text(end + 0.01, place, f"{accuracy:.1%}", va="center")
     axes.set_yticks(places, [_short(name, 40) for name in names])
-    axes.set(xlim=(start, 1 + 0.09 * (1 - start)), xlabel="accuracy (share of test scans), with its 95% interval")
+    axes.set(xlim=(0, 1.09), xlabel="accuracy (share of test scans), with its 95% interval")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(False, axis="y")
     best = int(np.argmax(accuracies))
