@@ -20,7 +20,7 @@ import sklearn
 import skops.io
 from numpy.typing import NDArray
 from scipy.linalg import eigh
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
@@ -41,7 +41,7 @@ from mribatch.learning import artifact
 from mribatch.learning.artifact import Model
 from mribatch.learning.predict import set_threads
 
-__all__ = ["BACKBONE", "FEATURES", "RECIPES", "Backbone", "Classifier", "Features", "Fitted", "Recipe", "Span", "array", "backbone_weights", "components", "fit",
+__all__ = ["BACKBONE", "FEATURES", "RECIPES", "Backbone", "Classifier", "Features", "Fitted", "Leading", "Recipe", "Span", "array", "backbone_weights", "components", "fit",
            "grey", "on_pixels", "probabilities", "scaled", "stored"]  # fmt: skip
 
 Kind = Literal["pixels", "backbone"]
@@ -52,11 +52,10 @@ Floats = NDArray[np.float32]
 
 FOLDS = 3
 BACKBONE = "xception"
-_VARIANCE = (0.80, 0.95)  # what the principal components explain; beyond, all slow down and none gains
+_VARIANCE = (0.80, 0.95)  # what the principal components may explain; beyond, all slow down and none gains
 _TRUSTED = ["sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
             "sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree"]  # fmt: skip
 # beyond what skops trusts by itself: parts of the models below, and nothing that could run code
-_SHARE = "pca__n_components"
 _NOTHING = 1e-7  # of the largest eigenvalue: float32 tells no smaller one from 0
 
 
@@ -77,9 +76,13 @@ def _of_pixels(title: str, model: Callable[[int], Any], *, scaled: bool = False,
     scaler = [("scale", StandardScaler())] if scaled else []
     return Recipe(
         title=title, features="pixels", has_probabilities=has_probabilities,
-        steps=lambda seed: [("pca", PCA(svd_solver="full")), *scaler, ("model", model(seed))],
-        tuned={_SHARE: _VARIANCE, **{f"model__{name}": values for name, values in tuned.items()}},
+        steps=lambda seed: [*_components(), *scaler, ("model", model(seed))],
+        tuned={"keep__variance": _VARIANCE, **{f"model__{name}": values for name, values in tuned.items()}},
     )  # fmt: skip
+
+
+def _components() -> list[tuple[str, Any]]:
+    return [("pca", PCA(_VARIANCE[-1], svd_solver="full")), ("keep", Leading())]
 
 
 def _of_backbone(
@@ -146,6 +149,25 @@ def scaled(pixels: NDArray[np.uint8]) -> Floats:
     return pixels.astype(np.float32) / np.float32(255)
 
 
+class Leading(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The first principal components, as many as explain a share of the variance, of those that explain the most allowed.
+
+    So that folds need one decomposition, whatever share is tried.
+    """
+
+    def __init__(self, variance: float = _VARIANCE[-1]) -> None:
+        self.variance = variance
+
+    def fit(self, components: Floats, _classes: Any = None) -> "Leading":
+        explained = np.cumsum(components.var(axis=0, dtype=np.float64))
+        wanted = explained[-1] * self.variance / _VARIANCE[-1]
+        self.kept_ = min(int(np.searchsorted(explained, wanted * (1 - 1e-9))) + 1, len(explained))
+        return self
+
+    def transform(self, components: Floats) -> Floats:
+        return components[:, : self.kept_]
+
+
 class Span:
     """Coordinates in the space that the training scans span: as many as there are scans, where pixels are far more.
 
@@ -164,11 +186,7 @@ class Span:
         self.flat: Floats = flat - self.mean
         products: NDArray[np.float64] = (self.flat @ self.flat.T).astype(np.float64)
         values, vectors = eigh(products)
-        seen = values > max(values[-1] * _NOTHING, np.finfo(np.float32).tiny)
-        if not seen.any():
-            raise InputError(
-                f"all {len(training)} training scans look the same: there is nothing to tell them apart by"
-            )
+        seen = values > values[-1] * _NOTHING
         self.axes: Floats = (vectors[:, seen] / np.sqrt(values[seen])).astype(np.float32)
 
     def coordinates(self, pixels: NDArray[np.uint8]) -> Floats:
@@ -178,13 +196,15 @@ class Span:
 
 
 def on_pixels(fitted: Pipeline, span: Span) -> Pipeline:
-    """A pipeline that was fitted on a span's coordinates, for `scaled` pixels: the same predictions."""
-    whole = deepcopy(fitted)
-    pca = whole["pca"]
-    into = span.axes.T @ span.flat
-    pca.components_ = (pca.components_ @ into).astype(np.float32)
+    """A pipeline that was fitted on a span's coordinates, for `scaled` pixels: the same predictions, by scikit-learn alone."""
+    whole = Pipeline([(name, deepcopy(step)) for name, step in fitted.steps if name != "keep"])
+    pca, into = whole["pca"], span.axes.T @ span.flat
+    kept = fitted["keep"].kept_
     pca.mean_ = (pca.mean_ @ into + span.mean).astype(np.float32)
-    pca.n_features_in_ = len(span.mean)
+    pca.components_ = (pca.components_[:kept] @ into).astype(np.float32)
+    for name in ("explained_variance_", "explained_variance_ratio_", "singular_values_"):
+        setattr(pca, name, getattr(pca, name)[:kept])
+    pca.n_components_, pca.n_features_in_ = kept, len(span.mean)
     return whole
 
 
@@ -210,12 +230,11 @@ def fit(
 
 
 def components(features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int, cache: str) -> float:
-    """Fill the cache with all principal components that the recipes on pixels may ask for; the seconds that this took."""
+    """Fill the cache with the principal components that the recipes on pixels will ask for; the seconds that this took."""
     begun = time.monotonic()
-    pipeline = Pipeline([("pca", PCA(svd_solver="full")), ("model", DummyClassifier())], memory=cache)
-    _tuned(pipeline, {_SHARE: _VARIANCE}, features, classes, list(_folds(features, classes, groups, seed)))
-    for share in _VARIANCE:
-        clone(pipeline).set_params(**{_SHARE: share}).fit(features, classes)
+    pipeline = Pipeline([*_components(), ("model", DummyClassifier())], memory=cache)
+    _tuned(pipeline, {}, features, classes, list(_folds(features, classes, groups, seed)))
+    clone(pipeline).fit(features, classes)
     return time.monotonic() - begun
 
 
