@@ -1,21 +1,17 @@
-"""Classical models: scikit-learn pipelines on grey pixels, or on the features of a backbone that was not trained further.
+"""Classical models: scikit-learn pipelines on `features`, their tuning, and their way to a file and back.
 
-What a model learns from, its tuning, and its way to a file and back. No Ray; who is compared with whom is not said here.
-TensorFlow is imported inside functions, for the features of a backbone.
+No Ray; who is compared with whom is not said here.
 """
 
-import tempfile
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import sklearn
 import skops.io
 from numpy.typing import NDArray
@@ -37,21 +33,14 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from mribatch.errors import InputError, ModelError
-from mribatch.learning import artifact
+from mribatch.learning import artifact, features
 from mribatch.learning.artifact import Model
-from mribatch.learning.predict import set_threads
+from mribatch.learning.features import Floats
 
-__all__ = ["BACKBONE", "FEATURES", "RECIPES", "Backbone", "Classifier", "Features", "Fitted", "Leading", "Recipe", "Span", "array", "backbone_weights", "components", "fit",
-           "grey", "on_pixels", "probabilities", "scaled", "stored"]  # fmt: skip
-
-Kind = Literal["pixels", "backbone"]
-FEATURES: Mapping[str, Any] = {"pixels": np.uint8, "backbone": np.float32}
-"""The kinds of features and their dtypes."""
-
-Floats = NDArray[np.float32]
+__all__ = ["RECIPES", "Classifier", "Fitted", "Leading", "Recipe", "Span", "components", "fit", "on_pixels", "probabilities",
+           "stored"]  # fmt: skip
 
 FOLDS = 3
-BACKBONE = "xception"
 _VARIANCE = (0.80, 0.95)  # what the principal components may explain; beyond, all slow down and none gains
 _TRUSTED = ["sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
             "sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree"]  # fmt: skip
@@ -64,7 +53,7 @@ class Recipe:
     """A model before it has seen anything: the name that tables show, what it sees, its steps and what is tuned."""
 
     title: str
-    features: Kind
+    features: Literal["pixels", "backbone"]
     steps: Callable[[int], list[tuple[str, Any]]]
     tuned: Mapping[str, tuple[Any, ...]]
     has_probabilities: bool = True
@@ -137,18 +126,6 @@ class Fitted:
     seconds: float
 
 
-def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, side, side, 3) uint8 RGB → (N, side × side) uint8 luma, as in ITU-R BT.601 and Pillow's mode L."""
-    weights = np.array([299, 587, 114], np.uint32)
-    luma = (pixels.astype(np.uint32) @ weights + 500) // 1000
-    return luma.reshape(len(pixels), -1).astype(np.uint8)
-
-
-def scaled(pixels: NDArray[np.uint8]) -> Floats:
-    """What the pipelines on pixels see: 0…1."""
-    return pixels.astype(np.float32) / np.float32(255)
-
-
 class Leading(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The first principal components, as many as explain a share of the variance, of those that explain the most allowed.
 
@@ -181,7 +158,7 @@ class Span:
             raise InputError(
                 f"all {len(training)} training scans look the same: there is nothing to tell them apart by"
             )
-        flat = scaled(training)
+        flat = features.scaled(training)
         self.mean: Floats = flat.mean(axis=0)
         self.flat: Floats = flat - self.mean
         products: NDArray[np.float64] = (self.flat @ self.flat.T).astype(np.float64)
@@ -191,7 +168,7 @@ class Span:
 
     def coordinates(self, pixels: NDArray[np.uint8]) -> Floats:
         """(M, pixels) uint8 → (M, ≤ N) float32."""
-        found: Floats = np.asarray((scaled(pixels) - self.mean) @ self.flat.T @ self.axes, np.float32)
+        found: Floats = np.asarray((features.scaled(pixels) - self.mean) @ self.flat.T @ self.axes, np.float32)
         return found
 
 
@@ -285,12 +262,12 @@ class Classifier:
         self._pipeline = _trusted(model)
         self._backbone = None
         if "features" in model.facts:
-            self._backbone = Backbone(artifact.contents(model, "features"), model.image_spec.side_px)
+            self._backbone = features.Backbone(artifact.contents(model, "features"), model.image_spec.side_px)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Floats:
         """(N, side, side, 3) uint8 RGB → (N, labels) float32, rows summing to 1."""
-        features = scaled(grey(pixels)) if self._backbone is None else self._backbone(pixels)
-        return probabilities(self._pipeline, features, self._labels)
+        seen = features.scaled(features.grey(pixels)) if self._backbone is None else self._backbone(pixels)
+        return probabilities(self._pipeline, seen, self._labels)
 
 
 def probabilities(pipeline: Pipeline, features: Floats, classes: int) -> Floats:
@@ -299,72 +276,6 @@ def probabilities(pipeline: Pipeline, features: Floats, classes: int) -> Floats:
     if len(features):
         found[:, pipeline.classes_] = pipeline.predict_proba(features)
     return found
-
-
-class Backbone:
-    """The features of a frozen backbone, pooled, from weights as `backbone_weights` gives them."""
-
-    def __init__(self, weights: bytes, side_px: int) -> None:
-        from mribatch.learning import network
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "backbone.weights.h5"
-            path.write_bytes(weights)
-            self._function = network.frozen(network.backbone(BACKBONE, str(path)), side_px)
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> Floats:
-        """(N, side, side, 3) uint8 RGB → (N, 2048) float32."""
-        return self._function(pixels)
-
-
-class Features:
-    """What classical models see, as columns in place of the pixels: held by an actor that tables of decoded scans pass.
-
-    weights: of the backbone, as `backbone_weights` gives them; None where no model wants its features. threads: as for
-    `Predictor`.
-    """
-
-    def __init__(self, weights: bytes | None, side_px: int, threads: int | None) -> None:
-        if weights is not None and threads is not None:
-            set_threads(threads)
-        self._backbone, self._side_px = None if weights is None else Backbone(weights, side_px), side_px
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """`pixels` becomes (side × side) uint8 luma; `backbone`, (2048,) float32, is added. Null where pixels are."""
-        there = np.asarray(table["pixels"].is_valid())
-        shape = (-1, self._side_px, self._side_px, 3)
-        pixels = np.frombuffer(b"".join(table["pixels"].drop_null().to_pylist()), np.uint8).reshape(shape)
-        columns: dict[str, NDArray[Any]] = {"pixels": grey(pixels)}
-        table = table.drop_columns(["pixels", "decoder_peak_bytes"])
-        if self._backbone is not None:
-            columns["backbone"] = self._backbone(pixels) if len(pixels) else np.empty((0, 2048), np.float32)
-        for name, values in columns.items():
-            table = table.append_column(name, _column(values, there))
-        return table
-
-
-def _column(values: NDArray[Any], there: NDArray[np.bool_]) -> pa.Array:
-    """A binary column of rows of an array, null where there is none."""
-    rows = iter(values)
-    return pa.array(
-        [next(rows).tobytes() if one else None for one in there], pa.binary(values.shape[1] * values.itemsize)
-    )
-
-
-def array(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:
-    """The rows of such a column, without nulls, as (N, D)."""
-    rows = column.to_pylist()
-    return np.frombuffer(b"".join(rows), dtype).reshape(len(rows), -1)
-
-
-def backbone_weights(weights: str) -> bytes:
-    """The backbone's weights in float16, as a Keras weights file; weights: imagenet, none or a file. Raises ModelError."""
-    from mribatch.learning import network
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "backbone.weights.h5"
-        network.backbone(BACKBONE, weights).save_weights(path)
-        return artifact.rounded(path)
 
 
 def _trusted(model: Model) -> Pipeline:

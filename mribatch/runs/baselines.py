@@ -24,7 +24,7 @@ import mribatch
 from mribatch import schema
 from mribatch.config import BaselinesConfig, ScoreConfig
 from mribatch.errors import InputError, RunFailed
-from mribatch.learning import artifact, classical, splits
+from mribatch.learning import artifact, classical, features, splits
 from mribatch.learning.predict import Predictor
 from mribatch.reports import card, comparison, figures
 from mribatch.reports.comparison import Contender
@@ -121,22 +121,22 @@ def _material(config: BaselinesConfig, table: pa.Table) -> Material:
     log.info("reading %d scans", table.num_rows)
     weights = None
     if any(_kind(name) == "backbone" for name in config.models):
-        weights = ray.get(ray.remote(classical.backbone_weights).remote(_weights_seen(config)))
+        weights = ray.get(ray.remote(features.backbone_weights).remote(_weights_seen(config)))
     threads, pool = predictors(working_nodes())
     rows = source.decoded(table, ImageSpec(side_px=config.image_side)).map_batches(
-        classical.Features, fn_constructor_args=(weights, config.image_side, threads), batch_format="pyarrow",
+        features.Extractor, fn_constructor_args=(weights, config.image_side, threads), batch_format="pyarrow",
         batch_size=config.batch_size, zero_copy_batch=True, **pool,
     )  # fmt: skip
     seen = readable(rows, config.max_reject_rate)
     labels = config.classes or tuple(sorted(set(seen["label"].to_pylist())))
-    features = {
-        kind: classical.array(seen[kind], dtype)
-        for kind, dtype in classical.FEATURES.items()
+    seen_by_kind = {
+        kind: features.array(seen[kind], dtype)
+        for kind, dtype in features.FEATURES.items()
         if kind in seen.column_names
     }
     kept = seen.select([*source.LABELLED.names, "pixels_sha256"])
     return Material(
-        table=kept, labels=labels, features=features, backbone=weights,
+        table=kept, labels=labels, features=seen_by_kind, backbone=weights,
         classes=np.asarray(pc.index_in(kept["label"], pa.array(labels)).to_numpy(), np.int64),
         groups=np.array(splits.content_groups(kept), np.int64),
     )  # fmt: skip
@@ -204,11 +204,11 @@ def _fit_classical(config: BaselinesConfig, material: Material, parts: list[Spli
 
 
 def _fit(work: _Work, material: Material, said: Any) -> None:
-    config, split, features = work.config, work.split, material.features[work.kind]
+    config, split, seen = work.config, work.split, material.features[work.kind]
     span, shared_s, begun = None, 0.0, time.monotonic()
     with tempfile.TemporaryDirectory() as cache:
         learnt_from = material.classes[split.train], material.groups[split.train], config.seed
-        train_side, test_side = features[split.train], features[split.test]
+        train_side, test_side = seen[split.train], seen[split.test]
         if work.kind == "pixels":
             span = classical.Span(train_side)
             train_side, test_side = span.coordinates(train_side), span.coordinates(test_side)
@@ -235,7 +235,7 @@ def _publish(work: _Work, material: Material, name: str, pipeline: Any, chosen: 
     config, data = work.config, material.table
     facts = {
         "labels": list(material.labels),
-        "backbone": classical.BACKBONE if work.kind == "backbone" else "none",
+        "backbone": features.BACKBONE if work.kind == "backbone" else "none",
         "image_side_px": config.image_side,
         "head": {"classifier": name, "features": work.kind},
         "training": {

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from mribatch.errors import InputError, ModelError
-from mribatch.learning import artifact, classical
+from mribatch.learning import artifact, classical, features
 from mribatch.learning.classical import RECIPES, Span
 from mribatch.learning.predict import Predictor
 from tests.conftest import write_scans
@@ -54,38 +54,38 @@ def _version() -> str:
 def test_grey_is_the_luma_that_pillow_gives(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     pillow = np.stack([np.asarray(Image.fromarray(each).convert("L")).ravel() for each in colour])
-    assert np.abs(classical.grey(colour).astype(int) - pillow).max() <= 1
-    assert (classical.grey(scans[0]).reshape(-1, SIDE, SIDE) == scans[0][..., 0]).all(), "grey stays as it is"
+    assert np.abs(features.grey(colour).astype(int) - pillow).max() <= 1
+    assert (features.grey(scans[0]).reshape(-1, SIDE, SIDE) == scans[0][..., 0]).all(), "grey stays as it is"
 
 
 def test_the_components_of_the_span_are_those_of_the_pixels(
     scans: tuple[NDArray[np.uint8], NDArray[np.int64]],
 ) -> None:
-    pixels = classical.grey(scans[0])
+    pixels = features.grey(scans[0])
     learnt, other = pixels[::2], pixels[1::2]
     span = Span(learnt)
     there = Pipeline([("pca", PCA(0.95, svd_solver="full")), ("keep", classical.Leading(0.8))])
     there.fit(span.coordinates(learnt))
-    direct = PCA(0.8, svd_solver="full").fit(classical.scaled(learnt))
+    direct = PCA(0.8, svd_solver="full").fit(features.scaled(learnt))
     assert there["keep"].kept_ == pytest.approx(direct.n_components_, abs=1), "0.95 is passed by a part of a component"
     whole = classical.on_pixels(there, span)
     kept = min(there["keep"].kept_, direct.n_components_)
     np.testing.assert_allclose(
         whole["pca"].explained_variance_ratio_[:kept], direct.explained_variance_ratio_[:kept], rtol=1e-3
     )
-    ours, theirs = there.transform(span.coordinates(other)), direct.transform(classical.scaled(other))
+    ours, theirs = there.transform(span.coordinates(other)), direct.transform(features.scaled(other))
     np.testing.assert_allclose(np.abs(ours[:, :kept]), np.abs(theirs[:, :kept]), atol=1e-3)
-    np.testing.assert_allclose(whole.transform(classical.scaled(other)), ours, atol=1e-3)
+    np.testing.assert_allclose(whole.transform(features.scaled(other)), ours, atol=1e-3)
 
 
 def test_rows_without_pixels_have_no_features(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     pixels = [scans[0][0].tobytes(), None, scans[0][1].tobytes()]
     table = pa.table({"pixels": pa.array(pixels, pa.binary(SIDE * SIDE * 3)), "decoder_peak_bytes": [1, 1, 1]})
-    seen = classical.Features(None, SIDE, None)(table)
+    seen = features.Extractor(None, SIDE, None)(table)
     assert seen.column_names == ["pixels"]
     assert seen["pixels"].is_valid().to_pylist() == [True, False, True]
-    kept = classical.array(seen["pixels"].drop_null(), np.uint8)
-    np.testing.assert_array_equal(kept, classical.grey(scans[0][:2]))
+    kept = features.array(seen["pixels"].drop_null(), np.uint8)
+    np.testing.assert_array_equal(kept, features.grey(scans[0][:2]))
 
 
 def test_scans_that_all_look_the_same_are_refused() -> None:
@@ -114,9 +114,9 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
 ) -> None:
     pixels, classes = scans
     learnt, other = np.arange(80) % 4 > 0, np.arange(80) % 4 == 0
-    span = Span(classical.grey(pixels[learnt]))
-    found = fitted(name, span.coordinates(classical.grey(pixels[learnt])), classes[learnt], tmp_path / "cache")
-    probabilities = classical.probabilities(found.pipeline, span.coordinates(classical.grey(pixels[other])), 2)
+    span = Span(features.grey(pixels[learnt]))
+    found = fitted(name, span.coordinates(features.grey(pixels[learnt])), classes[learnt], tmp_path / "cache")
+    probabilities = classical.probabilities(found.pipeline, span.coordinates(features.grey(pixels[other])), 2)
     assert (probabilities.argmax(axis=1) == classes[other]).mean() >= 0.7, "two classes of plain patterns"
     assert set(found.chosen) == set(RECIPES[name].tuned)
     model = saved(name, classical.on_pixels(found.pipeline, span), tmp_path / "model")
@@ -130,11 +130,11 @@ def test_the_same_seed_gives_the_same_answers(
     scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:
     pixels, classes = scans
-    features = Span(classical.grey(pixels)).coordinates(classical.grey(pixels))
-    first, second = (fitted("mlp", features, classes, tmp_path / str(n)) for n in (0, 1))
+    seen = Span(features.grey(pixels)).coordinates(features.grey(pixels))
+    first, second = (fitted("mlp", seen, classes, tmp_path / str(n)) for n in (0, 1))
     assert first.chosen == second.chosen
     np.testing.assert_array_equal(
-        *(classical.probabilities(each.pipeline, features, 2) for each in (first, second)), strict=True
+        *(classical.probabilities(each.pipeline, seen, 2) for each in (first, second)), strict=True
     )
 
 
