@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,8 @@ def session() -> Iterator[None]:
 def _connect() -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)  # workers' errors come as exceptions
+        with quiet_stderr(b"Set ray log level"):
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)  # workers' errors come as exceptions
     except (RuntimeError, OSError, ray.exceptions.RayError) as err:
         raise RunFailed(f"Ray could not be started or reached ({_last_line(err)}): check RAY_ADDRESS and the token of the "
                         "cluster; where an earlier one died on this machine, `ray stop` clears it away, and all other Ray here") from err  # fmt: skip
@@ -67,17 +69,23 @@ def _connect() -> None:
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Nothing reaches stderr while this lasts: for imports of TensorFlow, whose C++ greets before it can be told not to."""
+def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
+    """Lines with `unwanted` in them, so all of them if nothing is named, do not reach stderr while this lasts; the others
+    do at its end. For C++ libraries, which greet before they can be told not to."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        try:
+            os.dup2(held.fileno(), 2)
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            for line in held:
+                if unwanted not in line:
+                    os.write(2, line)
 
 
 def _told(err: BaseException) -> MribatchError:
