@@ -433,10 +433,16 @@ class BaselinesConfig(_Config):
         _check(len(self.classes) != 1, "--classes needs two classes or more, or none for all")
         _check(len(set(self.classes)) == len(self.classes), f"--classes names a class twice: {' '.join(self.classes)}")
         _check(len(self.models) > 0, "--models needs one model at least")
+        _check(len(set(self.models)) == len(self.models), f"--models names a model twice: {' '.join(self.models)}")
+        _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
+        _check(self.seed >= 0, f"--seed must be 0 or more, got {self.seed}")
         _check(16 <= self.image_side <= 512, f"--image-side must be 16…512, got {self.image_side}")
         _check(1 <= self.repeats <= 100, f"--repeats must be 1…100, got {self.repeats}")
         _check(0 < self.test_fraction < 1, f"--test-fraction must lie in 0…1, got {self.test_fraction}")
-        _check(self.deep_repeats >= 1, f"--deep-repeats must be 1 or more, got {self.deep_repeats}")
+        _check(
+            1 <= self.deep_repeats <= self.repeats,
+            f"--deep-repeats must lie in 1…{self.repeats}, as --repeats says, got {self.deep_repeats}",
+        )
         _check_share("--max-reject-rate", self.max_reject_rate)
         if any(name.startswith("frozen") for name in self.models):
             smallest = _MIN_SIDE_PX["xception"]

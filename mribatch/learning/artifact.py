@@ -110,7 +110,7 @@ def _save(uri: str, files: dict[str, tuple[str, bytes]], facts: dict[str, Any], 
     whole["digest"] = _digest(whole)
     for name, data in files.values():
         uris.put(uris.join(uri, name), data)
-    uris.put(uris.join(uri, CARD), card.format(digest=whole["digest"]).encode())
+    uris.put(uris.join(uri, CARD), card.replace("{digest}", whole["digest"]).encode())
     uris.put(uris.join(uri, "model.json"), json.dumps(whole, indent=1).encode())
     return Model(uri=uris.absolute(uri), facts=whole)
 

@@ -37,14 +37,15 @@ from mribatch.learning import artifact, features
 from mribatch.learning.artifact import Model
 from mribatch.learning.features import Floats
 
-__all__ = ["RECIPES", "Classifier", "Fitted", "Leading", "Recipe", "Span", "components", "fit", "on_pixels", "probabilities",
+__all__ = ["RECIPES", "Classifier", "Fitted", "Leading", "Recipe", "Span", "components", "fit", "memory_bytes", "on_pixels", "probabilities",
            "stored"]  # fmt: skip
 
 FOLDS = 3
 _VARIANCE = (0.80, 0.95)  # what the principal components may explain; beyond, all slow down and none gains
 _TRUSTED = ["sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
             "sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree"]  # fmt: skip
-# beyond what skops trusts by itself: parts of the models below, and nothing that could run code
+# beyond what skops trusts by itself: parts of the models below; none of them runs what a file says
+_ENOUGH = 50  # scans of each class, for early stopping to hold a tenth of a fold's out
 _NOTHING = 1e-7  # of the largest eigenvalue: float32 tells no smaller one from 0
 
 
@@ -158,9 +159,9 @@ class Span:
             raise InputError(
                 f"all {len(training)} training scans look the same: there is nothing to tell them apart by"
             )
-        flat = features.scaled(training)
-        self.mean: Floats = flat.mean(axis=0)
-        self.flat: Floats = flat - self.mean
+        self.flat: Floats = features.scaled(training)
+        self.mean: Floats = self.flat.mean(axis=0)
+        self.flat -= self.mean
         products: NDArray[np.float64] = (self.flat @ self.flat.T).astype(np.float64)
         values, vectors = eigh(products)
         seen = values > values[-1] * _NOTHING
@@ -185,6 +186,11 @@ def on_pixels(fitted: Pipeline, span: Span) -> Pipeline:
     return whole
 
 
+def memory_bytes(scans: int, pixels: int) -> int:
+    """What a span of so many training scans, and what is fitted on it, take at most."""
+    return 4 * scans * pixels * 3 + 8 * scans**2 * 4
+
+
 def fit(
     name: str, features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int, cache: str
 ) -> Fitted:
@@ -196,6 +202,8 @@ def fit(
     begun, recipe = time.monotonic(), RECIPES[name]
     folds = list(_folds(features, classes, groups, seed))
     pipeline = Pipeline(recipe.steps(seed), memory=cache)
+    if np.bincount(classes).min() < _ENOUGH and "model__early_stopping" in pipeline.get_params():
+        pipeline.set_params(model__early_stopping=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is cross-validated as it is
         chosen = _tuned(pipeline, recipe.tuned, features, classes, folds)

@@ -84,6 +84,8 @@ def classical_card(title: str, facts: dict[str, Any]) -> str:
 {training["command"]}
 ```
 
+It may hold what its training scans can be rebuilt from, as nearest neighbours and support vectors do: treat it as patient data.
+
 Chosen by cross-validation: {chosen or "nothing"}. {data["scans"]} scans, {data["different_images"]} different images, split \
 {data["split"]}: {data["train"]} to learn from, {data["test"]} to test.
 Libraries: {", ".join(f"{name} {number}" for name, number in facts["libraries"].items())}. {facts["created_at"]}.

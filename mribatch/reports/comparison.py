@@ -22,7 +22,7 @@ class Contender:
     """One model on some splits, those of index 0 first.
 
     scores: what it said of each split's test scans, the same scans in the same order for all models.
-    has_copy: (N,) bool per split, True where the training side holds a copy of the scan.
+    has_copy: (N,) bool per split, True where the training side holds a copy of the scan, or another one of its patient.
     seconds: for tuning and fitting, per split. chosen: by tuning, per split. train_scans: of the first split.
     scans_per_s: from decoded pixels to probabilities; size_bytes: on disk; both of the first split's model.
     """
@@ -148,16 +148,34 @@ def _outcomes(scores: Scores) -> dict[str, int]:
 def _head(contenders: Sequence[Contender]) -> list[str]:
     pooled = ["TP", "FP", "TN", "FN"] if len(contenders[0].scores[0].labels) == 2 else []
     copies = ["Without copies"] if _some_have_copies(contenders) else []
-    return ["Model", "Accuracy", "95% interval", *copies, "Macro F1", *pooled, "Splits", "Fit", "Scans/s", "Size"]
+    first = ["First split"] if _splits_differ(contenders) else []
+    return [
+        "Model",
+        "Accuracy",
+        "95% interval",
+        *first,
+        *copies,
+        "Macro F1",
+        *pooled,
+        "Splits",
+        "Fit",
+        "Scans/s",
+        "Size",
+    ]
 
 
 def _cells(one: Contender, contenders: Sequence[Contender]) -> list[str]:
     low, high = one.interval
     copies = [percent(one.accuracy_without_copies)] if _some_have_copies(contenders) else []
+    first = [percent(one.accuracies[0])] if _splits_differ(contenders) else []
     outcomes = [f"{count:,}" for count in _outcomes(one.pooled).values()]
-    return [one.title, percent(one.accuracy), f"{percent(low)} to {percent(high)}", *copies,
+    return [one.title, percent(one.accuracy), f"{percent(low)} to {percent(high)}", *first, *copies,
             percent(metrics.measure(one.pooled)["macro"]["f1"]), *outcomes, str(len(one.scores)),
             _seconds(float(np.mean(one.seconds))), _rate(one.scans_per_s), f"{one.size_bytes / 1e6:,.1f} MB"]  # fmt: skip
+
+
+def _splits_differ(contenders: Sequence[Contender]) -> bool:
+    return len({len(one.scores) for one in contenders}) > 1
 
 
 def _some_have_copies(contenders: Sequence[Contender]) -> bool:
@@ -190,9 +208,16 @@ def markdown(contenders: Sequence[Contender], facts: Mapping[str, object]) -> st
 def _legend(contenders: Sequence[Contender]) -> str:
     labels = contenders[0].scores[0].labels
     positive = f" Positive is {labels[1]}; TP, FP, TN and FN are summed over the splits." if len(labels) == 2 else ""
+    same = (" Models on one split compare with the others on the first split only, and by McNemar's test; their interval tells nothing "
+            "of how splits differ." if _splits_differ(contenders) else "")  # fmt: skip
+    copies = (
+        " Without copies: on the test scans of which no copy, and of whose patient no scan, was learnt from."
+        if _some_have_copies(contenders)
+        else ""
+    )
     return ("Accuracy is the mean over the splits, its interval the corrected resampled t interval (Nadeau and Bengio 2003), "
             "Wilson's for one split. Fit: tuning and fitting on one split, classical models alone on one core, without reading the scans and computing their features. Scans/s: from decoded "
-            f"pixels to probabilities.{positive}")  # fmt: skip
+            f"pixels to probabilities.{positive}{same}{copies}")  # fmt: skip
 
 
 def _p(value: float) -> str:

@@ -170,7 +170,7 @@ def accuracy_bars(
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(False, axis="y")
     best = int(np.argmax(accuracies))
-    return figure, f"{_short(names[best], 40)} is right on {accuracies[best]:.1%} of scans it has not seen"
+    return figure, f"{_short(names[best], 40)} is right on {accuracies[best]:.1%} of the test scans"
 
 
 @_png

@@ -31,8 +31,9 @@ class Split:
 class Answers:
     """The answers of one model on one split.
 
-    rows: scan_uri, label, has_copy (the training side holds a copy of it), and p_<label> for each label.
-    seconds: for tuning and fitting. chosen: what tuning chose. train_scans: what it learnt from.
+    rows: scan_uri, label, has_copy (the training side holds a copy of it, or another scan of its patient), and p_<label>
+    for each label. seconds: for tuning and fitting. chosen: what tuning chose. train_scans: what it learnt from.
+    model_digest: of the model that is kept, the first split's; None for the other splits.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Answers:
     seconds: float
     chosen: dict[str, Any]
     train_scans: int
+    model_digest: str | None = None
 
     @property
     def place(self) -> str:
@@ -48,7 +50,7 @@ class Answers:
 
     def write(self, folder: str, fingerprint: str) -> None:
         facts = {"fingerprint": fingerprint, "seconds": self.seconds, "chosen": self.chosen,
-                 "train_scans": self.train_scans}  # fmt: skip
+                 "train_scans": self.train_scans, "model_digest": self.model_digest}  # fmt: skip
         data = io.BytesIO()
         pq.write_table(self.rows.replace_schema_metadata({_FACTS: json.dumps(facts)}), data)
         uris.put(uris.join(folder, self.place), data.getvalue())

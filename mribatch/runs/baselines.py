@@ -6,11 +6,8 @@ Each model's answers are a file as soon as they are there; a comparison that was
 import hashlib
 import json
 import logging
-import tempfile
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,51 +15,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
-from numpy.typing import NDArray
 
-import mribatch
 from mribatch import schema
-from mribatch.config import BaselinesConfig, ScoreConfig
-from mribatch.errors import InputError, RunFailed
+from mribatch.config import BaselinesConfig
+from mribatch.errors import InputError
 from mribatch.learning import artifact, classical, features, splits
 from mribatch.learning.predict import Predictor
-from mribatch.reports import card, comparison, figures
+from mribatch.reports import comparison, figures
 from mribatch.reports.comparison import Contender
 from mribatch.reports.metrics import Scores
-from mribatch.runs.answers import Answers, Split, answered
+from mribatch.runs.answers import Answers, Split
 from mribatch.runs.cluster import check_seen, predictors, working_nodes
-from mribatch.runs.progress import lines
-from mribatch.runs.score import score_listing
+from mribatch.runs.fitting import DEEP, Material, fit_classical, given, kind_of, model_place, train_deep, versions
+from mribatch.runs.score import new_run_id
 from mribatch.runs.session import session
 from mribatch.runs.survey import readable
-from mribatch.runs.train import train
 from mribatch.scans.images import ImageSpec, decode
-from mribatch.storage import ledger, source, uris
+from mribatch.storage import lock, source, uris
 
 __all__ = ["Compared", "compare"]
 
 log = logging.getLogger("mribatch.baselines")
 
-_DEEP = {"cnn": "CNN", "resnet50v2": "ResNet50V2", "xception": "Xception"}
+_LEASE_S = 20.0
 _RATE_SCANS = 128
 _RATE_S = 1.0  # and one call at least: long enough for a rate, short beside all else
-_LIBRARIES = ("ray", "tensorflow", "keras", "scikit-learn", "skops", "numpy", "pillow", "pyarrow")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Material:
-    """The readable scans and what models see of them; row i is scan i.
-
-    table: LABELLED and pixels_sha256. classes: (N,) numbers of labels. groups: (N,), equal for copies and for one patient.
-    features: by their kind; pixels (N, side × side) uint8, backbone (N, 2048) float32.
-    """
-
-    table: pa.Table
-    labels: tuple[str, ...]
-    classes: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    features: dict[str, NDArray[Any]]
-    backbone: bytes | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +65,21 @@ def compare(config: BaselinesConfig) -> Compared:
     The same command goes on where it was cut off. Raises InputError for classes that are not there or too small, and
     everything that `train` and `score` raise.
     """
+    config = replace(config, output=uris.absolute(config.output))  # workers have working directories of their own
     table = _of_classes(source.labelled(config.data), config)
-    with uris.probe(config.output) as probe, session():
+    with (
+        lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),
+        uris.probe(config.output) as probe,
+        session(),
+    ):
         check_seen({table["scan_uri"][0].as_py(): table["scan_version"][0].as_py(), probe: None})
         material = _material(config, table)
         fingerprint = _fingerprint(config, material)
         parts = [_split(config, material, number) for number in range(config.repeats)]
-        _fit_classical(config, material, parts, fingerprint)
-        for backbone in (name for name in config.models if name in _DEEP):
+        fit_classical(config, material, parts, fingerprint)
+        for backbone in (name for name in config.models if name in DEEP):
             for split in parts[: config.deep_repeats]:
-                _train_deep(config, material, split, backbone, fingerprint)
+                train_deep(config, material, split, backbone, fingerprint)
         rates = _rates(config, material, parts[0])
         contenders = [_contender(config, material, parts, name, fingerprint, rates[name]) for name in config.models]
     return Compared(contenders=contenders, report=_write(config, material, contenders))
@@ -120,14 +102,15 @@ def _material(config: BaselinesConfig, table: pa.Table) -> Material:
     """Decode each scan once; keep its grey pixels and, where a model wants them, the features of the frozen backbone."""
     log.info("reading %d scans", table.num_rows)
     weights = None
-    if any(_kind(name) == "backbone" for name in config.models):
-        weights = ray.get(ray.remote(features.backbone_weights).remote(_weights_seen(config)))
+    if any(kind_of(name) == "backbone" for name in config.models):
+        weights = ray.get(ray.remote(max_calls=1)(features.backbone_weights).remote(_weights_seen(config)))
     threads, pool = predictors(working_nodes())
     rows = source.decoded(table, ImageSpec(side_px=config.image_side)).map_batches(
         features.Extractor, fn_constructor_args=(weights, config.image_side, threads), batch_format="pyarrow",
         batch_size=config.batch_size, zero_copy_batch=True, **pool,
     )  # fmt: skip
     seen = readable(rows, config.max_reject_rate)
+    _check_classes(config, table, seen)
     labels = config.classes or tuple(sorted(set(seen["label"].to_pylist())))
     seen_by_kind = {
         kind: features.array(seen[kind], dtype)
@@ -142,14 +125,16 @@ def _material(config: BaselinesConfig, table: pa.Table) -> Material:
     )  # fmt: skip
 
 
+def _check_classes(config: BaselinesConfig, table: pa.Table, seen: pa.Table) -> None:
+    gone = sorted(set(table["label"].to_pylist()) - set(seen["label"].to_pylist()))
+    if gone:
+        raise InputError(f"no scan of {', '.join(gone)} in {config.data} can be read: repair them, or leave the class out with "
+                         "--classes")  # fmt: skip
+
+
 def _weights_seen(config: BaselinesConfig) -> str:
     weights = config.xception_weights
     return weights if weights in ("imagenet", "none") else uris.absolute(weights)
-
-
-def _kind(name: str) -> str | None:
-    """What a classical model sees; None for a deep one."""
-    return classical.RECIPES[name].features if name in classical.RECIPES else None
 
 
 def _fingerprint(config: BaselinesConfig, material: Material) -> str:
@@ -157,8 +142,13 @@ def _fingerprint(config: BaselinesConfig, material: Material) -> str:
     settings = config.as_dict()
     for name in ("data", "output", "models", "repeats", "deep_repeats"):
         del settings[name]
-    scans = material.table.select(["scan_uri", "label", "pixels_sha256"]).to_pylist()
-    return hashlib.sha256(json.dumps([settings, scans], sort_keys=True).encode()).hexdigest()
+    scans = material.table.select(["scan_uri", "label", "patient_id", "pixels_sha256"]).to_pylist()
+    weights = [_sha256(config.xception_weights), _sha256(config.resnet50v2_weights)]
+    return hashlib.sha256(json.dumps([settings, scans, weights, versions()], sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(weights: str) -> str:
+    return weights if weights in ("imagenet", "none") else hashlib.sha256(uris.read(weights)).hexdigest()
 
 
 def _split(config: BaselinesConfig, material: Material, number: int) -> Split:
@@ -171,157 +161,7 @@ def _split(config: BaselinesConfig, material: Material, number: int) -> Split:
     return Split(number=number, train=train_rows, test=test_rows)
 
 
-# The classical models
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Work:
-    """What one task fits: models that see the same features, on one split."""
-
-    config: BaselinesConfig
-    names: tuple[str, ...]
-    kind: str
-    split: Split
-    fingerprint: str
-
-
-def _fit_classical(config: BaselinesConfig, material: Material, parts: list[Split], fingerprint: str) -> None:
-    """Fit what has no answers yet, side by side over the cluster's cores."""
-    todo = []
-    for split in parts:
-        for kind in ("pixels", "backbone"):
-            names = [name for name in config.models if _kind(name) == kind]
-            left = [name for name in names if Answers.read(_folder(config), fingerprint, name, split.number) is None]
-            if left:
-                todo.append(_Work(config=config, names=tuple(left), kind=kind, split=split, fingerprint=fingerprint))
-    if not todo:
-        return
-    log.info("fitting %d classical models, %d splits", sum(len(work.names) for work in todo), len(parts))
-    task: Any = ray.remote(num_cpus=1)(_fit)
-    with lines() as said:
-        there = ray.put(material)
-        ray.get([task.remote(work, there, said) for work in sorted(todo, key=lambda work: work.kind, reverse=True)])
-
-
-def _fit(work: _Work, material: Material, said: Any) -> None:
-    config, split, seen = work.config, work.split, material.features[work.kind]
-    span, shared_s, begun = None, 0.0, time.monotonic()
-    with tempfile.TemporaryDirectory() as cache:
-        learnt_from = material.classes[split.train], material.groups[split.train], config.seed
-        train_side, test_side = seen[split.train], seen[split.test]
-        if work.kind == "pixels":
-            span = classical.Span(train_side)
-            train_side, test_side = span.coordinates(train_side), span.coordinates(test_side)
-            classical.components(train_side, *learnt_from, cache)
-            shared_s = time.monotonic() - begun
-        for name in work.names:
-            fitted = classical.fit(name, train_side, *learnt_from, cache)
-            scores = classical.probabilities(fitted.pipeline, test_side, len(material.labels))
-            seconds = fitted.seconds + shared_s
-            if split.number == 0:
-                whole = fitted.pipeline if span is None else classical.on_pixels(fitted.pipeline, span)
-                _publish(work, material, name, whole, fitted.chosen, seconds)
-            answers = _answers(material, split, name, scores, seconds, fitted.chosen)
-            answers.write(_folder(config), work.fingerprint)
-            right = (scores.argmax(axis=1) == material.classes[split.test]).mean()
-            title = classical.RECIPES[name].title
-            said.say.remote(
-                f"split {split.number + 1}/{config.repeats} · {title} · accuracy {right:.4f} · {seconds:.1f} s"
-            )
-
-
-def _publish(work: _Work, material: Material, name: str, pipeline: Any, chosen: dict[str, Any], seconds: float) -> None:
-    """The model directory of the first split's model."""
-    config, data = work.config, material.table
-    facts = {
-        "labels": list(material.labels),
-        "backbone": features.BACKBONE if work.kind == "backbone" else "none",
-        "image_side_px": config.image_side,
-        "head": {"classifier": name, "features": work.kind},
-        "training": {
-            "command": config.command("jobs/baselines.py"), "chosen": chosen, "seconds": seconds,
-            "data": {"scans": data.num_rows, "train": len(work.split.train), "test": len(work.split.test),
-                     "different_images": len(set(data["pixels_sha256"].to_pylist())),
-                     "split": "scan by scan, copies on both sides" if config.paper_protocol else "by content"},
-        },
-        "libraries": {"mribatch": mribatch.__version__} | {name: version(name) for name in _LIBRARIES},
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
-    title = classical.RECIPES[name].title
-    backbone = material.backbone if work.kind == "backbone" else None
-    artifact.save_classical(
-        _model(config, name), classical.stored(pipeline), backbone, facts, card.classical_card(title, facts)
-    )
-
-
-# The deep models, through the project's own training and scoring
-
-
-def _train_deep(config: BaselinesConfig, material: Material, split: Split, backbone: Any, fingerprint: str) -> None:
-    if Answers.read(_folder(config), fingerprint, backbone, split.number) is not None:
-        return
-    log.info("split %d/%d · %s", split.number + 1, config.deep_repeats, _DEEP[backbone])
-    work = uris.join(config.output, "work")
-    name = f"{backbone}-{split.number + 1}"
-    trained = train(
-        config.training(
-            backbone,
-            data=_manifest(material, split, uris.join(work, f"split-{split.number + 1}.parquet")),
-            output=_model(config, backbone) if split.number == 0 else uris.join(work, name),
-            storage=work,
-            run_name=f"{name}-{fingerprint[:12]}",
-        )
-    )
-    scores = _scored(config, material, split, trained.model)
-    seconds = float(sum(trained.history["seconds"].to_pylist()))
-    epochs = {"epochs": trained.history.num_rows, "image_side_px": trained.model.image_spec.side_px}
-    _answers(material, split, backbone, scores, seconds, epochs).write(_folder(config), fingerprint)
-
-
-def _manifest(material: Material, split: Split, place: str) -> str:
-    """The training side of a split, as labelled data: the validation scans are drawn from it."""
-    rows = material.table.take(pa.array(split.train))
-    data = pa.BufferOutputStream()
-    pq.write_table(
-        rows.select(["scan_uri", "label", "patient_id"]).rename_columns(["uri", "label", "patient_id"]), data
-    )
-    uris.put(place, data.getvalue().to_pybytes())
-    return place
-
-
-def _scored(config: BaselinesConfig, material: Material, split: Split, model: artifact.Model) -> NDArray[Any]:
-    """The probabilities of a split's test scans, (N, labels), by the same pipeline as everywhere."""
-    scans = material.table.take(pa.array(split.test)).select(schema.PLAN.names)
-    output = uris.join(config.output, "work", "predictions")
-    score_listing(
-        ScoreConfig(model=model.uri, input=(config.data,), output=output, batch_size=config.batch_size), model, scans
-    )
-    rows = ledger.predictions(output, model.digest)
-    found = {
-        (row["scan_uri"], row["scan_version"]): row for row in rows.to_pylist() if row["status"] == schema.Status.OK
-    }
-    keys = list(zip(*(scans[name].to_pylist() for name in schema.PLAN.names), strict=True))
-    lost = [key for key in keys if key not in found]
-    if lost:
-        raise RunFailed(
-            f"{len(lost)} test scans could not be scored any more, the first is {lost[0][0]}: repeat the command"
-        )
-    columns = [schema.probability_column(label) for label in material.labels]
-    return np.array([[found[key][column] for column in columns] for key in keys])
-
-
 # Answers and what becomes of them
-
-
-def _answers(
-    material: Material, split: Split, name: str, scores: NDArray[Any], seconds: float, chosen: dict[str, Any]
-) -> Answers:
-    rows = material.table.take(pa.array(split.test))
-    has_copy = np.isin(material.groups[split.test], material.groups[split.train])
-    table = answered(rows.select(["scan_uri", "label"]), has_copy, material.labels, scores)
-    return Answers(
-        model=name, split=split.number, rows=table, seconds=seconds, chosen=chosen, train_scans=len(split.train)
-    )
 
 
 def _contender(
@@ -332,11 +172,11 @@ def _contender(
     fingerprint: str,
     rate: tuple[float, int],
 ) -> Contender:
-    found = (Answers.read(_folder(config), fingerprint, name, split.number) for split in parts)
+    found = (given(config, fingerprint, name, split) for split in parts)
     answers = [each for each in found if each is not None]
     return Contender(
         name=name,
-        title=_DEEP.get(name) or classical.RECIPES[name].title,
+        title=DEEP.get(name) or classical.RECIPES[name].title,
         scores=[_scores(each, material.labels) for each in answers],
         has_copy=[np.array(each.rows["has_copy"].to_pylist(), bool) for each in answers],
         seconds=[each.seconds for each in answers],
@@ -356,10 +196,11 @@ def _scores(answers: Answers, labels: tuple[str, ...]) -> Scores:
 
 def _rates(config: BaselinesConfig, material: Material, split: Split) -> dict[str, tuple[float, int]]:
     """The scans that each first split's model scores in a second with all cores of a node to itself, and its bytes."""
+    log.info("measuring how fast each model scores, with all cores of a node")
     cores = max(1, int(max(node["Resources"].get("CPU", 1) for node in working_nodes())))
     scans = material.table.take(pa.array(split.test[:_RATE_SCANS])).select(schema.PLAN.names).to_pylist()
-    task: Any = ray.remote(num_cpus=cores)(_clocked)
-    places = {name: _model(config, name) for name in config.models}
+    task: Any = ray.remote(num_cpus=cores, max_calls=1)(_clocked)
+    places = {name: model_place(config, name) for name in config.models}
     rates: dict[str, tuple[float, int]] = ray.get(task.remote(places, scans, cores))
     return rates
 
@@ -387,7 +228,7 @@ def _write(config: BaselinesConfig, material: Material, contenders: list[Contend
     bars = figures.accuracy_bars(
         [one.title for one in best], [one.accuracy for one in best], [one.interval for one in best]
     )
-    pictures = {"accuracy": ("Accuracy on scans that nothing was learnt from", bars)}
+    pictures = {"accuracy": ("Accuracy on the test scans", bars)}
     for one in best:
         pictures[f"confusion_{one.name}"] = (f"{one.title}: all splits", figures.confusion_matrix(one.pooled))
     facts, data = _facts(config, material, contenders), pa.BufferOutputStream()
@@ -417,16 +258,8 @@ def _facts(config: BaselinesConfig, material: Material, contenders: list[Contend
                             "the training side; principal components are part of what is tuned",
         "command": config.command("jobs/baselines.py"),
     }  # fmt: skip
-    deep = [one for one in contenders if one.name in _DEEP]
+    deep = [one for one in contenders if one.name in DEEP]
     if deep:
         told = (f"{one.title} {one.chosen[0]['epochs']} epochs at {one.chosen[0]['image_side_px']} px" for one in deep)
         facts["budget of the deep models"] = f"{', '.join(told)}; {len(deep[0].scores)} of the splits"
     return facts
-
-
-def _folder(config: BaselinesConfig) -> str:
-    return uris.join(config.output, "answers")
-
-
-def _model(config: BaselinesConfig, name: str) -> str:
-    return uris.join(uris.absolute(config.output), "models", name)

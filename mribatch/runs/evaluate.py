@@ -175,7 +175,7 @@ def _write(
 
 
 def _facts(config: EvaluateConfig, model: artifact.Model) -> dict[str, object]:
-    return {"model": config.model, "digest": model.digest, "backbone": model.backbone, "image side": f"{model.image_spec.side_px} px",
+    return {"model": config.model, "digest": model.digest, "kind": model.kind, "image side": f"{model.image_spec.side_px} px",
             "labels": ", ".join(model.labels), "data": config.data}  # fmt: skip
 
 

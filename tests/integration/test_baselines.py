@@ -82,9 +82,12 @@ def test_a_comparison_goes_on_with_what_is_missing_and_the_same_seed_gives_the_s
 ) -> None:
     compare(settings(data, tmp_path / "cut", models=QUICK[:1]))
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cut" / "answers").iterdir()}
+    shutil.rmtree(tmp_path / "cut" / "models" / QUICK[0])
     gone_on = compare(settings(data, tmp_path / "cut", models=QUICK[:2]))
+    assert (tmp_path / "cut" / "models" / QUICK[0]).exists(), "answers without their model do not count"
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cut" / "answers").iterdir()}
-    assert before.items() < after.items(), "what was there was not fitted again"
+    again = {name for name in before if after[name] != before[name]}
+    assert again == {f"{QUICK[0]}-1.parquet"}, "all else that was there was not fitted again"
     at_once = compare(settings(data, tmp_path / "whole", models=QUICK[:2]))
     for ours, theirs in zip(gone_on.contenders, at_once.contenders, strict=True):
         for one, other in zip(ours.scores, theirs.scores, strict=True):
@@ -115,6 +118,14 @@ def test_the_published_way_tells_both_figures_and_data_and_output_may_lie_in_s3(
 def test_a_class_too_small_is_refused_in_a_sentence(tmp_path: Path, scan_folder: ScanFolder) -> None:
     scan_folder(tmp_path / "data", {"a": 20, "b": 2})
     with pytest.raises(InputError, match="only one scan to learn from"):
+        compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1]))
+
+
+def test_a_class_without_readable_scans_is_refused(tmp_path: Path, scan_folder: ScanFolder) -> None:
+    scan_folder(tmp_path / "data", {"a": 40})
+    (tmp_path / "data" / "b").mkdir()
+    (tmp_path / "data" / "b" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    with pytest.raises(InputError, match=r"no scan of b .* can be read"):
         compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1]))
 
 

@@ -126,6 +126,14 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     assert model.kind == name
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_class_of_three_scans_two_of_them_to_learn_from_can_be_fitted(name: str, tmp_path: Path) -> None:
+    classes = np.array([0] * 16 + [1] * 2)
+    seen = (np.random.default_rng(0).normal(size=(18, 30)) + classes[:, None]).astype(np.float32)
+    found = fitted(name, seen, classes, tmp_path)
+    assert classical.probabilities(found.pipeline, seen, 2).sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
 def test_the_same_seed_gives_the_same_answers(
     scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:

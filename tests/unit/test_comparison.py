@@ -76,6 +76,16 @@ def test_all_scans_being_copies_leaves_no_accuracy_without() -> None:
     assert contender("leaky", scores([]), copies=20).accuracy_without_copies is None
 
 
+def test_models_on_unlike_numbers_of_splits_are_told_to_compare_on_the_first_one() -> None:
+    once = contender("once", scores([0, 1]))
+    told = markdown([GOOD, once], {})
+    assert "First split" in told
+    assert "| GOOD | 92.50% |" in told
+    assert "| 95.00% |" in told.split("| GOOD |")[1].splitlines()[0]
+    assert "on the first split only" in told
+    assert "First split" not in markdown([GOOD, POOR], {})
+
+
 def test_every_pair_is_tested_on_the_first_split_and_adjusted_for_their_number() -> None:
     (duel,) = duels([GOOD, POOR])
     assert (duel.only_first_right, duel.only_second_right) == (7, 0)
