@@ -147,7 +147,7 @@ def test_killed_workers_cost_no_scan_and_no_run(
 def asked_to_end(start: Start, flags: list[str], output: Path, after_parts: int) -> None:
     """SIGTERM for a run that has made so many parts visible: it ends, lets go of the output, and leaves no record."""
     records = standard.records(str(output))
-    job = start("score", *flags, "--lease-s", "300")
+    job = start("score", *flags)
     until(lambda: len(parts(output)) >= after_parts)
     time.sleep(random.Random(5).uniform(0, 0.2))
     job.process.send_signal(signal.SIGTERM)
@@ -166,7 +166,7 @@ def test_a_run_that_is_asked_to_end_lets_go_at_once_and_can_go_on(
     about = archive(scans)
     for moment in range(moments):
         output = tmp_path / f"out-{moment}"
-        flags = score_flags(tiny_model.uri, about.folder, output)
+        flags = score_flags(tiny_model.uri, about.folder, output, "--lease-s", "300")  # not waited for
         asked_to_end(start, flags, output, after_parts=1 + moment * scans // 80)
         complete(start, flags)
         standard.check(str(output), about.uris, str(about.undisturbed))
