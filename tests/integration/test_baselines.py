@@ -18,7 +18,7 @@ from mribatch.storage import uris
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 ScanFolder = Callable[..., list[str]]
-QUICK = ("knn", "gaussian_nb", "frozen_logistic")
+QUICK = ("knn", "gaussian_nb")
 
 
 def settings(data: Path | str, output: Path | str, **changes: Any) -> BaselinesConfig:
@@ -53,7 +53,10 @@ def test_every_model_has_its_row_for_each_split_and_no_copy_stands_on_both_sides
         ("cnn", 1),
     }
     assert {row["test_scans_with_copy"] for row in rows} == {0}
-    assert all(row["train_scans"] + row["test_scans"] == 24 + 24 + 12 for row in rows)
+    learnt_from = {row["model"]: row["train_scans"] for row in rows if row["split"] == 1}
+    held_out = next(row["test_scans"] for row in rows if row["split"] == 1)
+    assert learnt_from["knn"] == 24 + 24 + 12 - held_out
+    assert learnt_from["cnn"] < learnt_from["knn"], "it has validation scans of its own"
     assert all(row["tp"] + row["fp"] + row["tn"] + row["fn"] == row["test_scans"] for row in rows)
     assert all(row["scans_per_s"] > 0 and row["fit_s"] > 0 and row["size_bytes"] > 1000 for row in rows)
 
@@ -64,17 +67,20 @@ def test_the_page_the_table_and_the_pictures_are_there(whole: Path) -> None:
     assert "k-nearest neighbours" in (whole / "comparison.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["knn", "frozen_logistic"])
-def test_each_fitted_model_scores_scans_as_it_did_in_the_comparison(name: str, whole: Path, data: Path) -> None:
-    output = whole.parent / f"scored-{name}"
-    scored = score(ScoreConfig(model=str(whole / "models" / name), input=(str(data / "glioma"),), output=str(output)))
+def scores_as_it_did(name: str, comparison: Path, scans: Path) -> None:
+    """A model of a comparison scores scans as it did there."""
+    output = comparison.parent / f"scored-{name}"
+    scored = score(ScoreConfig(model=str(comparison / "models" / name), input=(str(scans),), output=str(output)))
     assert scored.exit_code == 0
-    found = pq.read_table(output).to_pylist()
-    now = {row["scan_uri"]: row["p_glioma"] for row in found}
-    then = pq.read_table(whole / "answers" / f"{name}-1.parquet").to_pylist()
+    now = {row["scan_uri"]: row["p_glioma"] for row in pq.read_table(output).to_pylist()}
+    then = pq.read_table(comparison / "answers" / f"{name}-1.parquet").to_pylist()
     compared = [(now[row["scan_uri"]], row["p_glioma"]) for row in then if row["scan_uri"] in now]
     assert compared
     np.testing.assert_allclose(*zip(*compared, strict=True), atol=2e-3)
+
+
+def test_a_fitted_model_scores_scans_as_it_did_in_the_comparison(whole: Path, data: Path) -> None:
+    scores_as_it_did("knn", whole, data / "glioma")
 
 
 def test_a_comparison_goes_on_with_what_is_missing_and_the_same_seed_gives_the_same_numbers(
@@ -94,7 +100,9 @@ def test_a_comparison_goes_on_with_what_is_missing_and_the_same_seed_gives_the_s
             np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
-def test_labels_that_were_shuffled_are_answered_at_chance(tmp_path: Path, scan_folder: ScanFolder) -> None:
+def test_labels_that_were_shuffled_are_answered_at_chance_and_such_models_score_scans(
+    tmp_path: Path, scan_folder: ScanFolder
+) -> None:
     names = scan_folder(tmp_path / "scans", {"glioma": 100, "notumor": 100})
     labels = np.random.default_rng(3).permutation(["glioma", "notumor"] * 100)
     lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
@@ -103,6 +111,7 @@ def test_labels_that_were_shuffled_are_answered_at_chance(tmp_path: Path, scan_f
     for one in compared.contenders:
         right, total = sum(int(each.correct.sum()) for each in one.scores), sum(len(each.truth) for each in one.scores)
         assert abs(right / total - 0.5) < 0.17, f"{one.name}: 3 standard deviations of 80 coins"
+    scores_as_it_did("frozen_logistic", tmp_path / "out", tmp_path / "scans" / "glioma")
 
 
 def test_the_published_way_tells_both_figures_and_data_and_output_may_lie_in_s3(data: Path, bucket: str) -> None:
@@ -119,20 +128,10 @@ def test_a_class_too_small_is_refused_in_a_sentence(tmp_path: Path, scan_folder:
     scan_folder(tmp_path / "data", {"a": 20, "b": 2})
     with pytest.raises(InputError, match="only one scan to learn from"):
         compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1]))
-
-
-def test_a_class_without_readable_scans_is_refused(tmp_path: Path, scan_folder: ScanFolder) -> None:
-    scan_folder(tmp_path / "data", {"a": 40})
-    (tmp_path / "data" / "b").mkdir()
-    (tmp_path / "data" / "b" / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    for path in (tmp_path / "data" / "b").iterdir():
+        path.write_bytes(b"\xff\xd8 no more")
     with pytest.raises(InputError, match=r"no scan of b .* can be read"):
-        compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1]))
-
-
-def test_a_class_of_three_scans_takes_part(tmp_path: Path, scan_folder: ScanFolder) -> None:
-    scan_folder(tmp_path / "data", {"a": 20, "b": 3})
-    (one,) = compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1])).contenders
-    assert [int((each.truth == 1).sum()) for each in one.scores] == [1, 1]
+        compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1], max_reject_rate=0.2))
 
 
 def test_a_class_that_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
