@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import ray.train
-from ray.train import RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from mribatch.config import ScoreConfig, TrainConfig
 from mribatch.errors import ConfigError, InputError, ModelError
@@ -163,7 +163,13 @@ def _losses(workers: int, folder: Path) -> list[float]:
         _same_steps,
         train_loop_config={"result": str(result)},
         scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 0.5}),
-        run_config=RunConfig(name=f"same-{workers}", storage_path=str(folder)),
+        run_config=RunConfig(
+            name=f"same-{workers}",
+            storage_path=str(folder),
+            failure_config=FailureConfig(
+                max_failures=2
+            ),  # the port that Ray found free for TensorFlow may be taken by then
+        ),
     ).fit()
     return list(json.loads(result.read_text()))
 
