@@ -40,7 +40,7 @@ _MaybeNumber = Annotated[int | None, tyro.conf.arg(metavar="N")]
 _MIN_SIDE_PX = {"xception": 71, "resnet50v2": 32, "cnn": 32}  # below, the last feature map is empty
 _IMAGE_SIDE_PX = {"xception": 299, "resnet50v2": 224, "cnn": 96}  # what each was designed for; cnn: for speed
 _LEARNING_RATE = {"xception": 1e-3, "resnet50v2": 1e-3, "cnn": 3e-3}
-_CNN_EPOCHS = 4
+_CNN_EPOCHS = 4  # times those of the other deep models: it is small and starts from nothing
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 

@@ -41,7 +41,7 @@ __all__ = ["RECIPES", "Classifier", "Fitted", "Leading", "Recipe", "Span", "comp
            "stored"]  # fmt: skip
 
 FOLDS = 3
-_VARIANCE = (0.80, 0.95)  # what the principal components may explain; beyond, all slow down and none gains
+_VARIANCE = (0.80, 0.95)  # what the principal components may explain; each further one slows all models down
 _TRUSTED = ["sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
             "sklearn.neural_network._stochastic_optimizers.AdamOptimizer", "sklearn.tree._tree.Tree"]  # fmt: skip
 # beyond what skops trusts by itself: parts of the models below; none of them runs what a file says
@@ -214,13 +214,11 @@ def fit(
     return Fitted(pipeline=best.set_params(memory=None), chosen=chosen, seconds=time.monotonic() - begun)
 
 
-def components(features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int, cache: str) -> float:
-    """Fill the cache with the principal components that the recipes on pixels will ask for; the seconds that this took."""
-    begun = time.monotonic()
+def components(features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int, cache: str) -> None:
+    """Fill the cache with the principal components that the recipes on pixels will ask for."""
     pipeline = Pipeline([*_components(), ("model", DummyClassifier())], memory=cache)
     _tuned(pipeline, {}, features, classes, list(_folds(features, classes, groups, seed)))
     clone(pipeline).fit(features, classes)
-    return time.monotonic() - begun
 
 
 def _tuned(

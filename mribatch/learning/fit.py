@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, RunFailed
 from mribatch.learning import artifact
-from mribatch.learning.step import Augmentation, Batch, TrainingStep
+from mribatch.learning.step import DRAWS, Augmentation, Batch, TrainingStep
 
 __all__ = ["HISTORY", "Plan", "State", "read_state", "train_loop"]
 
@@ -168,7 +168,7 @@ class _Run:
         )  # fmt: skip
         sums, line = np.zeros(len(TrainingStep.SUMS)), _Line(epoch + 1, self.config.epochs, self.steps, side)
         for number, batch in enumerate(islice(rows, self.steps)):
-            key = (seed * self.workers + self.rank, 2 * (epoch * self.steps + number))
+            key = (seed * self.workers + self.rank, DRAWS * (epoch * self.steps + number))
             sums += self.step.train(batch, side_px=side, seed=key)
             said = line.after(number + 1, sums)
             if said is not None:
@@ -206,7 +206,8 @@ class _Run:
             self.state = read_state(Path(folder))
             self.model.load_weights(Path(folder) / "best.weights.h5")
             self.best = self.model.get_weights()
-            self.model.load_weights(Path(folder) / "learning.weights.h5")
+            learning = "learning" if self.config.average else "last"
+            self.model.load_weights(Path(folder) / f"{learning}.weights.h5")
             with np.load(Path(folder) / "optimizer.npz") as stored:
                 for number, variable in enumerate(self.optimizer.variables):
                     variable.assign(stored[str(number)])
@@ -214,15 +215,18 @@ class _Run:
         return True
 
     def _checkpoint(self, row: dict[str, float], learning: list[NDArray[Any]]) -> None:
-        """Report the epoch; rank 0 adds the weights that are learning, those to be kept (best and last), the optimizer and
-        the state. The network then goes on with those that are learning."""
+        """Report the epoch; rank 0 adds the weights to be kept (best and last), those that are learning where they are others,
+        the optimizer and the state. The network then goes on with those that are learning."""
         if self.rank != 0:
             self.model.set_weights(learning)
             ray.train.report(row)
             return
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            for file, weights in (("last", self.model.get_weights()), ("best", self.best), ("learning", learning)):
+            files = {"best": self.best, "last": self.model.get_weights()}
+            if self.config.average:
+                files["learning"] = learning
+            for file, weights in files.items():  # the one that is learning comes last
                 self.model.set_weights(weights)
                 self.model.save_weights(folder / f"{file}.weights.h5")
             optimizer: dict[str, Any] = {str(n): np.asarray(v) for n, v in enumerate(self.optimizer.variables)}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-__all__ = ["PAPER", "Augmentation", "Batch", "TrainingStep", "augmented", "scaled"]
+__all__ = ["DRAWS", "PAPER", "Augmentation", "Batch", "TrainingStep", "augmented", "scaled"]
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
 """Scans (N, side, side, 3), class numbers (N,), weights (N,): 0 for padding."""
@@ -33,6 +33,7 @@ class Augmentation:
 
 
 PAPER = Augmentation()
+DRAWS = 4  # seeds that a batch uses up: brightness, flip, rotation, zoom
 
 
 class TrainingStep:

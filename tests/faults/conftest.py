@@ -72,7 +72,7 @@ def archive(
     def archive(count: int) -> Archive:
         if count not in made:
             root = tmp_path_factory.mktemp(f"archive-{count}")
-            uris = scan_folder(root / "scans", {"glioma": count // 2, "notumor": count // 2})
+            uris = scan_folder(root / "scans", {"glioma": count // 2, "notumor": count - count // 2})
             job = Job("score", *score_flags(tiny_model.uri, root / "scans", root / "out"), log=root / "log")
             assert job.end(300 + count / 10) == 0, (root / "log").read_text()
             made[count] = Archive(folder=root / "scans", uris=uris, undisturbed=root / "out")
