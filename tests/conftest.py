@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -56,6 +57,7 @@ def s3_server() -> Iterator[str]:
     """The address of a real S3 server on this machine; the environment leads every process that is started to it."""
     from moto.server import ThreadedMotoServer  # takes seconds to import
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line per request would hide what a failure says
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()

@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 from urllib.parse import urlsplit
 
 __all__ = ["S3Proxy"]
@@ -22,6 +23,8 @@ _REFUSALS = {  # kind → status and S3's error code; without a code it is a gat
 _RESET = "reset"
 _BETWEEN_HOPS = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 _WITHOUT_BODY = (204, 304)
+
+_Card = TypeVar("_Card")
 
 
 class S3Proxy:
@@ -42,6 +45,7 @@ class S3Proxy:
         self.asked = 0
         self.upstream = urlsplit(server).netloc
         self._rng, self._lock = random.Random(seed), threading.Lock()
+        self._percent, self._kinds = _Deck(self._rng, range(100)), _Deck(self._rng, (*_REFUSALS, _RESET))
         self._is_down, self._to_lose = False, 0
         self._server = _Server(self)
 
@@ -80,11 +84,12 @@ class S3Proxy:
             if self._is_down:
                 self.injected["down"] += 1
                 return self._rng.choice((_RESET, "503"))
-            if self._rng.random() >= self.share:
+            if self._percent.draw() >= self.share * 100:
                 return None
-            # The answer to a HEAD has no body to tell its code in, and a bare 400 is no reason to ask again.
-            kinds = [kind for kind in (*_REFUSALS, _RESET) if (method, kind) != ("HEAD", "RequestTimeout")]
-            return self._counted(self._rng.choice(kinds))
+            kind = self._kinds.draw()
+            if (method, kind) == ("HEAD", "RequestTimeout"):
+                kind = _RESET  # there is no body to tell its code in, and a bare 400 is no reason to ask again
+            return self._counted(kind)
 
     def is_lost(self, method: str, status: int) -> bool:
         """Is the connection to be cut in place of this answer?"""
@@ -104,6 +109,18 @@ class S3Proxy:
     def _counted(self, kind: str) -> str:
         self.injected[kind] += 1
         return kind
+
+
+class _Deck(Generic[_Card]):
+    """Cards in a random order, all of them before one comes again: whatever the order of requests, each gets its share."""
+
+    def __init__(self, rng: random.Random, cards: Iterable[_Card]) -> None:
+        self._rng, self._cards, self._left = rng, list(cards), list[_Card]()
+
+    def draw(self) -> _Card:
+        if not self._left:
+            self._left = self._rng.sample(self._cards, len(self._cards))
+        return self._left.pop()
 
 
 class _Server(ThreadingHTTPServer):
