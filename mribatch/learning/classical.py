@@ -162,24 +162,29 @@ class Span:
         self.flat: Floats = features.scaled(training)
         self.mean: Floats = self.flat.mean(axis=0)
         self.flat -= self.mean
-        products: NDArray[np.float64] = (self.flat @ self.flat.T).astype(np.float64)
-        values, vectors = eigh(products)
+        values, vectors = eigh((self.flat @ self.flat.T).astype(np.float64), driver="evd")
         seen = values > values[-1] * _NOTHING
         self.axes: Floats = (vectors[:, seen] / np.sqrt(values[seen])).astype(np.float32)
+        self.training: Floats = (vectors[:, seen] * np.sqrt(values[seen])).astype(np.float32)
+        """The coordinates of the training scans, (N, ≤ N)."""
 
     def coordinates(self, pixels: NDArray[np.uint8]) -> Floats:
         """(M, pixels) uint8 → (M, ≤ N) float32."""
         found: Floats = np.asarray((features.scaled(pixels) - self.mean) @ self.flat.T @ self.axes, np.float32)
         return found
 
+    def pixels(self, vectors: Floats) -> Floats:
+        """(M, ≤ N) float32 directions in the space → (M, pixels) float32."""
+        found: Floats = np.asarray(vectors @ self.axes.T @ self.flat, np.float32)
+        return found
+
 
 def on_pixels(fitted: Pipeline, span: Span) -> Pipeline:
     """A pipeline that was fitted on a span's coordinates, for `scaled` pixels: the same predictions, by scikit-learn alone."""
     whole = Pipeline([(name, deepcopy(step)) for name, step in fitted.steps if name != "keep"])
-    pca, into = whole["pca"], span.axes.T @ span.flat
-    kept = fitted["keep"].kept_
-    pca.mean_ = (pca.mean_ @ into + span.mean).astype(np.float32)
-    pca.components_ = (pca.components_[:kept] @ into).astype(np.float32)
+    pca, kept = whole["pca"], fitted["keep"].kept_
+    pca.mean_ = span.pixels(pca.mean_[np.newaxis])[0] + span.mean
+    pca.components_ = span.pixels(pca.components_[:kept])
     for name in ("explained_variance_", "explained_variance_ratio_", "singular_values_"):
         setattr(pca, name, getattr(pca, name)[:kept])
     pca.n_components_, pca.n_features_in_ = kept, len(span.mean)

@@ -3,8 +3,10 @@
 Imports Keras and TensorFlow, so it is imported inside functions only, in the processes that learn or predict.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from mribatch.storage import uris
 __all__ = ["backbone", "build", "frozen", "load_backbone"]
 
 _CNN_FILTERS = (32, 64, 128, 256)
+_SLICE = 8  # scans that one core scores at once
 
 
 def build(
@@ -85,7 +88,7 @@ def backbone(name: str, weights: str) -> keras.Model:
 
 def frozen(network: keras.Model, side_px: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """A network as a function of (N, side, side, 3) uint8 with its weights as constants: TensorFlow then folds batch
-    normalization into the convolutions."""
+    normalization into the convolutions. Cores take slices of a batch, so that one which is interrupted delays no other."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)])  # type: ignore[untyped-decorator]  # TensorFlow has no types
     def score(pixels: Any) -> Any:
@@ -97,7 +100,15 @@ def frozen(network: keras.Model, side_px: int) -> Callable[[NDArray[np.uint8]], 
         found: NDArray[np.float32] = graph(tf.constant(pixels))[0].numpy()
         return found
 
-    return scores
+    if tf.config.list_physical_devices("GPU"):
+        return scores
+    threads = ThreadPoolExecutor(tf.config.threading.get_inter_op_parallelism_threads() or os.cpu_count())
+
+    def sliced(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        slices = (pixels[at : at + _SLICE] for at in range(0, max(len(pixels), 1), _SLICE))
+        return np.concatenate(list(threads.map(scores, slices)))
+
+    return sliced
 
 
 def _backbone(name: str, shape: tuple[int | None, int | None, int], weights: str | None = None) -> keras.Model:

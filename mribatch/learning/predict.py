@@ -62,11 +62,12 @@ def _function(model: artifact.Model) -> Callable[[NDArray[np.uint8]], NDArray[np
 
 
 def set_threads(threads: int) -> None:
-    """The cores that TensorFlow computes with in this process; Ray would leave it one."""
+    """The cores that TensorFlow computes with in this process, each with work of its own; Ray would leave it one."""
     import tensorflow as tf
 
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        tf.config.threading.set_intra_op_parallelism_threads(1)
     except RuntimeError:  # TensorFlow runs already, in a process that was used before
         return
 

@@ -119,7 +119,7 @@ def _fit(work: _Work, material: Material, said: Any) -> None:
         train_side, test_side = seen[split.train], seen[split.test]
         if work.kind == "pixels":
             span = classical.Span(train_side)
-            train_side, test_side = span.coordinates(train_side), span.coordinates(test_side)
+            train_side, test_side = span.training, span.coordinates(test_side)
             classical.components(train_side, *learnt_from, cache)
             shared_s = time.monotonic() - begun
         for name in work.names:

@@ -15,6 +15,9 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actor 
 os.environ.setdefault(
     "RAY_DEDUP_LOGS_SKIP_REGEX", "[Ff]ailed|died"
 )  # Ray's reports of workers that died: the run goes on, or says why not
+os.environ.setdefault(
+    "RAY_idle_worker_killing_time_threshold_ms", "600000"
+)  # else a decoder that waits for a second is ended, and its successor takes seconds to start
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import ray
@@ -60,7 +63,8 @@ def _connect() -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with quiet_stderr(b"Set ray log level"):
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)  # workers' errors come as exceptions
+            # Workers' errors come as exceptions. A dashboard would cost 3% of two cores; a cluster that is there keeps its own.
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     except (RuntimeError, OSError, ray.exceptions.RayError) as err:
         raise RunFailed(f"Ray could not be started or reached ({_last_line(err)}): check RAY_ADDRESS and the token of the "
                         "cluster; where an earlier one died on this machine, `ray stop` clears it away, and all other Ray here") from err  # fmt: skip

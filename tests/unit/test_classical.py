@@ -64,8 +64,9 @@ def test_the_components_of_the_span_are_those_of_the_pixels(
     pixels = features.grey(scans[0])
     learnt, other = pixels[::2], pixels[1::2]
     span = Span(learnt)
+    np.testing.assert_allclose(span.coordinates(learnt), span.training, atol=1e-3)
     there = Pipeline([("pca", PCA(0.95, svd_solver="full")), ("keep", classical.Leading(0.8))])
-    there.fit(span.coordinates(learnt))
+    there.fit(span.training)
     direct = PCA(0.8, svd_solver="full").fit(features.scaled(learnt))
     assert there["keep"].kept_ == pytest.approx(direct.n_components_, abs=1), "0.95 is passed by a part of a component"
     whole = classical.on_pixels(there, span)
@@ -115,7 +116,7 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     pixels, classes = scans
     learnt, other = np.arange(80) % 4 > 0, np.arange(80) % 4 == 0
     span = Span(features.grey(pixels[learnt]))
-    found = fitted(name, span.coordinates(features.grey(pixels[learnt])), classes[learnt], tmp_path / "cache")
+    found = fitted(name, span.training, classes[learnt], tmp_path / "cache")
     probabilities = classical.probabilities(found.pipeline, span.coordinates(features.grey(pixels[other])), 2)
     assert (probabilities.argmax(axis=1) == classes[other]).mean() >= 0.7, "two classes of plain patterns"
     assert set(found.chosen) == set(RECIPES[name].tuned)
@@ -138,7 +139,7 @@ def test_the_same_seed_gives_the_same_answers(
     scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:
     pixels, classes = scans
-    seen = Span(features.grey(pixels)).coordinates(features.grey(pixels))
+    seen = Span(features.grey(pixels)).training
     first, second = (fitted("mlp", seen, classes, tmp_path / str(n)) for n in (0, 1))
     assert first.chosen == second.chosen
     np.testing.assert_array_equal(
