@@ -39,7 +39,7 @@ BUSY_LOAD = 0.5  # more runnable processes than this before the start, and the n
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """What is measured, and how long. The defaults take about eight minutes on two cores."""
+    """What is measured, and how long. The defaults take about ten minutes on two cores."""
 
     model: str = "models/brain-mri-v1"
     """The model directory to score with."""
@@ -63,13 +63,13 @@ class BenchConfig:
     """A folder per class of scans to train on. Default: ../shared/data/brain-tumor-mri/Training, else copies of
     samples/."""
 
-    train_scans: int = 512
+    train_scans: int = 1024
     """Scans to train on; a tenth of them validates."""
 
     train_rounds: int = 1
     """Runs of jobs/train.py, with the bare step before, between and after."""
 
-    epochs: int = 3
+    epochs: int = 2
     """Epochs of each training run; the first one traces and is not counted."""
 
     backbone: Backbone = "xception"

@@ -16,7 +16,7 @@ os.environ.setdefault(
     "RAY_DEDUP_LOGS_SKIP_REGEX", "[Ff]ailed|died"
 )  # Ray's reports of workers that died: the run goes on, or says why not
 os.environ.setdefault(
-    "RAY_idle_worker_killing_time_threshold_ms", "600000"
+    "RAY_idle_worker_killing_time_threshold_ms", "30000"
 )  # else a decoder that waits for a second is ended, and its successor takes seconds to start
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
