@@ -122,7 +122,8 @@ def _how(result: dict[str, Any]) -> str:
         f"{told['batch_size']} per batch, and {len(rounds['training'])} × `jobs/train.py` ({told['backbone']} from "
         f"random weights, {told['image_side']} px, {told['train_batch_size']} per step, {told['epochs']} epochs) on "
         f"{scans['trained_on']}. Bare: the same computation on preloaded batches for {told['bare_seconds']:g} s, "
-        "with TensorFlow as it is by itself (the jobs' workers also keep freed memory while they train, and score by slices on one core each). "
+        "with TensorFlow's threads and glibc's memory as they are by themselves (a job's worker gives each core its own scans to "
+        "score, and keeps freed memory while it trains). "
         "Steady: from the end of the first batch to the end of the last, by `scored_at`. Loop: `train_scans_per_s` of "
         "`history.parquet`. Each ratio is taken to the mean of the bare rounds before and after."
     )
