@@ -153,47 +153,50 @@ class Span:
     scan: the components found here are those of the pixels, in a tenth of the time. Nothing is learnt from other scans.
     """
 
-    def __init__(self, training: NDArray[np.uint8]) -> None:
-        """training: (N, pixels) uint8. Raises InputError where all scans are equal."""
-        if (training == training[:1]).all():
+    def __init__(self, products: NDArray[np.float64]) -> None:
+        """products: `features.products` of the training scans, (N, N). Raises InputError where all scans are equal."""
+        self._means = products.mean(axis=0)
+        values, vectors = eigh(self._centred(products), driver="evd")
+        if values[-1] <= _NOTHING * np.abs(products).max():
             raise InputError(
-                f"all {len(training)} training scans look the same: there is nothing to tell them apart by"
+                f"all {len(products)} training scans look the same: there is nothing to tell them apart by"
             )
-        self.flat: Floats = features.scaled(training)
-        self.mean: Floats = self.flat.mean(axis=0)
-        self.flat -= self.mean
-        values, vectors = eigh((self.flat @ self.flat.T).astype(np.float64), driver="evd")
         seen = values > values[-1] * _NOTHING
         self.axes: Floats = (vectors[:, seen] / np.sqrt(values[seen])).astype(np.float32)
         self.training: Floats = (vectors[:, seen] * np.sqrt(values[seen])).astype(np.float32)
         """The coordinates of the training scans, (N, ≤ N)."""
 
-    def coordinates(self, pixels: NDArray[np.uint8]) -> Floats:
-        """(M, pixels) uint8 → (M, ≤ N) float32."""
-        found: Floats = np.asarray((features.scaled(pixels) - self.mean) @ self.flat.T @ self.axes, np.float32)
+    def coordinates(self, products: NDArray[np.float64]) -> Floats:
+        """`features.products` of other scans with the training scans, (M, N) → (M, ≤ N) float32."""
+        found: Floats = np.asarray(self._centred(products) @ self.axes, np.float32)
         return found
 
-    def pixels(self, vectors: Floats) -> Floats:
-        """(M, ≤ N) float32 directions in the space → (M, pixels) float32."""
-        found: Floats = np.asarray(vectors @ self.axes.T @ self.flat, np.float32)
-        return found
+    def _centred(self, products: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Products of scans less the mean of the training scans."""
+        centred: NDArray[np.float64] = (
+            products - self._means - products.mean(axis=1, keepdims=True) + self._means.mean()
+        )
+        return centred
 
 
-def on_pixels(fitted: Pipeline, span: Span) -> Pipeline:
-    """A pipeline that was fitted on a span's coordinates, for `scaled` pixels: the same predictions, by scikit-learn alone."""
+def on_pixels(fitted: Pipeline, span: Span, mean: Floats, centred: Floats) -> Pipeline:
+    """A pipeline that was fitted on a span's coordinates, for `scaled` pixels: the same predictions, by scikit-learn alone.
+
+    mean, centred: `features.centred` of the scans of the span, (pixels,) and (N, pixels).
+    """
     whole = Pipeline([(name, deepcopy(step)) for name, step in fitted.steps if name != "keep"])
     pca, kept = whole["pca"], fitted["keep"].kept_
-    pca.mean_ = span.pixels(pca.mean_[np.newaxis])[0] + span.mean
-    pca.components_ = span.pixels(pca.components_[:kept])
+    pca.mean_ = pca.mean_ @ span.axes.T @ centred + mean
+    pca.components_ = pca.components_[:kept] @ span.axes.T @ centred
     for name in ("explained_variance_", "explained_variance_ratio_", "singular_values_"):
         setattr(pca, name, getattr(pca, name)[:kept])
-    pca.n_components_, pca.n_features_in_ = kept, len(span.mean)
+    pca.n_components_, pca.n_features_in_ = kept, len(mean)
     return whole
 
 
 def memory_bytes(scans: int, pixels: int) -> int:
-    """What a span of so many training scans, and what is fitted on it, take at most."""
-    return 4 * scans * pixels * 3 + 8 * scans**2 * 4
+    """What a span of so many training scans, what is fitted on it, and its way to so many pixels take at most."""
+    return 4 * scans * pixels * 2 + 8 * scans**2 * 5
 
 
 def fit(
@@ -253,8 +256,8 @@ def _folds(
 
 
 def stored(pipeline: Pipeline) -> bytes:
-    """A fitted pipeline in the format of skops: types and arrays, no code."""
-    data: bytes = skops.io.dumps(pipeline, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    """A fitted pipeline in the format of skops: types and arrays, no code. Principal components do not compress."""
+    data: bytes = skops.io.dumps(pipeline, compression=zipfile.ZIP_STORED)
     return data
 
 

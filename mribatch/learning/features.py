@@ -14,11 +14,23 @@ from numpy.typing import NDArray
 
 from mribatch.learning import artifact
 
-__all__ = ["BACKBONE", "FEATURES", "Backbone", "Extractor", "Floats", "array", "backbone_weights", "grey", "scaled"]
+__all__ = [
+    "BACKBONE",
+    "FEATURES",
+    "Backbone",
+    "Extractor",
+    "Floats",
+    "array",
+    "backbone_weights",
+    "grey",
+    "products",
+    "scaled",
+]
 
 Floats = NDArray[np.float32]
 
 BACKBONE = "xception"
+_PART = 4096  # pixels, whose products float32 still sums well
 FEATURES: Mapping[str, Any] = {"pixels": np.uint8, "backbone": np.float32}
 """The kinds of features and their dtypes."""
 
@@ -33,6 +45,23 @@ def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def scaled(pixels: NDArray[np.uint8]) -> Floats:
     """What the pipelines on pixels see: 0…1."""
     return pixels.astype(np.float32) / np.float32(255)
+
+
+def centred(pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """(N, pixels) uint8 → the mean of the scans as `scaled`, (pixels,), and what each differs from it by, (N, pixels)."""
+    flat = scaled(pixels)
+    mean: Floats = flat.mean(axis=0)
+    flat -= mean
+    return mean, flat
+
+
+def products(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(N, pixels) uint8 → (N, N), the inner product of each two scans as `scaled`. A part of the pixels at a time."""
+    found = np.zeros((len(pixels), len(pixels)))
+    for at in range(0, pixels.shape[1], _PART):
+        part = scaled(pixels[:, at : at + _PART])
+        found += part @ part.T
+    return found
 
 
 class Backbone:

@@ -39,7 +39,7 @@ log = logging.getLogger("mribatch.baselines")
 
 _LEASE_S = 20.0
 _RATE_SCANS = 128
-_RATE_S = 1.0  # and one call at least: long enough for a rate, short beside all else
+_RATE_S = 0.5  # and one call at least: long enough for a rate, short beside all else
 
 
 @dataclass(frozen=True, kw_only=True)

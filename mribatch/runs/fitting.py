@@ -88,14 +88,35 @@ def fit_classical(config: BaselinesConfig, material: Material, parts: list[Split
     log.info("fitting %d classical models, %d splits", sum(len(work.names) for work in todo), len(parts))
     task: Any = ray.remote(num_cpus=1, max_calls=1)(_fit)  # its one thread would stay with the process
     most = min(node["Resources"].get("memory", math.inf) for node in working_nodes())
+    todo = _spread(sorted(todo, key=lambda work: work.kind, reverse=True))
     with lines() as said:
-        there = ray.put(material)
-        ray.get([task.options(memory=min(_memory_bytes(config, work), most)).remote(work, there, said)
-                 for work in sorted(todo, key=lambda work: work.kind, reverse=True)])  # fmt: skip
+        there, products = ray.put(material), _products(material, todo)
+        ray.get([task.options(memory=min(_memory_bytes(config, work), most)).remote(work, there, products, said)
+                 for work in todo])  # fmt: skip
+
+
+def _spread(todo: list[_Work]) -> list[_Work]:
+    """The last ones in parts, of some models each, so that no core is idle while they are fitted."""
+    cores = int(sum(node["Resources"]["CPU"] for node in working_nodes()))
+    odd = len(todo) % cores
+    parts = cores // odd if odd else 1
+    divided = [
+        replace(work, names=work.names[part::parts]) for work in todo[len(todo) - odd :] for part in range(parts)
+    ]
+    return [*todo[: len(todo) - odd], *(work for work in divided if work.names)]
+
+
+def _products(material: Material, todo: list[_Work]) -> Any:
+    """A reference to the inner products of all scans with all, of which each split's span takes those between its own."""
+    if all(work.kind != "pixels" for work in todo):
+        return None
+    cores = max(1, int(max(node["Resources"].get("CPU", 1) for node in working_nodes())))
+    task: Any = ray.remote(num_cpus=cores, max_calls=1)(features.products)
+    return task.remote(material.features["pixels"])
 
 
 def _memory_bytes(config: BaselinesConfig, work: _Work) -> float:
-    pixels = config.image_side**2 if work.kind == "pixels" else 0
+    pixels = config.image_side**2 if work.kind == "pixels" and work.split.number == 0 else 0
     return classical.memory_bytes(len(work.split.train), pixels)
 
 
@@ -111,23 +132,24 @@ def given(config: BaselinesConfig, fingerprint: str, name: str, split: Split) ->
     return answers if there == answers.model_digest else None
 
 
-def _fit(work: _Work, material: Material, said: Any) -> None:
+def _fit(work: _Work, material: Material, products: NDArray[np.float64] | None, said: Any) -> None:
     config, split, seen = work.config, work.split, material.features[work.kind]
-    span, shared_s, begun = None, 0.0, time.monotonic()
+    span, pixels, shared_s, begun = None, None, 0.0, time.monotonic()
     with tempfile.TemporaryDirectory() as cache:
         learnt_from = material.classes[split.train], material.groups[split.train], config.seed
         train_side, test_side = seen[split.train], seen[split.test]
-        if work.kind == "pixels":
-            span = classical.Span(train_side)
-            train_side, test_side = span.training, span.coordinates(test_side)
+        if products is not None and work.kind == "pixels":
+            span = classical.Span(products[np.ix_(split.train, split.train)])
+            train_side, test_side = span.training, span.coordinates(products[np.ix_(split.test, split.train)])
             classical.components(train_side, *learnt_from, cache)
             shared_s = time.monotonic() - begun
+            pixels = features.centred(seen[split.train]) if split.number == 0 else None
         for name in work.names:
             fitted = classical.fit(name, train_side, *learnt_from, cache)
             scores = classical.probabilities(fitted.pipeline, test_side, len(material.labels))
             seconds, digest = fitted.seconds + shared_s, None
             if split.number == 0:
-                whole = fitted.pipeline if span is None else classical.on_pixels(fitted.pipeline, span)
+                whole = classical.on_pixels(fitted.pipeline, span, *pixels) if span and pixels else fitted.pipeline
                 digest = _publish(work, material, name, whole, fitted.chosen, seconds)
             answers = _answers(material, split, name, scores, seconds, fitted.chosen, digest)
             answers.write(_folder(config), work.fingerprint)

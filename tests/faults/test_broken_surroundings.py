@@ -69,7 +69,8 @@ def test_a_full_disk_is_named_and_the_run_completes_once_there_is_space(
          f"{QUICK} rows once there is space")  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["swapped", pytest.param("truncated", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["swapped", "truncated"])
 def test_weights_that_change_between_start_and_load_are_refused_by_every_worker(
     how: str, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 ScanFolder = Callable[..., list[str]]
 
 
-def settings(data: Path, output: Path | str, **changes: Any) -> TrainConfig:
+def settings(data: Path | str, output: Path | str, **changes: Any) -> TrainConfig:
     return TrainConfig(
         **{"data": str(data), "output": str(output), "backbone": "cnn", "image_side": 32, "epochs": 4, "batch_size": 8,
            "learning_rate": 3e-3, "validation_fraction": 0.25, **changes}
@@ -86,22 +86,30 @@ def test_a_run_of_the_same_name_with_other_settings_is_refused(learnt: tuple[Tra
         train(replace(config, learning_rate=1e-4, storage=str(storage), run_name=next(storage.iterdir()).name))
 
 
-def test_checkpoints_and_model_on_s3(data: Path, bucket: str) -> None:
+def test_training_goes_on_from_another_model_with_checkpoints_and_model_on_s3(
+    learnt: tuple[TrainConfig, Trained], data: Path, bucket: str
+) -> None:
+    first = learnt[1]
     for path in data.rglob("*.*"):
         uris.put(f"{bucket}/data/{path.relative_to(data)}", path.read_bytes())
-    config = TrainConfig(
-        data=f"{bucket}/data", output=f"{bucket}/model", storage=f"{bucket}/checkpoints", run_name="s3",
-        backbone="cnn", image_side=32, epochs=1, batch_size=8, rotation_deg=10, zoom=0.1, average=0.9,
+    config = settings(
+        f"{bucket}/data", f"{bucket}/model", storage=f"{bucket}/checkpoints", run_name="s3", start_from=first.model.uri,
+        epochs=1, learning_rate=1e-5, rotation_deg=10, zoom=0.1, average=0.9,
     )  # fmt: skip
-    trained = train(config)
-    assert artifact.read(f"{bucket}/model").digest == trained.model.digest
+    second = train(config)
+    began, unlearnt = (run.history["loss"][0].as_py() for run in (second, first))
+    assert began < 0.5 * unlearnt, "what was learnt before is there"
+    (before,) = second.model.facts["training"]["started_from"]
+    assert before == {"digest": first.model.digest, "command": first.model.facts["training"]["command"]}
+    assert first.model.digest.encode() in uris.read(f"{bucket}/model/MODEL_CARD.md")
+    assert artifact.read(f"{bucket}/model").digest == second.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
     assert any(uri.endswith("optimizer.npz") for uri in stored)
     averaged, learning = (
         uris.read(next(uri for uri in stored if uri.endswith(f"{name}.weights.h5"))) for name in ("last", "learning")
     )
     assert averaged != learning, "the average of the weights is kept, and those that learn go on"
-    assert train(config).model.digest == trained.model.digest, "it goes on where it was: nothing was left to do"
+    assert train(config).model.digest == second.model.digest, "it goes on where it was: nothing was left to do"
 
 
 def test_too_many_unreadable_scans_stop_training_before_it_starts(data: Path, tmp_path: Path) -> None:
@@ -182,15 +190,6 @@ def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_
     np.testing.assert_allclose(one, two, rtol=1e-3)
 
 
-def test_training_starts_from_another_model_and_refuses_one_that_does_not_fit(
-    learnt: tuple[TrainConfig, Trained], data: Path, tmp_path: Path
-) -> None:
-    first = learnt[1]
-    second = train(settings(data, tmp_path / "second", start_from=first.model.uri, epochs=1, learning_rate=1e-5))
-    began, unlearnt = (run.history["loss"][0].as_py() for run in (second, first))
-    assert began < 0.5 * unlearnt, "what was learnt before is there"
-    (before,) = second.model.facts["training"]["started_from"]
-    assert before == {"digest": first.model.digest, "command": first.model.facts["training"]["command"]}
-    assert first.model.digest in (tmp_path / "second" / "MODEL_CARD.md").read_text()
+def test_a_model_that_does_not_fit_is_no_start(learnt: tuple[TrainConfig, Trained], data: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="xception"):
-        train(settings(data, tmp_path / "third", start_from=first.model.uri, backbone="xception", image_side=71))
+        train(settings(data, tmp_path / "third", start_from=learnt[1].model.uri, backbone="xception", image_side=71))

@@ -63,18 +63,19 @@ def test_the_components_of_the_span_are_those_of_the_pixels(
 ) -> None:
     pixels = features.grey(scans[0])
     learnt, other = pixels[::2], pixels[1::2]
-    span = Span(learnt)
-    np.testing.assert_allclose(span.coordinates(learnt), span.training, atol=1e-3)
+    products = features.products(pixels)
+    span = Span(products[::2, ::2])
+    np.testing.assert_allclose(span.coordinates(products[::2, ::2]), span.training, atol=1e-3)
     there = Pipeline([("pca", PCA(0.95, svd_solver="full")), ("keep", classical.Leading(0.8))])
     there.fit(span.training)
     direct = PCA(0.8, svd_solver="full").fit(features.scaled(learnt))
     assert there["keep"].kept_ == pytest.approx(direct.n_components_, abs=1), "0.95 is passed by a part of a component"
-    whole = classical.on_pixels(there, span)
+    whole = classical.on_pixels(there, span, *features.centred(learnt))
     kept = min(there["keep"].kept_, direct.n_components_)
     np.testing.assert_allclose(
         whole["pca"].explained_variance_ratio_[:kept], direct.explained_variance_ratio_[:kept], rtol=1e-3
     )
-    ours, theirs = there.transform(span.coordinates(other)), direct.transform(features.scaled(other))
+    ours, theirs = there.transform(span.coordinates(products[1::2, ::2])), direct.transform(features.scaled(other))
     np.testing.assert_allclose(np.abs(ours[:, :kept]), np.abs(theirs[:, :kept]), atol=1e-3)
     np.testing.assert_allclose(whole.transform(features.scaled(other)), ours, atol=1e-3)
 
@@ -89,9 +90,10 @@ def test_rows_without_pixels_have_no_features(scans: tuple[NDArray[np.uint8], ND
     np.testing.assert_array_equal(kept, features.grey(scans[0][:2]))
 
 
-def test_scans_that_all_look_the_same_are_refused() -> None:
+@pytest.mark.parametrize("grey", [0, 7, 255])
+def test_scans_that_all_look_the_same_are_refused(grey: int) -> None:
     with pytest.raises(InputError, match="look the same"):
-        Span(np.full((10, 64), 7, np.uint8))
+        Span(features.products(np.full((10, 5000), grey, np.uint8)))
 
 
 def test_a_class_with_one_scan_cannot_be_tuned(tmp_path: Path) -> None:
@@ -114,13 +116,15 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     name: str, scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:
     pixels, classes = scans
-    learnt, other = np.arange(80) % 4 > 0, np.arange(80) % 4 == 0
-    span = Span(features.grey(pixels[learnt]))
+    learnt, other = np.flatnonzero(np.arange(80) % 4 > 0), np.arange(0, 80, 4)
+    products = features.products(features.grey(pixels))
+    span = Span(products[np.ix_(learnt, learnt)])
     found = fitted(name, span.training, classes[learnt], tmp_path / "cache")
-    probabilities = classical.probabilities(found.pipeline, span.coordinates(features.grey(pixels[other])), 2)
+    probabilities = classical.probabilities(found.pipeline, span.coordinates(products[np.ix_(other, learnt)]), 2)
     assert (probabilities.argmax(axis=1) == classes[other]).mean() >= 0.7, "two classes of plain patterns"
     assert set(found.chosen) == set(RECIPES[name].tuned)
-    model = saved(name, classical.on_pixels(found.pipeline, span), tmp_path / "model")
+    whole = classical.on_pixels(found.pipeline, span, *features.centred(features.grey(pixels[learnt])))
+    model = saved(name, whole, tmp_path / "model")
     again = Predictor(model.uri).probabilities(pixels[other])
     np.testing.assert_allclose(again, probabilities, atol=1e-3)
     assert model.is_classical
@@ -139,7 +143,7 @@ def test_the_same_seed_gives_the_same_answers(
     scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:
     pixels, classes = scans
-    seen = Span(features.grey(pixels)).training
+    seen = Span(features.products(features.grey(pixels))).training
     first, second = (fitted("mlp", seen, classes, tmp_path / str(n)) for n in (0, 1))
     assert first.chosen == second.chosen
     np.testing.assert_array_equal(
