@@ -14,18 +14,8 @@ from numpy.typing import NDArray
 
 from mribatch.learning import artifact
 
-__all__ = [
-    "BACKBONE",
-    "FEATURES",
-    "Backbone",
-    "Extractor",
-    "Floats",
-    "array",
-    "backbone_weights",
-    "grey",
-    "products",
-    "scaled",
-]
+__all__ = ["BACKBONE", "FEATURES", "Backbone", "Extractor", "Floats", "array", "backbone_weights", "centred", "grey", "products",
+           "scaled"]  # fmt: skip
 
 Floats = NDArray[np.float32]
 

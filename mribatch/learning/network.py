@@ -88,7 +88,8 @@ def backbone(name: str, weights: str) -> keras.Model:
 
 def frozen(network: keras.Model, side_px: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """A network as a function of (N, side, side, 3) uint8 with its weights as constants: TensorFlow then folds batch
-    normalization into the convolutions. Cores take slices of a batch, so that one which is interrupted delays no other."""
+    normalization into the convolutions. Cores take slices of a batch, so that one which is interrupted does not
+    stop the others in each operation."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)])  # type: ignore[untyped-decorator]  # TensorFlow has no types
     def score(pixels: Any) -> Any:

@@ -25,7 +25,7 @@ from mribatch.reports import comparison, figures
 from mribatch.reports.comparison import Contender
 from mribatch.reports.metrics import Scores
 from mribatch.runs.answers import Answers, Split
-from mribatch.runs.cluster import check_seen, predictors, working_nodes
+from mribatch.runs.cluster import check_seen, most_cores, predictors, working_nodes
 from mribatch.runs.fitting import DEEP, Material, fit_classical, given, kind_of, model_place, train_deep, versions
 from mribatch.runs.score import new_run_id
 from mribatch.runs.session import session
@@ -197,7 +197,7 @@ def _scores(answers: Answers, labels: tuple[str, ...]) -> Scores:
 def _rates(config: BaselinesConfig, material: Material, split: Split) -> dict[str, tuple[float, int]]:
     """The scans that each first split's model scores in a second with all cores of a node to itself, and its bytes."""
     log.info("measuring how fast each model scores, with all cores of a node")
-    cores = max(1, int(max(node["Resources"].get("CPU", 1) for node in working_nodes())))
+    cores = most_cores()
     scans = material.table.take(pa.array(split.test[:_RATE_SCANS])).select(schema.PLAN.names).to_pylist()
     task: Any = ray.remote(num_cpus=cores, max_calls=1)(_clocked)
     places = {name: model_place(config, name) for name in config.models}

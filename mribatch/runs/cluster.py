@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mribatch.errors import ConfigError, RunFailed
 from mribatch.storage import uris
 
-__all__ = ["addresses", "await_node", "check_seen", "predictors", "trainers", "working_nodes"]
+__all__ = ["addresses", "await_node", "check_seen", "most_cores", "predictors", "trainers", "working_nodes"]
 
 log = logging.getLogger("mribatch.cluster")
 
@@ -119,6 +119,11 @@ def trainers(nodes: Sequence[Mapping[str, Any]], wanted: Literal["auto"] | int) 
         raise ConfigError(f"--workers {number} need {number * share:g} CPUs and one for decoding, the cluster has {sum(cores)}: "
                           "lower --workers or add nodes")  # fmt: skip
     return number, {"CPU": share} | ({"GPU": 1} if use_gpu else {})
+
+
+def most_cores() -> int:
+    """The cores of the largest node that works."""
+    return max(_cores(working_nodes()))
 
 
 def _cores(nodes: Sequence[Mapping[str, Any]]) -> list[int]:

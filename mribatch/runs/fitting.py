@@ -24,7 +24,7 @@ from mribatch.errors import ModelError, RunFailed
 from mribatch.learning import artifact, classical, features
 from mribatch.reports import card
 from mribatch.runs.answers import Answers, Split, answered
-from mribatch.runs.cluster import working_nodes
+from mribatch.runs.cluster import most_cores, working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.score import score_listing
 from mribatch.runs.train import train
@@ -97,7 +97,7 @@ def fit_classical(config: BaselinesConfig, material: Material, parts: list[Split
 
 def _spread(todo: list[_Work]) -> list[_Work]:
     """The last ones in parts, of some models each, so that no core is idle while they are fitted."""
-    cores = int(sum(node["Resources"]["CPU"] for node in working_nodes()))
+    cores = max(1, int(sum(node["Resources"]["CPU"] for node in working_nodes())))
     odd = len(todo) % cores
     parts = cores // odd if odd else 1
     divided = [
@@ -110,8 +110,7 @@ def _products(material: Material, todo: list[_Work]) -> Any:
     """A reference to the inner products of all scans with all, of which each split's span takes those between its own."""
     if all(work.kind != "pixels" for work in todo):
         return None
-    cores = max(1, int(max(node["Resources"].get("CPU", 1) for node in working_nodes())))
-    task: Any = ray.remote(num_cpus=cores, max_calls=1)(features.products)
+    task: Any = ray.remote(num_cpus=most_cores(), max_calls=1)(features.products)
     return task.remote(material.features["pixels"])
 
 
