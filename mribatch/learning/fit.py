@@ -9,28 +9,28 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import ray.data
 import ray.train
 from numpy.typing import NDArray
 
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, RunFailed
 from mribatch.learning import artifact
-from mribatch.learning.step import DRAWS, Augmentation, Batch, TrainingStep
+from mribatch.learning.feed import Feed
+from mribatch.learning.step import DRAWS, Augmentation, TrainingStep
+from mribatch.storage import source
 
 __all__ = ["HISTORY", "Plan", "State", "read_state", "train_loop"]
 
 WARMUP_STEPS = 60  # Adamax's first moments are noise; ImageNet weights would be lost to a full first step
 LINE_EVERY_S = 15.0  # a line of progress; a job log of an hour stays readable
 _MAX_SKIPPED = 0.05  # share of steps without finite gradients; one in a thousand is an accident, more is divergence
-SHUFFLE_SCANS = 1024  # scans that are mixed in memory: 150 MiB at 224 px
 
 _TRIM_THRESHOLD, _TOP_PAD = -1, -2  # of mallopt, as in malloc.h
 
@@ -46,8 +46,6 @@ class Plan:
     labels: tuple[str, ...]
     backbone_weights: str  # imagenet, none, or a URI that every worker can read
     start_from: str | None  # a model's URI, or the backbone's weights serve
-    train_scans: int
-    validation_scans: int  # a multiple of the workers; padding has weight 0
     fingerprint: str  # of settings and data: a checkpoint of another one is refused
 
 
@@ -67,23 +65,28 @@ def train_loop(told: dict[str, Any]) -> None:
     _keep_freed_memory()
     plan: Plan = told["plan"]
     context = ray.train.get_context()
-    shard = {name: ray.train.get_dataset_shard(name) for name in ("train", "validation")}
-    rank = context.get_world_rank()
-    say = told["lines"].say.remote if rank == 0 else _say_nothing
-    run = _Run(plan, workers=context.get_world_size(), rank=rank, say=say)
+    workers, rank = context.get_world_size(), context.get_world_rank()
+    _share_cluster(workers)
+    feed = Feed(
+        training=told["training"], validation=told["validation"], side_px=plan.config.sides[0],
+        batch_scans=plan.config.batch_size, workers=workers, rank=rank, seed=plan.config.seed,
+    )  # fmt: skip
+    run = _Run(plan, feed, say=told["lines"].say.remote if rank == 0 else _say_nothing)
     while not run.over():
-        run.epoch(shard["train"], shard["validation"])
+        run.epoch()
 
 
-def batches(shard: Any, side_px: int, batch_scans: int, **options: Any) -> Iterator[Batch]:
-    """The batches of a Ray Data shard of rows with `pixels`, `class_number` and `weight`."""
-    for table in shard.iter_batches(batch_size=batch_scans, batch_format="pyarrow", prefetch_batches=2, **options):
-        yield as_batch(table, side_px)
-
-
-def as_batch(table: pa.Table, side_px: int) -> Batch:
-    pixels = np.frombuffer(b"".join(table["pixels"].to_pylist()), np.uint8).reshape(-1, side_px, side_px, 3)
-    return pixels, table["class_number"].to_numpy(), table["weight"].to_numpy().astype(np.float32)
+def _share_cluster(workers: int) -> None:
+    """What a worker's decoding takes of the cluster: of the cores that do not train and of the memory for objects, one
+    worker's part. Rows keep their order."""
+    own = ray.get_runtime_context().get_assigned_resources().get("CPU", 0.0)
+    all_of_it = ray.cluster_resources()
+    options = ray.data.DataContext.get_current().execution_options
+    options.preserve_order = True
+    options.resource_limits = ray.data.ExecutionResources.for_limits(
+        cpu=max(all_of_it["CPU"] / workers - own, source.DECODER_CORES),
+        object_store_memory=all_of_it["object_store_memory"] / 2 / workers,
+    )
 
 
 def _keep_freed_memory() -> None:
@@ -102,23 +105,22 @@ def _say_nothing(line: str) -> None:
 class _Run:
     """The network, its optimizer and its state on one worker."""
 
-    def __init__(self, plan: Plan, *, workers: int, rank: int, say: Callable[[str], object]) -> None:
+    def __init__(self, plan: Plan, feed: Feed, *, say: Callable[[str], object]) -> None:
         import keras
         import tensorflow as tf
 
         from mribatch.learning import network
 
         config = plan.config
-        self.plan, self.config, self.workers, self.rank, self.say = plan, config, workers, rank, say
+        self.plan, self.config, self.feed, self.say = plan, config, feed, say
         self.state = State(fingerprint=plan.fingerprint)
-        self.steps = plan.train_scans // (workers * config.batch_size)
-        if self.steps < 1:
-            raise ConfigError(f"{plan.train_scans} training scans do not fill one global batch of {workers} × "
+        if feed.steps < 1:
+            raise ConfigError(f"{feed.training.num_rows} training scans do not fill one global batch of {feed.workers} × "
                               f"{config.batch_size}: lower --batch-size or --workers")  # fmt: skip
         keras.config.set_dtype_policy(config.precision)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
-            self.model = network.build(config.backbone, len(plan.labels), workers=workers, seed=config.seed)
+            self.model = network.build(config.backbone, len(plan.labels), workers=feed.workers, seed=config.seed)
             averaging = {"use_ema": True, "ema_momentum": config.average} if config.average else {}
             self.optimizer = keras.optimizers.Adamax(self._schedule(), **averaging)
             self.optimizer.build(self.model.trainable_variables)
@@ -133,23 +135,23 @@ class _Run:
         state = self.state
         return state.epoch >= self.config.epochs or state.epoch - state.best_epoch >= self.config.patience
 
-    def epoch(self, train: Any, validation: Any) -> None:
+    def epoch(self) -> None:
         """One pass over the training scans, one over the validation scans, a checkpoint."""
         begun = time.monotonic()
-        done = self.state.epoch
-        sums = self._train(train, done)
+        done, steps = self.state.epoch, self.feed.steps
+        sums = self._train(done)
         learnt = self._metrics(sums)
         if sums[-1]:
             self.say(
-                f"{sums[-1]:.0f} of {self.steps * self.workers} steps gave no finite gradients: nothing was learnt"
+                f"{sums[-1]:.0f} of {steps * self.feed.workers} steps gave no finite gradients: nothing was learnt"
             )
-        if sums[-1] > _MAX_SKIPPED * self.steps * self.workers:
+        if sums[-1] > _MAX_SKIPPED * steps * self.feed.workers:
             raise RunFailed("training gives no finite gradients any more: lower --learning-rate, or train in float32")
-        speed = self.steps * self.config.batch_size * self.workers / (time.monotonic() - begun)
+        speed = steps * self.feed.global_batch_scans / (time.monotonic() - begun)
         learning = self.model.get_weights()
         if self.config.average:
             self.optimizer.finalize_variable_values(self.model.trainable_variables)
-        checked = {f"val_{name}": value for name, value in self._metrics(self._validate(validation)).items()}
+        checked = {f"val_{name}": value for name, value in self._metrics(self._validate()).items()}
         rate = float(np.asarray(self.optimizer.learning_rate))
         row = {"epoch": done + 1, **learnt, **checked, "learning_rate": rate,
                "image_side_px": self.config.side_of_epoch(done), "train_scans_per_s": speed, "seconds": time.monotonic() - begun}  # fmt: skip
@@ -164,7 +166,7 @@ class _Run:
     def _schedule(self) -> Any:
         import keras
 
-        total = self.steps * self.config.epochs
+        total = self.feed.steps * self.config.epochs
         warmup = min(WARMUP_STEPS, max(1, total // 10))
         return keras.optimizers.schedules.CosineDecay(
             self.config.peak_rate / warmup,
@@ -173,25 +175,20 @@ class _Run:
             warmup_steps=warmup,
         )
 
-    def _train(self, shard: Any, epoch: int) -> NDArray[np.float64]:
-        side, seed = self.config.side_of_epoch(epoch), self.config.seed
-        rows = batches(
-            shard, self.config.sides[0], self.config.batch_size, drop_last=True,
-            local_shuffle_buffer_size=SHUFFLE_SCANS, local_shuffle_seed=seed + epoch,
-        )  # fmt: skip
-        sums, line = np.zeros(len(TrainingStep.SUMS)), _Line(epoch + 1, self.config.epochs, self.steps, side)
-        for number, batch in enumerate(islice(rows, self.steps)):
-            key = (seed * self.workers + self.rank, DRAWS * (epoch * self.steps + number))
+    def _train(self, epoch: int) -> NDArray[np.float64]:
+        steps, side = self.feed.steps, self.config.side_of_epoch(epoch)
+        sums, line = np.zeros(len(TrainingStep.SUMS)), _Line(epoch + 1, self.config.epochs, steps, side)
+        for number, batch in enumerate(self.feed.train(epoch)):
+            key = (self.config.seed * self.feed.workers + self.feed.rank, DRAWS * (epoch * steps + number))
             sums += self.step.train(batch, side_px=side, seed=key)
             said = line.after(number + 1, sums)
             if said is not None:
                 self.say(said)
         return sums
 
-    def _validate(self, shard: Any) -> NDArray[np.float64]:
-        rows = batches(shard, self.config.sides[0], self.config.batch_size, drop_last=False)
+    def _validate(self) -> NDArray[np.float64]:
         sums = np.zeros(len(TrainingStep.SUMS))
-        for batch in rows:
+        for batch in self.feed.validate():
             sums += self.step.validate(batch)
         return sums
 
@@ -230,7 +227,7 @@ class _Run:
     def _checkpoint(self, row: dict[str, float], learning: list[NDArray[Any]]) -> None:
         """Report the epoch; rank 0 adds the weights to be kept (best and last), those that are learning where they are others,
         the optimizer and the state. The network then goes on with those that are learning."""
-        if self.rank != 0:
+        if self.feed.rank != 0:
             self.model.set_weights(learning)
             ray.train.report(row)
             return

@@ -26,7 +26,6 @@ from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
 from mribatch.runs.survey import readable
 from mribatch.scans.images import ImageSpec
-from mribatch.schema import Status
 from mribatch.storage import source, uris
 
 if TYPE_CHECKING:
@@ -69,18 +68,12 @@ def train(config: TrainConfig) -> Trained:
         labels = tuple(sorted(set(surveyed["label"].to_pylist())))
         number, share = trainers(working_nodes(), config.workers)
         workers = ScalingConfig(num_workers=number, use_gpu="GPU" in share, resources_per_worker=share)
-        sides = {
-            "train": _examples(surveyed, split.train, labels, shuffle=config.seed),
-            "validation": _padded(_examples(surveyed, split.validation, labels), number),
-        }
         data = _data_facts(config, surveyed, split, table.num_rows - surveyed.num_rows)
         plan = fit.Plan(
             config=config,
             labels=labels,
             backbone_weights=weights,
             start_from=start,
-            train_scans=sides["train"].num_rows,
-            validation_scans=sides["validation"].num_rows,
             fingerprint=_fingerprint(config, data),
         )
         log.info(
@@ -90,7 +83,9 @@ def train(config: TrainConfig) -> Trained:
             number,
         )
         with lines() as said:
-            result = _trainer(plan, sides, spec, workers, said).fit()
+            told = {"plan": plan, "lines": said, "training": _examples(surveyed, split.train, labels),
+                    "validation": _examples(surveyed, split.validation, labels)}  # fmt: skip
+            result = _trainer(told, workers).fit()
         if result.checkpoint is None:
             raise RunFailed("training ended without a checkpoint: look for the first error above and run it again")
         with result.checkpoint.as_directory() as folder:
@@ -150,42 +145,25 @@ def _split(surveyed: pa.Table, config: TrainConfig) -> splits.Split:
     return splits.by_content(surveyed, validation_fraction=config.validation_fraction, seed=config.seed)
 
 
-def _examples(table: pa.Table, rows: list[int], labels: tuple[str, ...], shuffle: int | None = None) -> pa.Table:
-    """What a worker needs of some scans: where they are, class_number and weight; in random order if wanted."""
-    import numpy as np
-
-    order = rows if shuffle is None else np.random.default_rng(shuffle).permutation(rows)
-    chosen = table.select(["scan_uri", "scan_version", "label"]).take(pa.array(order, pa.int64()))
+def _examples(table: pa.Table, rows: list[int], labels: tuple[str, ...]) -> pa.Table:
+    """What a `Feed` needs of some scans: where they are, and `class_number`."""
+    chosen = table.select(["scan_uri", "scan_version", "label"]).take(pa.array(rows, pa.int64()))
     numbers = pc.index_in(chosen["label"], pa.array(labels)).cast(pa.int64())
-    return pa.table(
-        {"scan_uri": chosen["scan_uri"], "scan_version": chosen["scan_version"], "class_number": numbers,
-         "weight": pa.array([1.0] * len(order), pa.float32())}
-    )  # fmt: skip
+    return chosen.drop_columns(["label"]).append_column("class_number", numbers)
 
 
-def _padded(table: pa.Table, workers: int) -> pa.Table:
-    """Rows of weight 0 behind, so that every worker makes as many validation steps and none of the scans is lost."""
-    short = -table.num_rows % workers
-    rest = table.slice(0, short).set_column(3, "weight", pa.array([0.0] * short, pa.float32()))
-    return pa.concat_tables([table, rest])
-
-
-def _trainer(
-    plan: fit.Plan, sides: dict[str, pa.Table], spec: ImageSpec, workers: ScalingConfig, said: Any
-) -> "TensorflowTrainer":
+def _trainer(told: dict[str, Any], workers: ScalingConfig) -> "TensorflowTrainer":
     with quiet_stderr():
         from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, so only now
 
-    config = plan.config
-    storage, name = _checkpoints(config)
+    plan: fit.Plan = told["plan"]
+    storage, name = _checkpoints(plan.config)
     _check_same_run(uris.join(storage, name), plan.fingerprint)
     filesystem, path = uris.filesystem(storage)
     return TensorflowTrainer(
         fit.train_loop,
-        train_loop_config={"plan": plan, "lines": said},
+        train_loop_config=told,
         scaling_config=workers,
-        datasets={name: source.decoded(table, spec).map_batches(_readable, batch_format="pyarrow", batch_size=None)
-                  for name, table in sides.items()},
         run_config=RunConfig(
             name=name,
             storage_path=path,
@@ -193,7 +171,7 @@ def _trainer(
             failure_config=FailureConfig(max_failures=2),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
-    )  # fmt: skip
+    )
 
 
 def _checkpoints(config: TrainConfig) -> tuple[str, str]:
@@ -212,16 +190,6 @@ def _check_same_run(folder: str, fingerprint: str) -> None:
         if state["fingerprint"] != fingerprint:
             raise ConfigError(f"the run in {folder} has other settings or other scans: choose another --run-name, "
                               "or repeat the first command")  # fmt: skip
-
-
-def _readable(block: pa.Table) -> pa.Table:
-    """Rows for the workers. A scan that was readable when surveyed must be so still, or the workers lose step."""
-    lost = pc.sum(pc.not_equal(block["status"], Status.OK)).as_py()
-    if lost:
-        raise RunFailed(
-            f"{lost} training scans changed, vanished or could not be decoded any more: run the command with a new --run-name"
-        )
-    return block.select(["pixels", "class_number", "weight"])
 
 
 def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, rejected: int) -> dict[str, Any]:

@@ -26,6 +26,9 @@ __all__ = ["LABELLED", "contents", "decode_table", "decoded", "labelled", "listi
 DECODER_BYTES = 1 << 29
 """What a scan of the largest size needs; so few decoders run that all fit, apart from the predictors."""
 
+DECODER_CORES = 0.5
+"""Half of its time a decoder waits for the storage; a machine of one core can still feed its predictor."""
+
 _READERS = 16  # scans read at once where only their bytes count
 
 
@@ -70,7 +73,7 @@ def decoded(
         batch_size=None,
         zero_copy_batch=True,
         memory=DECODER_BYTES,
-        num_cpus=0.5,  # half of its time it waits for the storage; a machine of one core can still feed its predictor
+        num_cpus=DECODER_CORES,
     )
 
 

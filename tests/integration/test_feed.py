@@ -1,0 +1,69 @@
+"""The batches that a training worker learns from, on a real Ray session: the right pixels beside the right class, in order."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mribatch.errors import RunFailed
+from mribatch.learning.feed import Feed
+from mribatch.runs.session import session
+from mribatch.scans.images import ImageSpec, decode
+from mribatch.storage import source
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+ScanFolder = Callable[..., list[str]]
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> pa.Table:
+    """90 scans, so that an epoch is several blocks, each with a number of its own in place of a class."""
+    folder = tmp_path_factory.mktemp("feed")
+    scan_folder(folder, {"glioma": 90})
+    listed = source.listing([str(folder)])
+    return listed.append_column("class_number", pa.array(range(90), pa.int64()))
+
+
+def feed(training: pa.Table, validation: pa.Table, rank: int = 0) -> Feed:
+    return Feed(training=training, validation=validation, side_px=SIDE, batch_scans=8, workers=2, rank=rank, seed=0)
+
+
+def test_batches_hold_the_pixels_of_their_scans_in_the_order_of_the_epoch(scans: pa.Table) -> None:
+    one = feed(scans, scans.slice(0, 1))
+    batches = list(one.train(epoch=1))
+    assert [len(classes) for _, classes, _ in batches] == [8] * 5
+    assert np.concatenate([classes for _, classes, _ in batches]).tolist() == one.training_rows(1).tolist()
+    uris = scans["scan_uri"].to_pylist()
+    for pixels, classes, weights in batches:
+        assert weights.tolist() == [1.0] * 8
+        for image, number in zip(pixels, classes, strict=True):
+            expected = decode(Path(uris[number]).read_bytes(), ImageSpec(side_px=SIDE)).pixels
+            assert np.array_equal(image, expected)
+
+
+def test_validation_sees_each_scan_once_and_padding_weighs_nothing(scans: pa.Table) -> None:
+    seen = [list(feed(scans, scans.slice(0, 11), rank).validate()) for rank in (0, 1)]
+    assert [sum(len(classes) for _, classes, _ in batches) for batches in seen] == [6, 6]
+    weighed = [
+        (int(number), float(weight))
+        for batches in seen
+        for _, classes, weights in batches
+        for number, weight in zip(classes, weights, strict=True)
+    ]
+    assert sorted(number for number, weight in weighed if weight == 1.0) == list(range(11))
+    assert [weight for _, weight in weighed].count(0.0) == 1
+
+
+def test_a_scan_that_has_gone_since_it_was_surveyed_ends_the_epoch_with_a_sentence(
+    tmp_path: Path, scan_folder: ScanFolder
+) -> None:
+    scan_folder(tmp_path, {"glioma": 16})
+    listed = source.listing([str(tmp_path)])
+    Path(listed["scan_uri"][3].as_py()).unlink()
+    table = listed.append_column("class_number", pa.array([0] * 16, pa.int64()))
+    with pytest.raises(RunFailed, match="1 training scans changed, vanished"), session():
+        list(feed(table, table).train(epoch=0))

@@ -1,0 +1,60 @@
+"""What the feed of a training worker promises: which scans, in what order, however many workers there are. No Ray is started."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mribatch.learning.feed import Feed
+
+
+def names(count: int) -> pa.Table:
+    return pa.table({"scan_uri": [f"/scans/{number}" for number in range(count)]})
+
+
+def feeds(workers: int, batch_scans: int, *, training: int = 50, validation: int = 7, seed: int = 0) -> list[Feed]:
+    return [
+        Feed(training=names(training), validation=names(validation), side_px=32, batch_scans=batch_scans,
+             workers=workers, rank=rank, seed=seed)
+        for rank in range(workers)
+    ]  # fmt: skip
+
+
+def global_batches(of: list[Feed], epoch: int) -> list[set[int]]:
+    shares = [feed.training_rows(epoch).reshape(feed.steps, feed.batch_scans) for feed in of]
+    return [{int(row) for share in shares for row in share[step]} for step in range(of[0].steps)]
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_many_workers_see_the_global_batches_of_one(workers: int) -> None:
+    assert global_batches(feeds(workers, 8 // workers), epoch=3) == global_batches(feeds(1, 8), epoch=3)
+
+
+def test_an_epoch_sees_no_scan_twice_and_leaves_out_less_than_a_global_batch() -> None:
+    seen = [row for batch in global_batches(feeds(2, 4), epoch=0) for row in batch]
+    assert len(seen) == len(set(seen)) == 48
+
+
+def test_each_epoch_has_an_order_of_its_own_and_keeps_it_when_it_is_begun_again() -> None:
+    (feed,), (again,), (other,) = feeds(1, 8), feeds(1, 8), feeds(1, 8, seed=1)
+    first = feed.training_rows(0)
+    assert np.array_equal(first, again.training_rows(0))
+    assert not np.array_equal(first, feed.training_rows(1))
+    assert not np.array_equal(first, other.training_rows(0))
+    assert not np.array_equal(first, np.arange(48)), "the order in which scans are listed teaches nothing"
+
+
+def test_what_one_epoch_leaves_out_another_sees() -> None:
+    (feed,) = feeds(1, 8)
+    assert {int(row) for epoch in range(30) for row in feed.training_rows(epoch)} == set(range(50))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_every_worker_validates_as_many_scans_and_together_they_see_each_once(workers: int) -> None:
+    shares = [feed.validation_rows() for feed in feeds(workers, 2, validation=7)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(row for share in shares for row in share if row < 7) == list(range(7))
+
+
+def test_too_few_scans_for_a_global_batch_make_no_step() -> None:
+    assert feeds(2, 8, training=15)[0].steps == 0
+    assert len(feeds(2, 8, training=15)[0].training_rows(0)) == 0
