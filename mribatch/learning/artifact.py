@@ -80,6 +80,11 @@ class Model:
         return "classifier" in self.facts["head"]
 
     @property
+    def has_network(self) -> bool:
+        """TensorFlow computes a part of it at least."""
+        return not self.is_classical or "features" in self.facts
+
+    @property
     def digest(self) -> str:
         """12 hex digits that name the weights and everything that turns a scan into their input."""
         return _digest(self.facts)

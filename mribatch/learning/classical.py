@@ -31,6 +31,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
+from skops.io.exceptions import UntrustedTypesFoundException
 
 from mribatch.errors import InputError, ModelError
 from mribatch.learning import artifact, features
@@ -275,7 +276,7 @@ class Classifier:
         self._labels = len(model.labels)
         self._pipeline = _trusted(model)
         self._backbone = None
-        if "features" in model.facts:
+        if model.has_network:
             self._backbone = features.Backbone(artifact.contents(model, "features"), model.image_spec.side_px)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Floats:
@@ -295,11 +296,11 @@ def probabilities(pipeline: Pipeline, features: Floats, classes: int) -> Floats:
 def _trusted(model: Model) -> Pipeline:
     data = artifact.contents(model, "weights")
     try:
-        foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(_TRUSTED))
-        if foreign:
-            raise ModelError(f"the classifier in {model.uri} holds types that are not trusted ({', '.join(foreign)}): it was "
-                             "not written by jobs/baselines.py; do not use it")  # fmt: skip
         return skops.io.loads(data, trusted=_TRUSTED)
+    except UntrustedTypesFoundException as err:
+        foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(_TRUSTED))
+        raise ModelError(f"the classifier in {model.uri} holds types that are not trusted ({', '.join(foreign)}): it was "
+                         "not written by jobs/baselines.py; do not use it") from err  # fmt: skip
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError) as err:
         raise ModelError(f"the classifier in {model.uri} cannot be read ({type(err).__name__}): fit it again with "
                          "jobs/baselines.py") from err  # fmt: skip

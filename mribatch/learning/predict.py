@@ -25,9 +25,9 @@ class Predictor:
 
     def __init__(self, model: str, digest: str | None = None, threads: int | None = None) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        if threads is not None:
-            set_threads(threads)
         self._model = artifact.named(model, digest)
+        if threads is not None and self._model.has_network:
+            set_threads(threads)
         self._function = _function(self._model)
 
     @property

@@ -43,7 +43,8 @@ class Decoder:
         Raises MemoryError, and DecoderLost where no decoding process can be started.
         """
         for pause_s in _PAUSES_S:
-            time.sleep(pause_s)
+            if pause_s:
+                time.sleep(pause_s)
             process = self._process or self._start()
             try:
                 return self._answer(data)

@@ -1,6 +1,8 @@
 """Classical models: what they see is the pixels' own, they are tuned within what they learn from, and they come back from disk."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +171,10 @@ def test_a_classifier_that_was_altered_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model" / "classifier.skops").write_bytes(skops.io.dumps(PCA()))
     with pytest.raises(ModelError, match="SHA-256"):
         artifact.read(model.uri)
+
+
+def test_a_model_on_pixels_needs_no_tensorflow(tmp_path: Path) -> None:
+    model = saved("svm", Pipeline([("model", "passthrough")]), tmp_path / "model")
+    program = "import sys; from mribatch.learning.predict import Predictor; Predictor(sys.argv[1], threads=1); "
+    program += "assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program, model.uri], check=True)
