@@ -190,6 +190,14 @@ def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_
     np.testing.assert_allclose(one, two, rtol=1e-3)
 
 
+def test_two_workers_train_one_model_on_shares_of_the_scans(data: Path, tmp_path: Path) -> None:
+    trained = train(settings(data, tmp_path / "model", workers=2, batch_size=4, epochs=3))
+    first, *_, last = trained.history.to_pylist()
+    assert last["epoch"] == 3
+    assert last["loss"] < first["loss"]
+    assert last["val_accuracy"] >= 0.75, "two classes of plain patterns"
+
+
 def test_a_model_that_does_not_fit_is_no_start(learnt: tuple[TrainConfig, Trained], data: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="xception"):
         train(settings(data, tmp_path / "third", start_from=learnt[1].model.uri, backbone="xception", image_side=71))
