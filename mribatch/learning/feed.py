@@ -73,8 +73,8 @@ class Feed:
         for batch in ready.iter_batches(batch_size=self.batch_scans, batch_format="pyarrow", prefetch_batches=2):
             block: pa.Table = batch
             pixels = np.frombuffer(b"".join(block["pixels"].to_pylist()), np.uint8)
-            weight = block["weight"].to_numpy().astype(np.float32)
-            yield pixels.reshape(-1, self.side_px, self.side_px, 3), block["class_number"].to_numpy(), weight
+            images = pixels.reshape(-1, self.side_px, self.side_px, 3)
+            yield images, block["class_number"].to_numpy(), block["weight"].to_numpy()
 
 
 def _readable(block: pa.Table) -> pa.Table:

@@ -37,6 +37,8 @@ _OWN = {  # a session that a run starts itself: nobody looks at its metrics, and
     "AUTOSCALER_UPDATE_INTERVAL_S": "3600",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # else it looks for new log files ten times a second
 }
+_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+_WATCHER_WANTED = os.environ.get(_WATCHER)
 _PRINTED = re.compile(r"^mribatch\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
@@ -56,8 +58,8 @@ def session() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # an error comes as an exception, and is told in a sentence
     try:
         await_node()
-        if len(ray.nodes()) == 1:  # a node alone has none to move to when it is taken away
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        alone = len(ray.nodes()) == 1  # such a node has none to move to when it is taken away
+        os.environ[_WATCHER] = _WATCHER_WANTED or ("0" if alone else "1")
         yield
     except (ray.exceptions.RayError, TrainingFailedError) as err:
         raise _told(err) from err
