@@ -91,11 +91,12 @@ def frozen(network: keras.Model, side_px: int) -> Callable[[NDArray[np.uint8]], 
     normalization into the convolutions. Cores take slices of a batch, so that one which is interrupted does not
     stop the others in each operation."""
 
-    @tf.function(input_signature=[tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)])  # type: ignore[untyped-decorator]  # TensorFlow has no types
     def score(pixels: Any) -> Any:
         return network(scaled(pixels), training=False)
 
-    graph = convert_variables_to_constants_v2(score.get_concrete_function())
+    traced = tf.function(score, autograph=False)  # it would leave a file in /tmp for each process that is killed
+    given = tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)
+    graph = convert_variables_to_constants_v2(traced.get_concrete_function(given))
 
     def scores(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = graph(tf.constant(pixels))[0].numpy()

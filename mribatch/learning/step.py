@@ -59,8 +59,9 @@ class TrainingStep:
         self._strategy, self._model, self._optimizer = strategy, model, optimizer
         self._augment = augment
         self._workers = strategy.num_replicas_in_sync
-        self._train = tf.function(self._train_step, reduce_retracing=True)
-        self._validate = tf.function(self._validate_step, reduce_retracing=True)
+        # no autograph: nothing here needs it, and each process that is killed would leave its files in /tmp
+        self._train = tf.function(self._train_step, reduce_retracing=True, autograph=False)
+        self._validate = tf.function(self._validate_step, reduce_retracing=True, autograph=False)
 
     def train(self, batch: Batch, *, side_px: int, seed: tuple[int, int]) -> NDArray[np.float64]:
         """Learn from this worker's share of a global batch. The sums of all workers, in the order of SUMS."""

@@ -50,27 +50,47 @@ def test_weights_of_a_network_that_trains_fit_one_that_predicts(tmp_path: Any) -
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_step_without_finite_gradients_is_left_out_and_counted() -> None:
+def small_step() -> tuple[Any, "step.TrainingStep"]:
+    """A network for two labels, and the step that trains it."""
     import keras
     import tensorflow as tf
 
     from mribatch.learning import network
-    from mribatch.learning.step import TrainingStep
 
-    strategy = tf.distribute.get_strategy()
     model = network.build("cnn", 2, side_px=32, workers=1, seed=1)
     optimizer = keras.optimizers.SGD(1e-3)
     optimizer.build(model.trainable_variables)
-    training = TrainingStep(strategy, model, optimizer, augment=None)
-    rng = np.random.default_rng(0)
-    pixels, classes = rng.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8), np.array([0, 1, 0, 1])
-    skipped = TrainingStep.SUMS.index("skipped")
-    assert training.train((pixels, classes, np.ones(4, np.float32)), side_px=32, seed=(0, 0))[skipped] == 0
+    return model, step.TrainingStep(tf.distribute.get_strategy(), model, optimizer, augment=None)
+
+
+def small_batch() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    return pixels, np.array([0, 1, 0, 1]), np.ones(4, np.float32)
+
+
+def test_a_step_without_finite_gradients_is_left_out_and_counted() -> None:
+    model, training = small_step()
+    pixels, classes, weights = small_batch()
+    skipped = step.TrainingStep.SUMS.index("skipped")
+    assert training.train((pixels, classes, weights), side_px=32, seed=(0, 0))[skipped] == 0
     before = [variable.numpy() for variable in model.trainable_variables]
     broken = np.array([1, np.inf, 1, 1], np.float32)
     assert training.train((pixels, classes, broken), side_px=32, seed=(0, 2))[skipped] == 1
     for ours, theirs in zip(model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs)
+
+
+def test_a_process_that_is_killed_leaves_no_files_of_tensorflow_behind(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mribatch.learning import network
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model, training = small_step()
+    training.train(small_batch(), side_px=32, seed=(0, 0))
+    training.validate(small_batch())
+    network.frozen(model, 32)(small_batch()[0])
+    assert not list(tmp_path.iterdir())
 
 
 def disks(count: int) -> NDArray[np.uint8]:
