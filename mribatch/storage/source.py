@@ -124,5 +124,5 @@ def _column(rows: Sequence[Decoded], field: pa.Field, peak_bytes: int) -> pa.Arr
     if field.name in ("frame", "decoder_peak_bytes"):
         return pa.array([0 if field.name == "frame" else peak_bytes] * len(rows), field.type)
     if field.name == "pixels":
-        return pa.array([None if r.pixels is None else r.pixels.tobytes() for r in rows], field.type)
+        return pa.array([None if r.pixels is None else r.pixels.data.cast("B") for r in rows], field.type)
     return pa.array([getattr(r, field.name) for r in rows], field.type)
