@@ -5,6 +5,7 @@ the same however often it is begun, and all its global batches are the same for 
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from mribatch.scans.images import ImageSpec
 from mribatch.schema import Status
 from mribatch.storage import source
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "ahead"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +76,21 @@ class Feed:
             pixels = np.frombuffer(b"".join(block["pixels"].to_pylist()), np.uint8)
             images = pixels.reshape(-1, self.side_px, self.side_px, 3)
             yield images, block["class_number"].to_numpy(), block["weight"].to_numpy()
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches. The first is fetched from now on, in a thread, while its reader still does something else."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="mribatch-ahead")
+    first = thread.submit(next, batches, None)
+    thread.shutdown(wait=False)
+    return _after(first, batches)
+
+
+def _after(first: Future[Batch | None], batches: Iterator[Batch]) -> Iterator[Batch]:
+    batch = first.result()
+    if batch is not None:
+        yield batch
+        yield from batches
 
 
 def _readable(block: pa.Table) -> pa.Table:

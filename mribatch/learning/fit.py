@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, RunFailed
 from mribatch.learning import artifact
-from mribatch.learning.feed import Feed
+from mribatch.learning.feed import Feed, ahead
 from mribatch.learning.step import DRAWS, Augmentation, TrainingStep
 from mribatch.storage import source
 
@@ -129,6 +129,7 @@ class _Run:
             self.best = self.model.get_weights()
         augmentation = Augmentation(rotation_deg=config.rotation_deg, zoom=config.zoom)
         self.step = TrainingStep(strategy, self.model, self.optimizer, augmentation)
+        self.batches = feed.train(self.state.epoch)
 
     def over(self) -> bool:
         """All epochs are done, or the validation loss has not fallen for too long."""
@@ -161,6 +162,8 @@ class _Run:
             self.state.best_val_loss, self.state.best_epoch = row["val_loss"], done + 1
             self.best = self.model.get_weights()
         self.say(_epoch_line(row, self.config.epochs, best=self.state.best_epoch == done + 1))
+        if not self.over():
+            self.batches = ahead(self.feed.train(self.state.epoch))  # decoding begins while the checkpoint is written
         self._checkpoint(row, learning)
 
     def _schedule(self) -> Any:
@@ -178,7 +181,7 @@ class _Run:
     def _train(self, epoch: int) -> NDArray[np.float64]:
         steps, side = self.feed.steps, self.config.side_of_epoch(epoch)
         sums, line = np.zeros(len(TrainingStep.SUMS)), _Line(epoch + 1, self.config.epochs, steps, side)
-        for number, batch in enumerate(self.feed.train(epoch)):
+        for number, batch in enumerate(self.batches):
             key = (self.config.seed * self.feed.workers + self.feed.rank, DRAWS * (epoch * steps + number))
             sums += self.step.train(batch, side_px=side, seed=key)
             said = line.after(number + 1, sums)

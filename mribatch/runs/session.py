@@ -33,6 +33,7 @@ _OWN = {  # a session that a run starts itself: nobody looks at its metrics, and
     "RAY_idle_worker_killing_time_threshold_ms": "30000",  # else a decoder that waits for a second is ended, and its
     # successor takes seconds to start
     "RAY_enable_metrics_collection": "0",  # this and the others cost two cores that train 2% of their time
+    "RAY_TRAIN_METRICS_ENABLED": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "3600000",
     "AUTOSCALER_UPDATE_INTERVAL_S": "3600",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # else it looks for new log files ten times a second

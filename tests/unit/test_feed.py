@@ -1,10 +1,15 @@
 """What the feed of a training worker promises: which scans, in what order, however many workers there are. No Ray is started."""
 
+import threading
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from mribatch.learning.feed import Feed
+from mribatch.errors import RunFailed
+from mribatch.learning.feed import Feed, ahead
+from mribatch.learning.step import Batch
 
 
 def names(count: int) -> pa.Table:
@@ -58,3 +63,27 @@ def test_every_worker_validates_as_many_scans_and_together_they_see_each_once(wo
 def test_too_few_scans_for_a_global_batch_make_no_step() -> None:
     assert feeds(2, 8, training=15)[0].steps == 0
     assert len(feeds(2, 8, training=15)[0].training_rows(0)) == 0
+
+
+def batches(count: int, begun: threading.Event) -> Iterator[Batch]:
+    begun.set()
+    for number in range(count):
+        yield np.zeros((1, 32, 32, 3), np.uint8), np.array([number]), np.ones(1, np.float32)
+
+
+def test_an_epoch_is_begun_before_anyone_asks_for_its_batches_and_loses_none() -> None:
+    begun = threading.Event()
+    fetched = ahead(batches(3, begun))
+    assert begun.wait(30)
+    assert [int(classes[0]) for _, classes, _ in fetched] == [0, 1, 2]
+    assert list(ahead(batches(0, begun))) == []
+
+
+def test_what_fails_ahead_is_told_to_who_asks() -> None:
+    def lost() -> Iterator[Batch]:
+        raise RunFailed("1 training scans changed")
+        yield
+
+    fetched = ahead(lost())
+    with pytest.raises(RunFailed, match="1 training scans changed"):
+        next(fetched)
