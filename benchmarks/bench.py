@@ -39,7 +39,7 @@ BUSY_LOAD = 0.5  # more runnable processes than this before the start, and the n
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """What is measured, and how long. The defaults take about a quarter of an hour on two cores."""
+    """What is measured, and how long. The defaults take some 18 minutes on two cores."""
 
     model: str = "models/brain-mri-v1"
     """The model directory to score with."""
