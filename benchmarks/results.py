@@ -125,7 +125,8 @@ def _how(result: dict[str, Any]) -> str:
         "with TensorFlow's threads and glibc's memory as they are by themselves (a job's worker gives each core its own scans to "
         "score, and keeps freed memory while it trains). "
         "Steady: from the end of the first batch to the end of the last, by `scored_at`. Loop: `train_scans_per_s` of "
-        "`history.parquet`; an epoch's first batches are fetched while the checkpoint before it is written. Each ratio is taken to the mean of the bare rounds before and after."
+        "`history.parquet`, from an epoch's beginning; its first batches are fetched before that, while the last checkpoint is written. "
+        "Each ratio is taken to the mean of the bare rounds before and after."
     )
 
 
