@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mribatch.errors import ModelError
+from mribatch.learning import pretrained
 from mribatch.learning.artifact import HEAD
 from mribatch.learning.step import scaled
-from mribatch.storage import uris
 
 __all__ = ["backbone", "build", "frozen", "load_backbone"]
 
@@ -61,6 +61,7 @@ def build(
 def load_backbone(model: keras.Model, backbone: str, weights: str) -> None:
     """Give the backbone of a network ImageNet weights (`imagenet`), those of a file, or leave them (`none`).
 
+    A file may be one that Keras publishes (.h5, with or without the top), .weights.h5, or a model's weights.h5.
     Raises ModelError where the weights cannot be had or do not fit.
     """
     if weights == "none":
@@ -69,14 +70,34 @@ def load_backbone(model: keras.Model, backbone: str, weights: str) -> None:
     if weights == "imagenet":
         base.set_weights(_imagenet(backbone).get_weights())
         return
+    data = pretrained.read(weights, backbone)
+    try:
+        layers = pretrained.legacy_layers(data)
+        if layers is None:
+            _load_plain(base, data)
+        else:
+            _load_legacy(base, layers)
+    except (ValueError, OSError, KeyError) as err:
+        raise pretrained.unfit(weights, backbone, "arrays of other shapes") from err
+
+
+def _load_plain(base: keras.Model, data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "backbone.weights.h5"
-        path.write_bytes(uris.read(weights))
-        try:
-            base.load_weights(path)
-        except (ValueError, OSError, KeyError) as err:
-            raise ModelError(f"{weights} does not hold the weights of {backbone} without its top: "
-                             "expected a file of Keras' save_weights for that backbone") from err  # fmt: skip
+        pretrained.write_plain(data, path)
+        base.load_weights(path)
+
+
+def _load_legacy(base: keras.Model, layers: list[pretrained.Layer]) -> None:
+    """Assign the arrays of a file of Keras 1 or 2. Raises ValueError where counts or shapes differ."""
+    own = [layer for layer in base.layers if layer.weights]
+    order = pretrained.matched([layer.name for layer in own], layers)
+    for layer, saved in zip(own, order, strict=True):
+        variables = layer.trainable_weights + layer.non_trainable_weights  # as Keras 2 ordered them
+        for variable, array in zip(variables, saved.arrays, strict=True):
+            if tuple(variable.shape) != array.shape:
+                raise ValueError(f"{layer.name} has shape {variable.shape}, {saved.name} has {array.shape}")
+            variable.assign(array)
 
 
 def backbone(name: str, weights: str) -> keras.Model:

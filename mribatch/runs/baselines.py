@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.config import BaselinesConfig
 from mribatch.errors import InputError
-from mribatch.learning import artifact, classical, features, splits
+from mribatch.learning import artifact, classical, features, pretrained, splits
 from mribatch.learning.predict import Predictor
 from mribatch.reports import comparison, figures
 from mribatch.reports.comparison import Contender
@@ -69,6 +69,7 @@ def compare(config: BaselinesConfig) -> Compared:
     """
     config = replace(config, output=uris.absolute(config.output))  # workers have working directories of their own
     table = _of_classes(source.labelled(config.data), config)
+    _check_weights(config)
     with (
         lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),
         uris.probe(config.output) as probe,
@@ -85,6 +86,14 @@ def compare(config: BaselinesConfig) -> Compared:
         rates = _rates(config, material, parts[0])
         contenders = [_contender(config, material, parts, name, fingerprint, rates[name]) for name in config.models]
     return Compared(contenders=contenders, report=_write(config, material, contenders))
+
+
+def _check_weights(config: BaselinesConfig) -> None:
+    """Refuse a wrong weights file of a backbone in use before anything starts."""
+    in_use = {"xception" if name.startswith("frozen") else name for name in config.models}
+    for backbone, weights in (("xception", config.xception_weights), ("resnet50v2", config.resnet50v2_weights)):
+        if backbone in in_use and weights not in ("imagenet", "none"):
+            pretrained.read(weights, backbone)
 
 
 def _of_classes(table: pa.Table, config: BaselinesConfig) -> pa.Table:

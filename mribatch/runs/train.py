@@ -19,7 +19,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 import mribatch
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, ModelError, RunFailed, StorageMissing
-from mribatch.learning import artifact, fit, splits
+from mribatch.learning import artifact, fit, pretrained, splits
 from mribatch.reports import card, figures
 from mribatch.runs.cluster import check_seen, trainers, working_nodes
 from mribatch.runs.progress import lines
@@ -93,11 +93,11 @@ def train(config: TrainConfig) -> Trained:
 
 
 def _backbone_weights(config: TrainConfig) -> str:
-    """Workers run in folders of their own: a file is named in full, and must be there before anything starts."""
+    """Workers run in folders of their own: a file is named in full, and checked before anything starts."""
     weights = str(config.backbone_weights)
     if weights in ("imagenet", "none") or config.start_from:
         return weights
-    uris.read(weights)
+    pretrained.read(weights, config.backbone)
     return uris.absolute(weights)
 
 

@@ -161,6 +161,20 @@ def test_the_imagenet_weights_file_is_looked_for_first(job: Job, scans: str, tmp
     one_sentence(said, "w.h5")
 
 
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [("train", ["--backbone-weights"]), ("baselines", ["--models", "frozen_svm", "--xception-weights"])],
+)
+def test_a_weights_file_of_another_kind_is_refused_before_anything_starts(
+    job: Job, scans: str, tmp_path: Path, name: str, flags: list[str]
+) -> None:
+    (tmp_path / "w.h5").write_bytes(b"<html>403 Forbidden</html>")
+    code, said = job(name, "--data", scans, "--output", str(tmp_path / "m"), *flags, str(tmp_path / "w.h5"))
+    assert code == 2
+    one_sentence(said, "of xception without its top", "got a web page", "w.h5")
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.mark.parametrize("flag", ["--output", "--storage"])
 def test_what_a_training_is_to_write_is_tried_before_it_starts(
     job: Job, scans: str, tmp_path: Path, bucket: str, flag: str
