@@ -42,6 +42,7 @@ _IMAGE_SIDE_PX = {"xception": 299, "resnet50v2": 224, "cnn": 96}  # what each wa
 _LEARNING_RATE = {"xception": 1e-3, "resnet50v2": 1e-3, "cnn": 3e-3}
 _CNN_EPOCHS = 4  # times those of the other deep models: it is small and starts from nothing
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MAX_HOURS = 8784  # a leap year; more is a mistake in the unit
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
@@ -250,7 +251,12 @@ class NightlyConfig(ScoreConfig):
     """Score what is new, what changed, and what another model has scored; stop in time; report."""
 
     deadline: Annotated[str | None, tyro.conf.arg(metavar="HH:MM")] = None
-    """The run ends by the next time that the clock shows this; what is left comes with the next night."""
+    """The run ends by the next time that the clock shows this; what is left comes with the next night. An hour that
+    comes twice counts twice; a time that the clock skips in spring is an hour later."""
+
+    max_hours: Annotated[float | None, tyro.conf.arg(metavar="HOURS")] = None
+    """The run ends after this many hours at the latest, however late it began. With --deadline, the earlier moment
+    counts."""
 
     timezone: str = "UTC"
     """Whose clock, such as Europe/Paris."""
@@ -279,6 +285,10 @@ class NightlyConfig(ScoreConfig):
         )
         _check(
             self.timezone in available_timezones(), f"--timezone is a name such as Europe/Paris, got {self.timezone}"
+        )
+        _check(
+            self.max_hours is None or 0 < self.max_hours <= _MAX_HOURS,
+            f"--max-hours must be above 0 and at most {_MAX_HOURS}, got {self.max_hours}",
         )
         _check(self.max_drift > 0, f"--max-drift must be above 0, got {self.max_drift}")
 

@@ -72,7 +72,7 @@ def nightly(config: NightlyConfig) -> Done | Forecast:
     Raises what `score` raises.
     """
     started = datetime.now(UTC)
-    deadline = next_time(config.deadline, config.timezone, started) if config.deadline else None
+    deadline = _end(config, started)
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
     model = artifact.read(config.model)
     output, run_id = uris.absolute(config.output), new_run_id()
@@ -107,14 +107,33 @@ def nightly(config: NightlyConfig) -> Done | Forecast:
 
 
 def next_time(deadline: str, timezone: str, now: datetime) -> datetime:
-    """The next moment at which the clock of a time zone shows HH:MM. now is aware; so is what comes."""
+    """Return the next moment, in UTC, at which the clock of a time zone shows HH:MM. now must be aware.
+
+    An hour that comes twice, when the clock is set back, counts twice. A time that the clock skips, when it is set
+    forward, is moved by as much as the clock: 02:30 becomes 03:30.
+    """
     hour, minute = map(int, deadline.split(":"))
-    local = now.astimezone(ZoneInfo(timezone))
-    for day in (0, 1):
-        moment = (local + timedelta(days=day)).replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
-        if moment.astimezone(UTC) > now:
-            return moment.astimezone(UTC)
-    raise AssertionError("a day has passed without the time")
+    zone = ZoneInfo(timezone)
+    local = now.astimezone(zone).replace(tzinfo=None, hour=hour, minute=minute, second=0, microsecond=0)
+    days = [local + timedelta(days=day) for day in (0, 1)]
+    return min(moment for day in days for moment in _moments(day, zone) if moment > now)
+
+
+def _moments(local: datetime, zone: ZoneInfo) -> set[datetime]:
+    """Return the moments, in UTC, at which a clock shows a date and time: two, one, or what a skipped time stands for."""
+    moments = {local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+    shown = {moment for moment in moments if moment.astimezone(zone).replace(tzinfo=None) == local}
+    return shown or {max(moments)}
+
+
+def _end(config: NightlyConfig, started: datetime) -> datetime | None:
+    """Return the moment at which a night must have ended: its deadline or its greatest length, whichever comes first."""
+    ends = []
+    if config.deadline:
+        ends.append(next_time(config.deadline, config.timezone, started))
+    if config.max_hours is not None:
+        ends.append(started + timedelta(hours=config.max_hours))
+    return min(ends, default=None)
 
 
 def _forecast(config: NightlyConfig, model: artifact.Model, listing: pa.Table, output: str) -> Forecast:

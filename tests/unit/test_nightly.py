@@ -1,11 +1,14 @@
 """What the clock of a night promises. No Ray is started."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from mribatch.runs.nightly import next_time
+from mribatch.config import NightlyConfig
+from mribatch.errors import ConfigError
+from mribatch.runs.nightly import _end, next_time
 
 PARIS = ZoneInfo("Europe/Paris")
 
@@ -29,6 +32,71 @@ def test_the_deadline_is_the_next_time_the_clock_shows_it(now: datetime, hours: 
 def test_a_time_that_the_clock_skips_is_the_hour_after() -> None:
     now = datetime(2025, 3, 30, 1, tzinfo=PARIS)
     assert next_time("02:30", "Europe/Paris", now).astimezone(PARIS).strftime("%H:%M") == "03:30"
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("zone", "deadline", "now", "then"),
+    [
+        # Paris sets its clocks back at 01:00 UTC: 02:30 comes at 00:30 and again at 01:30 UTC.
+        ("Europe/Paris", "02:30", "2025-10-25T20:00", "2025-10-26T00:30"),
+        ("Europe/Paris", "02:30", "2025-10-26T00:30", "2025-10-26T01:30"),
+        ("Europe/Paris", "02:30", "2025-10-26T00:45", "2025-10-26T01:30"),
+        ("Europe/Paris", "02:30", "2025-10-26T01:15", "2025-10-26T01:30"),
+        ("Europe/Paris", "02:30", "2025-10-26T01:30", "2025-10-27T01:30"),
+        ("Europe/Paris", "03:00", "2025-10-26T00:59", "2025-10-26T02:00"),
+        # It sets them forward at 01:00 UTC: from 02:00 to 03:00.
+        ("Europe/Paris", "02:00", "2025-03-29T22:00", "2025-03-30T01:00"),
+        ("Europe/Paris", "02:30", "2025-03-30T01:00", "2025-03-30T01:30"),
+        ("Europe/Paris", "02:30", "2025-03-30T01:30", "2025-03-31T00:30"),
+        ("Europe/Paris", "01:59", "2025-03-29T22:00", "2025-03-30T00:59"),
+        # Lord Howe moves by half an hour, Cairo at midnight.
+        ("Australia/Lord_Howe", "01:45", "2025-04-05T14:50", "2025-04-05T15:15"),
+        ("Africa/Cairo", "00:30", "2025-04-24T21:00", "2025-04-24T22:30"),
+        ("Africa/Cairo", "23:30", "2025-10-30T20:40", "2025-10-30T21:30"),
+    ],
+)
+def test_where_the_clock_is_changed_the_deadline_is_the_next_such_moment(
+    zone: str, deadline: str, now: str, then: str
+) -> None:
+    assert next_time(deadline, zone, utc(now)) == utc(then)
+
+
+def test_a_deadline_lies_ahead_and_shows_its_time_at_every_minute_of_a_year_of_changes() -> None:
+    zone = ZoneInfo("America/New_York")
+    for begin in ("2025-03-09T04:00", "2025-11-02T04:00"):
+        for minute in range(0, 5 * 60, 7):
+            now = utc(begin) + timedelta(minutes=minute)
+            moment = next_time("01:30", "America/New_York", now)
+            assert now < moment <= now + timedelta(hours=25)
+            assert moment.astimezone(zone).strftime("%H:%M") == "01:30"
+            between = [now + timedelta(minutes=m) for m in range(1, int((moment - now).total_seconds() // 60))]
+            assert not any(f"{one.astimezone(zone):%H:%M}" == "01:30" for one in between), "an earlier one is passed over"
+
+
+@pytest.mark.parametrize(
+    ("flags", "hours"),
+    [
+        ({"deadline": "06:00"}, 23),  # what a night that was caught up at 07:00 had
+        ({"deadline": "06:00", "max_hours": 8.0}, 8),
+        ({"deadline": "08:30", "max_hours": 8.0}, 1.5),
+        ({"max_hours": 0.25}, 0.25),
+        ({}, None),
+    ],
+)
+def test_a_night_ends_at_its_deadline_or_after_its_greatest_length(flags: dict[str, Any], hours: float | None) -> None:
+    config = NightlyConfig(model="m", input=("i",), output="o", **flags)
+    started = utc("2025-01-10T07:00")
+    assert _end(config, started) == (None if hours is None else started + timedelta(hours=hours))
+
+
+@pytest.mark.parametrize("hours", [0, -1, float("nan"), float("inf"), 90_000])
+def test_a_length_that_cannot_be_meant_is_refused(hours: float) -> None:
+    with pytest.raises(ConfigError, match="--max-hours must be above 0 and at most"):
+        NightlyConfig(model="m", input=("i",), output="o", max_hours=hours)
 
 
 def test_another_time_zone_has_another_night() -> None:
