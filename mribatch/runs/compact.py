@@ -37,13 +37,16 @@ class Compacted:
 def compact(config: CompactConfig) -> Compacted:
     """Rewrite the parts of all models in config.output, one model after the other, each under its lock.
 
-    Readers may go on: no row is ever missing, some stand twice for a moment. Raises InputError where there are no
-    predictions, OutputHeld where a run is writing.
+    Readers may go on: no row is ever missing, some stand twice for a moment. Raises StorageMissing, InputError where there
+    are no predictions, OutputHeld where a run is writing.
     """
     output = uris.absolute(config.output)
+    ledger.check_output(output)
     digests = ledger.digests(output)
     if not digests:
-        raise InputError(f"no predictions in {output}: expected a folder that jobs/score.py or jobs/nightly.py wrote")
+        raise InputError(
+            f"no predictions in {output}: its runs have written no row yet, so there is nothing to compact"
+        )
     done = {}
     with lock.held(output, NIGHTS, new_run_id(), lease_s=config.lease_s):
         for digest in digests:

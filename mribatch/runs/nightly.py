@@ -3,9 +3,11 @@
 import json
 import math
 import time
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from statistics import median
+from itertools import accumulate
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -36,15 +38,20 @@ class Forecast:
     listed: int
     planned: dict[str, int]
     seconds: float | None
+    basis: str  # what the duration is taken from, or why it is not known
     exit_code: int = 0
 
     def table(self) -> str:
         total = sum(self.planned.values())
         lines = [("listed", self.listed), ("to score", total), *((f"  {due}", n) for due, n in self.planned.items())]
         width = max(len(name) for name, _ in lines)
-        known = "not known, no run here has scored yet" if self.seconds is None else f"{self.seconds / 60:.0f} min"
+        duration = "not known" if self.seconds is None else _rounded(self.seconds)
         return "\n".join(
-            [*(f"{name:<{width}}  {n:>9,}" for name, n in lines), f"duration  {known}", "nothing was changed"]
+            [
+                *(f"{name:<{width}}  {n:>9,}" for name, n in lines),
+                f"duration  {duration}, {self.basis}",
+                "nothing was changed",
+            ]
         )
 
 
@@ -139,9 +146,39 @@ def _end(config: NightlyConfig, started: datetime) -> datetime | None:
 def _forecast(config: NightlyConfig, model: artifact.Model, listing: pa.Table, output: str) -> Forecast:
     todo = listing if config.full else ledger.pending(listing, output, model.digest)
     due = history.backlog(todo, output).slice(0, config.limit)
-    rates = [night["scored"] / night["seconds"] for night in history.nights(output, _NIGHTS) if night["scored"]]
-    seconds = due.num_rows / median(rates) if rates else None
-    return Forecast(listed=listing.num_rows, planned=by_due(due), seconds=seconds)
+    seconds, basis = _expected(due.num_rows, history.runs(output, _NIGHTS), model.digest)
+    return Forecast(listed=listing.num_rows, planned=by_due(due), seconds=seconds, basis=basis)
+
+
+def _expected(scans: int, records: list[dict[str, Any]], digest: str) -> tuple[float | None, str]:
+    """Return the seconds that some scans may take by the records of earlier runs, and what that is taken from."""
+    if not scans:
+        return 0.0, "nothing is due"
+    own = _rates(each for each in records if each["model_digest"] == digest)
+    used = own or _rates(records)
+    if not used:
+        return None, "no run has scored anything in this output yet"
+    runs = f"{len(used)} earlier runs" if len(used) > 1 else "one earlier run"
+    return scans / _typical(used), f"by {runs} of {'this model' if own else 'other models'} in this output"
+
+
+def _rates(records: Iterable[dict[str, Any]]) -> list[tuple[float, int]]:
+    """Return scans per second, start included, and scans of each run that scored some."""
+    counts = [(each["counts"]["ok"] + each["counts"]["rejected"], each["seconds"]) for each in records]
+    return [(scans / max(seconds, 0.001), scans) for scans, seconds in counts if scans]  # the record is rounded to 1 ms
+
+
+def _typical(rates: list[tuple[float, int]]) -> float:
+    """Return the median of rates, each weighted by its scans: a run of few scans is little more than its start."""
+    ranked = sorted(rates)
+    weights = list(accumulate(scans for _, scans in ranked))
+    return ranked[bisect_left(weights, weights[-1] / 2)][0]
+
+
+def _rounded(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _worth_a_try(earlier: list[dict[str, Any]], until: float) -> int | None:

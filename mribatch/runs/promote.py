@@ -73,7 +73,7 @@ def promote(config: PromoteConfig) -> Promotion:
     Rolling back is promoting an older one: what it has scored still has its rows. Raises ModelError, InputError, and what
     `evaluate` raises.
     """
-    candidate = artifact.read(uris.join(config.models, config.candidate))
+    candidate = _candidate(config)
     uris.check_writable(config.models)
     current = _current(config)
     duel = None
@@ -93,6 +93,14 @@ def promote(config: PromoteConfig) -> Promotion:
     return promotion
 
 
+def _candidate(config: PromoteConfig) -> Model:
+    known = [name for name in uris.folders(config.models) if not name.startswith("_")]
+    if config.candidate not in known:
+        raise ModelError(f"no model directory {config.candidate} in {config.models}, which has "
+                         f"{', '.join(known) or 'none'}: correct --candidate or --models")  # fmt: skip
+    return artifact.read(uris.join(config.models, config.candidate))
+
+
 def _current(config: PromoteConfig) -> Model | None:
     return artifact.read(config.models) if CURRENT in uris.names(config.models, CURRENT) else None
 
@@ -104,7 +112,7 @@ def _name(model: Model) -> str:
 def _check_labels(candidate: Model, current: Model) -> None:
     if set(candidate.labels) != set(current.labels):
         raise ModelError(f"the candidate knows {', '.join(candidate.labels)}, the current model {', '.join(current.labels)}: "
-                         "models of one folder have the same labels")  # fmt: skip
+                         "models of one folder have the same labels; correct --candidate, or give it a folder of its own as --models")  # fmt: skip
 
 
 def _rows(config: PromoteConfig, model: Model) -> pa.Table:
@@ -117,7 +125,8 @@ def _rows(config: PromoteConfig, model: Model) -> pa.Table:
     )  # fmt: skip
     if evaluated.exit_code:
         raise InputError(f"more than {config.max_reject_rate:.0%} of the scans in {config.data} were rejected or failed by "
-                         f"{_name(model)}: nothing was promoted; see {evaluated.predictions}")  # fmt: skip
+                         f"{_name(model)}: nothing was promoted; see {evaluated.predictions}, then mend the scans or raise "
+                         "--max-reject-rate")  # fmt: skip
     return evaluated.rows.filter(pc.equal(evaluated.rows["status"], Status.OK))
 
 

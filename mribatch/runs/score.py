@@ -61,6 +61,11 @@ class Scored:
         lost = sum(self.rejected.values()) + self.failed
         return TOO_MANY_REJECTS if lost > self.max_reject_rate * self.planned else 0
 
+    @property
+    def waiting(self) -> int:
+        """Listed scans that are neither done nor failed: beyond --limit, or not begun in time."""
+        return self.listed - self.done - self.planned + self.left
+
     def table(self) -> str:
         """The run on a screen."""
         if not self.planned:
@@ -69,7 +74,7 @@ class Scored:
         lines += [(f"  {name}", count) for name, count in sorted(self.by_class.items())]
         lines += [("rejected", sum(self.rejected.values()))]
         lines += [(f"  {name}", count) for name, count in sorted(self.rejected.items())]
-        lines += [("failed, to be tried again", self.failed), ("left for the next run", self.left)]
+        lines += [("failed, to be tried again", self.failed), ("left for the next run", self.waiting)]
         lines += [("done before", self.done)]
         width = max(len(name) for name, _ in lines)
         rows = [f"{name:<{width}}  {count:>9,}" for name, count in lines]

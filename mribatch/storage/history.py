@@ -35,6 +35,7 @@ __all__ = [
     "nights",
     "predictions",
     "remember_night",
+    "runs",
     "seen",
     "unreported",
 ]
@@ -48,6 +49,7 @@ INTERRUPTED = "interrupted"
 """Why a scan stands in a report though it was not due: a run scored it and came to no end, and no night has told of it."""
 
 _NIGHT = ".night"
+_RECORD = ".json"
 _MODEL = b"mribatch.model"
 _TOLD = ".told"
 _RUN_OF_PART = re.compile(r"part-([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})-")
@@ -141,6 +143,13 @@ def nights(output: str, last: int) -> list[dict[str, Any]]:
     """What the last nights left behind, the latest one last."""
     folder = uris.join(output, RUNS)
     names = [name for name in uris.names(folder) if name.endswith(_NIGHT)]
+    return [json.loads(uris.read(uris.join(folder, name))) for name in names[-last:]]
+
+
+def runs(output: str, last: int) -> list[dict[str, Any]]:
+    """Return the records of the last runs that ended, nights among them, the latest one last."""
+    folder = uris.join(output, RUNS)
+    names = [name for name in uris.names(folder) if name.endswith(_RECORD)]
     return [json.loads(uris.read(uris.join(folder, name))) for name in names[-last:]]
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mribatch import schema
-from mribatch.errors import RunFailed
+from mribatch.errors import InputError, RunFailed, StorageMissing
 from mribatch.storage import uris
 from mribatch.storage._parts import (
     codes,
@@ -34,6 +34,7 @@ from mribatch.storage.lock import RUNS, Fence
 __all__ = [
     "Plan",
     "Receipt",
+    "check_output",
     "digests",
     "model_folder",
     "part_names",
@@ -102,6 +103,17 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, 
         todo=todo if limit is None else todo.slice(0, limit),
         parts=frozenset(parts),
     )
+
+
+def check_output(output: str) -> None:
+    """Raise StorageMissing where there is no folder, InputError for one that no run has written to."""
+    held = uris.names(output)
+    if RUNS in held or digests(output):
+        return
+    if not held and not uris.exists(output):
+        raise StorageMissing(f"no folder at {output}: give the --output of jobs/score.py or jobs/nightly.py")
+    raise InputError(f"no predictions in {output}: expected a folder that jobs/score.py or jobs/nightly.py wrote, "
+                     "with folders called model=…")  # fmt: skip
 
 
 def pending(listing: pa.Table, output: str, digest: str) -> pa.Table:

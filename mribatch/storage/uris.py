@@ -22,6 +22,7 @@ __all__ = [
     "check_writable",
     "create",
     "delete",
+    "exists",
     "filesystem",
     "find",
     "folders",
@@ -112,6 +113,11 @@ def find(uris: Iterable[str]) -> Iterator[Entry]:
         on_s3[is_s3(uri)].add(absolute(uri))
     yield from _BUCKET.find(on_s3[True])
     yield from _DISK.find(on_s3[False])
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is a file or a folder of this very name."""
+    return _store(uri).exists(absolute(uri))
 
 
 def names(folder: str, prefix: str = "") -> list[str]:

@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 import pytest
 
 import mribatch
-from mribatch.config import CompactConfig, NightlyConfig
+from mribatch.config import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.errors import OutputHeld
 from mribatch.learning import artifact
 from mribatch.runs import nightly as module
 from mribatch.runs.compact import compact
 from mribatch.runs.nightly import Done, Forecast, nightly
 from mribatch.runs.predictions import read_predictions
+from mribatch.runs.score import score
 from mribatch.storage import ledger, lock, uris
 from tests.conftest import ROOT, write_scans
 from tests.integration.conftest import make_model
@@ -291,6 +292,20 @@ def test_a_dry_run_says_what_would_be_scored_and_how_long_it_takes_and_changes_n
     assert sum(forecast.planned.values()) == 12
     assert forecast.seconds is not None
     assert sorted(Path(place.output).rglob("*")) == before
+
+
+def test_a_dry_run_after_a_score_knows_how_long_it_took(place: Place) -> None:
+    place.add("glioma", 6)
+    flags: dict[str, Any] = {"model": str(place.root / "models"), "input": (str(place.scans),), "output": place.output}
+    scored = score(ScoreConfig(**flags, limit=4))
+    assert re.search(r"left for the next run +2\n", scored.table())
+    forecast = place.run(dry_run=True)
+    assert isinstance(forecast, Forecast)
+    assert forecast.planned == {"new": 2, "changed": 0, "backfill": 0}
+    assert forecast.seconds == pytest.approx(2 * scored.seconds / 4, rel=0.01)
+    assert "by one earlier run of this model" in forecast.table()
+    place.current("second")
+    assert "by one earlier run of other models" in place.run(dry_run=True).table()
 
 
 def test_a_full_night_puts_new_rows_in_the_place_of_the_old_ones(three_nights: ThreeNights, tmp_path: Path) -> None:

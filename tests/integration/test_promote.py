@@ -1,13 +1,15 @@
 """Promoting: the better model becomes the current one, a worse one only by force, and the record says who beat whom."""
 
+import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from mribatch.config import PromoteConfig
-from mribatch.errors import ModelError
+from mribatch.errors import ModelError, MribatchError
 from mribatch.learning import artifact
 from mribatch.runs.promote import Promotion, promote
 from tests.conftest import write_scans
@@ -67,9 +69,35 @@ def test_a_model_of_other_labels_and_one_that_is_not_there_are_refused(models: P
     (models / "CURRENT").write_text("one\n")
     with pytest.raises(ModelError, match="cat, dog"):
         try_to_promote(models, "stranger")
-    with pytest.raises(ModelError, match="three"):
+    with pytest.raises(ModelError, match=r"no model directory three in .* one, stranger, two: correct --candidate"):
         try_to_promote(models, "three")
     shutil.rmtree(models / "one")
     with pytest.raises(ModelError, match=r"CURRENT .* 'one'"):
         try_to_promote(models, "two")
+    assert not (models / "_promotions").exists()
+
+
+def test_what_promote_refuses_is_told_with_flags_that_it_has(models: Path) -> None:
+    own = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(PromoteConfig)}
+
+    def refused(candidate: str, expected: str, folder: Path = models) -> None:
+        with pytest.raises(MribatchError, match=expected) as caught:
+            try_to_promote(folder, candidate)
+        assert set(re.findall(r"--[a-z-]+", str(caught.value))) <= own
+
+    weights = models / "two" / "weights.h5"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    refused("two", "expected SHA-256")
+    weights.unlink()
+    refused("two", r"weights\.h5 is missing")
+    weights.write_bytes(whole)
+    (models / "empty").mkdir()
+    refused("empty", r"no model at|no model\.json in")
+    refused("two", "which has none: correct --candidate or --models", folder=models / "nowhere")
+    (models / "CURRENT").write_text("one\n")
+    refused("stranger", "cat, dog.*correct --candidate")
+    for number in range(20):
+        (models.parent / "labelled" / "glioma" / f"{number}.jpg").write_bytes(b"no scan")
+    refused("two", r"more than 5% of the scans .* raise --max-reject-rate")
     assert not (models / "_promotions").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from mribatch.config import NightlyConfig
 from mribatch.errors import ConfigError
-from mribatch.runs.nightly import _end, next_time
+from mribatch.runs.nightly import Forecast, _end, _expected, next_time
 
 PARIS = ZoneInfo("Europe/Paris")
 
@@ -74,7 +74,9 @@ def test_a_deadline_lies_ahead_and_shows_its_time_at_every_minute_of_a_year_of_c
             assert now < moment <= now + timedelta(hours=25)
             assert moment.astimezone(zone).strftime("%H:%M") == "01:30"
             between = [now + timedelta(minutes=m) for m in range(1, int((moment - now).total_seconds() // 60))]
-            assert not any(f"{one.astimezone(zone):%H:%M}" == "01:30" for one in between), "an earlier one is passed over"
+            assert not any(f"{one.astimezone(zone):%H:%M}" == "01:30" for one in between), (
+                "an earlier one is passed over"
+            )
 
 
 @pytest.mark.parametrize(
@@ -102,3 +104,42 @@ def test_a_length_that_cannot_be_meant_is_refused(hours: float) -> None:
 def test_another_time_zone_has_another_night() -> None:
     now = datetime(2025, 1, 10, 22, tzinfo=PARIS)
     assert next_time("06:00", "America/New_York", now) - now.astimezone(ZoneInfo("UTC")) == timedelta(hours=14)
+
+
+def record(digest: str, scans: int, seconds: float) -> dict[str, Any]:
+    return {
+        "model_digest": digest,
+        "seconds": seconds,
+        "counts": {"ok": scans - 1, "rejected": 1, "failed": 5, "left": 7},
+    }
+
+
+@pytest.mark.parametrize(
+    ("records", "seconds", "said"),
+    [
+        ([], None, "no run has scored anything in this output yet"),
+        ([record("ours", 1000, 100)], 100, "one earlier run of this model"),
+        ([record("ours", 1000, 100), record("theirs", 1000, 1)], 100, "one earlier run of this model"),
+        ([record("theirs", 1000, 50), record("third", 1000, 50)], 50, "2 earlier runs of other models"),
+        # Nights of few scans are little more than their start: they do not decide.
+        ([*(record("ours", 5, 30) for _ in range(20)), record("ours", 10_000, 1000)], 100, "21 earlier runs"),
+    ],
+)
+def test_the_duration_is_that_of_earlier_runs_of_the_model(
+    records: list[dict[str, Any]], seconds: float | None, said: str
+) -> None:
+    expected, basis = _expected(1000, records, "ours")
+    assert expected == (None if seconds is None else pytest.approx(seconds))
+    assert said in basis
+
+
+def test_a_night_without_work_takes_no_time_whoever_scored() -> None:
+    assert _expected(0, [], "ours") == (0.0, "nothing is due")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, "not known, why"), (20.4, "20 s, why"), (600, "10 min, why"), (9000, "2.5 h, why")]
+)
+def test_a_forecast_names_its_duration_in_a_unit_that_can_be_read(seconds: float | None, said: str) -> None:
+    table = Forecast(listed=9, planned={"new": 2}, seconds=seconds, basis="why").table()
+    assert f"duration  {said}\n" in table
