@@ -32,6 +32,7 @@ __all__ = [
     "named",
     "network",
     "read",
+    "redescribe",
     "rounded",
     "save",
     "save_classical",
@@ -118,6 +119,18 @@ def _save(uri: str, files: dict[str, tuple[str, bytes]], facts: dict[str, Any], 
     uris.put(uris.join(uri, CARD), card.replace("{digest}", whole["digest"]).encode())
     uris.put(uris.join(uri, "model.json"), json.dumps(whole, indent=1).encode())
     return Model(uri=uris.absolute(uri), facts=whole)
+
+
+def redescribe(model: Model, facts: dict[str, Any], card: str) -> Model:
+    """Write model.json and the card of a model directory again, with other facts on the same model.
+
+    Raises ModelError for facts that would change the digest.
+    """
+    if _digest(facts) != model.digest:
+        raise ModelError(f"the facts are those of another model: expected digest {model.digest}, got {_digest(facts)}")
+    uris.put(uris.join(model.uri, CARD), card.replace("{digest}", model.digest).encode())
+    uris.put(uris.join(model.uri, "model.json"), json.dumps(facts, indent=1).encode())
+    return Model(uri=model.uri, facts=facts)
 
 
 def read(uri: str) -> Model:

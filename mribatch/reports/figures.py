@@ -94,31 +94,33 @@ def _png(draw: Callable[_P, tuple[Figure, str]]) -> Callable[_P, bytes]:
 
 
 @_png
-def training_curves(history: pa.Table) -> tuple[Figure, str]:
-    """Loss, accuracy, precision and recall per epoch, training and validation, best epoch marked, as PNG bytes.
+def training_curves(history: pa.Table, kept: int | None = None) -> tuple[Figure, str]:
+    """Loss, accuracy, precision and recall per epoch, training and validation, the kept epoch marked, as PNG bytes.
 
-    history: one row per epoch, columns `epoch` (from 1), the four, and the same with `val_`. The best epoch is
-    the one of lowest `val_loss`. Raises InputError for an empty history or a missing column.
+    history: one row per epoch, columns `epoch` (from 1), the four, and the same with `val_`. kept: the epoch whose
+    weights became the model; None where that is not known: the one of lowest `val_loss` is marked. Raises InputError
+    for an empty history, a missing column or an epoch that the history lacks.
     """
     epochs, losses = _column(history, "epoch"), _column(history, "val_loss")
     best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else None
+    marked = best if kept is None else _row_of(epochs, kept)
     figure = Figure(figsize=(9.6, 6.4))
     names = ("loss", "accuracy", "precision", "recall")
     for axes, name in zip(figure.subplots(2, 2).flat, names, strict=True):
         validation = _column(history, f"val_{name}")
         axes.plot(epochs, _column(history, name), "s--", ms=3, color=MUTED, label="training")
         axes.plot(epochs, validation, "o-", ms=3, color=BLUE, label="validation")
-        if best is not None:
-            ring = {"ms": 9, "mfc": "none", "mew": 2, "label": "best epoch (lowest validation loss)"}
-            axes.plot(epochs[best], validation[best], "o", color=ORANGE, **ring)
+        if marked is not None:
+            label = "best epoch (lowest validation loss)" if kept is None else "epoch of the kept weights"
+            ring = {"ms": 9, "mfc": "none", "mew": 2, "label": label}
+            axes.plot(epochs[marked], validation[marked], "o", color=ORANGE, **ring)
         axes.set(title=name.capitalize(), ylabel="share of scans", xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     figure.axes[0].set(ylabel="cross-entropy (nats)")
     figure.axes[0].yaxis.set_major_formatter("{x:.4g}")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    told = "Trained to epoch" if best is None else f"Lowest validation loss is {losses[best]:.4f}, after epoch"
-    return figure, f"{told} {epochs[-1 if best is None else best]:.0f} of {epochs[-1]:.0f}"
+    return figure, _curves_message(epochs, losses, best, None if kept is None else marked)
 
 
 @_png
@@ -288,6 +290,25 @@ def _column(history: pa.Table, name: str) -> NDArray[np.float64]:
     if not len(history) or name not in history.column_names:
         raise InputError(f"expected a history of epochs with {name!r}, got {len(history)} × {history.column_names}")
     return np.asarray(history.column(name).to_numpy(), np.float64)
+
+
+def _row_of(epochs: NDArray[np.float64], epoch: int) -> int:
+    rows = np.flatnonzero(epochs == epoch)
+    if not rows.size:
+        raise InputError(f"expected a history with epoch {epoch}, got {len(epochs)} epochs up to {epochs[-1]:.0f}")
+    return int(rows[0])
+
+
+def _curves_message(
+    epochs: NDArray[np.float64], losses: NDArray[np.float64], best: int | None, kept: int | None
+) -> str:
+    lowest = "" if best is None else f"owest validation loss is {losses[best]:.4f}, after epoch {epochs[best]:.0f}"
+    if kept is not None:
+        message = f"The weights of epoch {epochs[kept]:.0f} of {epochs[-1]:.0f} were kept"
+        same = kept == best or not np.isfinite(losses[kept])
+        own = "" if same else f", with a validation loss of {losses[kept]:.4f}"
+        return f"{message}{own}\nL{lowest}" if lowest else message
+    return f"L{lowest} of {epochs[-1]:.0f}" if lowest else f"Trained to epoch {epochs[-1]:.0f} of {epochs[-1]:.0f}"
 
 
 def _confusion_message(scores: Scores) -> str:

@@ -97,19 +97,23 @@ def measure(scores: Scores) -> dict[str, Any]:
 
     A ratio without a denominator (the precision of a class never predicted, the recall of a class without scans)
     is 0 and counts as 0 in the macro averages. The ROC-AUC of a class that has no scans, or all of them, is None
-    and stays out of `roc_auc_macro_ovr`, the plain mean of the one-vs-rest areas. `loss` is the mean categorical
+    and stays out of `roc_auc_macro_ovr`, the plain mean of the one-vs-rest areas. `balanced_accuracy` is the mean recall
+    of the classes that have scans. `loss` is the mean categorical
     cross-entropy in nats, probabilities clipped at 1e-7. The confusion matrix has true classes as rows.
     """
     labels, right = scores.labels, int(scores.correct.sum())
     areas = [_roc_auc(scores, k) for k in range(len(labels))]
     defined = [area for area in areas if area is not None]
+    per_class = _per_class(scores)
     return {
         "scans": len(scores.truth),
         "loss": float(-np.log(np.clip(scores.truth_probability, LOSS_EPSILON, 1.0)).mean()),
         "accuracy": right / len(scores.truth),
         "accuracy_95": list(wilson_interval(right, len(scores.truth))),
+        "balanced_accuracy": float(np.mean([row["recall"] for row in per_class if row["support"]])),
+        "mean_confidence": float(scores.confidence.mean()),
         "per_class": {
-            label: {**row, "roc_auc": area} for label, row, area in zip(labels, _per_class(scores), areas, strict=True)
+            label: {**row, "roc_auc": area} for label, row, area in zip(labels, per_class, areas, strict=True)
         },
         "macro": _average(scores, "macro"),
         "weighted": _average(scores, "weighted"),

@@ -38,6 +38,7 @@ class Evaluated:
     predictions: str
     rows: pa.Table
     rejected: dict[str, int]
+    copies: str
     max_reject_rate: float
 
     @property
@@ -58,7 +59,13 @@ class Evaluated:
         lines += [
             "",
             f"accuracy {self.numbers['accuracy']:.4f} (95% interval {low:.4f}…{high:.4f}) on {self.numbers['scans']} scans",
+            f"balanced accuracy {self.numbers['balanced_accuracy']:.4f} · mean confidence "
+            f"{self.numbers['mean_confidence']:.4f}",
         ]
+        absent = [label for label, m in per_class.items() if not m["support"]]
+        if absent:
+            lines += [f"no scans of {', '.join(absent)}: balanced accuracy is over the other classes"]
+        lines += [f"copies of training scans: {self.copies}"]
         if self.numbers["left_out"]:
             lines += [f"left out: {self.numbers['left_out']} scans that stand in --apart-from too"]
         if self.rejected:
@@ -92,7 +99,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
                                          "left_out": whole.num_rows - rows.num_rows}  # fmt: skip
     report = _write(config, model, scores, good, numbers)
     return Evaluated(
-        scored=scored, numbers=numbers, report=report, rows=rows, rejected=rejected,
+        scored=scored, numbers=numbers, report=report, rows=rows, rejected=rejected, copies=_copies(config),
         predictions=ledger.model_folder(scored.output, model.digest), max_reject_rate=config.max_reject_rate,
     )  # fmt: skip
 
@@ -152,7 +159,10 @@ def _write(
     }
     history = _history(model)
     if history is not None:
-        pictures["training_curves"] = ("Training and validation, epoch by epoch", figures.training_curves(history))
+        pictures["training_curves"] = (
+            "Training and validation, epoch by epoch",
+            figures.training_curves(history, _kept_epoch(model)),
+        )
     out = config.output
     uris.put(uris.join(out, "metrics.json"), json.dumps(numbers, indent=1).encode())
     uris.put(uris.join(out, "classification_report.txt"), metrics.classification_report(scores).encode())
@@ -176,7 +186,14 @@ def _write(
 
 def _facts(config: EvaluateConfig, model: artifact.Model) -> dict[str, object]:
     return {"model": config.model, "digest": model.digest, "kind": model.kind, "image side": f"{model.image_spec.side_px} px",
-            "labels": ", ".join(model.labels), "data": config.data}  # fmt: skip
+            "labels": ", ".join(model.labels), "data": config.data, "copies of training scans": _copies(config)}  # fmt: skip
+
+
+def _copies(config: EvaluateConfig) -> str:
+    """What the figures say about scans that the model may have learnt by heart."""
+    if config.apart_from:
+        return "scans with the bytes of one in --apart-from were left out, near copies were not"
+    return "this evaluation left out neither copies nor near copies"
 
 
 def _mistakes(scores: Scores, rows: pa.Table) -> list[Mistake]:
@@ -218,6 +235,12 @@ def _history(model: artifact.Model) -> pa.Table | None:
     if "history.parquet" not in uris.names(model.uri):
         return None
     return pyarrow.parquet.read_table(pa.BufferReader(uris.read(uris.join(model.uri, "history.parquet"))))
+
+
+def _kept_epoch(model: artifact.Model) -> int | None:
+    """The epoch whose weights are the model's, from 1."""
+    epoch = model.facts.get("training", {}).get("epoch")
+    return None if epoch is None else int(epoch)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from mribatch import schema
 from mribatch.config import BaselinesConfig, ScoreConfig
 from mribatch.errors import ModelError, RunFailed
 from mribatch.learning import artifact, classical, features
-from mribatch.reports import card
+from mribatch.reports import card, recipe
 from mribatch.runs.answers import Answers, Split, answered
 from mribatch.runs.cluster import most_cores, working_nodes
 from mribatch.runs.progress import lines
@@ -168,7 +168,7 @@ def _publish(work: _Work, material: Material, name: str, pipeline: Any, chosen: 
         "image_side_px": config.image_side,
         "head": {"classifier": name, "features": work.kind},
         "training": {
-            "command": config.command("jobs/baselines.py"), "chosen": chosen, "seconds": seconds,
+            "command": recipe.portable(config.command("jobs/baselines.py")), "chosen": chosen, "seconds": seconds,
             "data": {"scans": data.num_rows, "train": len(work.split.train), "test": len(work.split.test),
                      "different_images": len(set(data["pixels_sha256"].to_pylist())),
                      "split": "scan by scan, copies on both sides" if config.paper_protocol else "by content"},

@@ -20,7 +20,7 @@ import mribatch
 from mribatch.config import TrainConfig
 from mribatch.errors import ConfigError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, pretrained, splits
-from mribatch.reports import card, figures
+from mribatch.reports import card, figures, recipe
 from mribatch.runs.cluster import check_seen, trainers, working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
@@ -49,7 +49,7 @@ class Trained:
     def table(self) -> str:
         epoch, metrics = self.model.facts["training"]["epoch"], self.model.facts["metrics"]
         return (f"{self.model.uri} · model {self.model.digest} · epoch {epoch} · validation accuracy "
-                f"{metrics['val_accuracy']:.4f} · loss {metrics['val_loss']:.4f}")  # fmt: skip
+                f"{metrics['val_accuracy']:.4f} · loss {metrics['val_loss']:.4f} (same source, near copies not set aside)")  # fmt: skip
 
 
 def train(config: TrainConfig) -> Trained:
@@ -222,7 +222,8 @@ def _lineage(config: TrainConfig) -> list[dict[str, str]]:
         return []
     model = artifact.named(config.start_from)
     training = model.facts.get("training", {})
-    return [{"digest": model.digest, "command": training.get("command", "")}, *training.get("started_from", [])]
+    before = [{"digest": model.digest, "command": training.get("command", "")}, *training.get("started_from", [])]
+    return [one | {"command": recipe.portable(one["command"])} for one in before]
 
 
 def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], data: dict[str, Any]) -> Trained:
@@ -235,7 +236,7 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], dat
         "labels": list(labels),
         "backbone": config.backbone,
         "image_side_px": config.sides[0],
-        "training": {"command": config.command("jobs/train.py"), "data": data, "kept": config.keep, "epoch": epoch,
+        "training": {"command": recipe.portable(config.command("jobs/train.py")), "data": data, "kept": config.keep, "epoch": epoch,
                      "epochs": state.epoch, "hours": sum(r["seconds"] for r in state.history) / 3600,
                      "started_from": _lineage(config)},
         "metrics": {name: kept[name] for name in kept if name.startswith("val_") and math.isfinite(kept[name])},
@@ -246,5 +247,5 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: tuple[str, ...], dat
     parquet = io.BytesIO()
     pyarrow.parquet.write_table(history, parquet)
     uris.put(uris.join(config.output, "history.parquet"), parquet.getvalue())
-    uris.put(uris.join(config.output, "curves.png"), figures.training_curves(history))
+    uris.put(uris.join(config.output, "curves.png"), figures.training_curves(history, epoch))
     return Trained(model=model, history=history)

@@ -65,6 +65,9 @@ def test_training_learns_and_writes_a_model_that_scores(
     card = (model / "MODEL_CARD.md").read_text()
     assert trained.model.digest in card
     assert "not a medical device" in card
+    assert card.count("| no evidence |") == 3
+    for name in ("MODEL_CARD.md", "model.json"):
+        assert str(data.parent) not in (model / name).read_text(), "others do not have this folder"
     assert pq.read_table(model / "history.parquet").num_rows == 6
     scored = score(ScoreConfig(model=str(model), input=(str(data),), output=str(tmp_path / "out")))
     assert (scored.planned, scored.failed) == (128, 0)
@@ -101,7 +104,9 @@ def test_training_goes_on_from_another_model_with_checkpoints_and_model_on_s3(
     assert began < 0.5 * unlearnt, "what was learnt before is there"
     (before,) = second.model.facts["training"]["started_from"]
     assert before == {"digest": first.model.digest, "command": first.model.facts["training"]["command"]}
-    assert first.model.digest.encode() in uris.read(f"{bucket}/model/MODEL_CARD.md")
+    card = uris.read(f"{bucket}/model/MODEL_CARD.md").decode()
+    assert f"`models/stage-1`: was model {first.model.digest}" in card
+    assert card.count("models/stage-1") == 3, "written by one command, read by the next, explained"
     assert artifact.read(f"{bucket}/model").digest == second.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
     assert any(uri.endswith("optimizer.npz") for uri in stored)

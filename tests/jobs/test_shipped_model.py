@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+
+from mribatch.reports import figures
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -47,6 +50,18 @@ def test_the_demo_gets_all_17_samples_right_and_says_where_everything_is(
     names = {"confusion_matrix", "roc", "reliability", "scans", "training_curves"}
     assert {path.stem for path in output.glob("*.png")} == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in output.glob("*.png"))
+    history = pq.read_table(ROOT / "models/brain-mri-v1/history.parquet")
+    assert (output / "training_curves.png").read_bytes() == figures.training_curves(history, 3), "epoch 3 was kept"
+
+
+def test_an_evaluation_says_what_it_left_out_and_how_sure_the_model_was(
+    demo: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, done = demo
+    assert "balanced accuracy 1.0000 · mean confidence 0.9" in done.stdout
+    said = "this evaluation left out neither copies nor near copies"
+    assert f"copies of training scans: {said}" in done.stdout
+    assert said in (output / "report.html").read_text()
 
 
 def test_copies_of_training_scans_are_left_out_of_an_evaluation(
@@ -57,6 +72,8 @@ def test_copies_of_training_scans_are_left_out_of_an_evaluation(
     done = evaluated(output, "--apart-from", "samples/glioma")
     assert done.returncode == 0, done.stderr
     assert f"left out: {known} scans" in done.stdout
+    assert "near copies were not" in done.stdout
+    assert "no scans of glioma: balanced accuracy is over the other classes" in done.stdout
     numbers = json.loads((output / "metrics.json").read_text())
     assert (numbers["scans"], numbers["left_out"]) == (17 - known, known)
 

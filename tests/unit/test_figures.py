@@ -104,6 +104,24 @@ def test_training_curves_mark_the_epoch_of_lowest_validation_loss() -> None:
         assert best.get_ydata() == [validation.get_ydata()[1]]
 
 
+def test_training_curves_mark_the_epoch_that_was_kept_and_not_the_best_one() -> None:
+    figure, title = drawn(figures.training_curves, history([0.5, 0.4, 0.45, 0.6]), 4)
+    assert title == (
+        "The weights of epoch 4 of 4 were kept, with a validation loss of 0.6000\n"
+        "Lowest validation loss is 0.4000, after epoch 2"
+    )
+    for axes in figure.axes:
+        _, validation, ring = axes.lines
+        assert ring.get_label() == "epoch of the kept weights"
+        assert (ring.get_xdata(), ring.get_ydata()) == ([4], [validation.get_ydata()[3]])
+    _, title = drawn(figures.training_curves, history([0.5, 0.4]), 2)
+    assert title == "The weights of epoch 2 of 2 were kept\nLowest validation loss is 0.4000, after epoch 2"
+    _, title = drawn(figures.training_curves, history([None, float("nan")]), 2)
+    assert title == "The weights of epoch 2 of 2 were kept"
+    with pytest.raises(InputError, match="epoch 3"):
+        figures.training_curves(history([0.5, 0.4]), 3)
+
+
 def test_one_epoch_and_missing_validation_are_drawn_too() -> None:
     assert pixels(figures.training_curves(history([0.5]))).size
     figure, title = drawn(figures.training_curves, history([None, float("nan")]))

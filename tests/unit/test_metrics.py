@@ -86,6 +86,13 @@ def test_macro_averages_count_classes_and_weighted_ones_count_scans() -> None:
     assert numbers["roc_auc_macro_ovr"] == pytest.approx((9 / 10 + 11 / 12 + 9 / 10) / 3)
 
 
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_have_scans() -> None:
+    assert measure(scores())["balanced_accuracy"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
+    numbers = measure(scores([0, 0, 1], [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]]))
+    assert numbers["balanced_accuracy"] == pytest.approx((1 / 2 + 1) / 2)
+    assert numbers["mean_confidence"] == pytest.approx((0.7 + 0.8 + 0.8) / 3)
+
+
 def test_a_class_without_scans_has_no_area_and_zero_ratios() -> None:
     numbers = measure(scores([0, 0, 1], [[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]]))
     assert numbers["per_class"]["notumor"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0, "roc_auc": None}

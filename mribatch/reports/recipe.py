@@ -1,0 +1,79 @@
+"""Command lines that others can repeat: placeholders in place of local paths, and the chain of trainings behind a model."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+__all__ = ["chain", "meanings", "portable"]
+
+_PLACEHOLDERS = {"--data": "LABELLED", "--output": "OUTPUT", "--start-from": "START", "--backbone-weights": "WEIGHTS",
+                 "--xception-weights": "XCEPTION_WEIGHTS", "--resnet50v2-weights": "RESNET50V2_WEIGHTS"}  # fmt: skip
+_LEFT_OUT = ("--storage", "--run-name")  # where checkpoints lay changes no weight
+_NO_FILES = ("imagenet", "none")
+_SPLITS = ("train", "training")
+
+_MEANINGS = {
+    "LABELLED": "the folder of the labelled scans, with the fingerprint below",
+    "LABELLED.csv": "a manifest of the labelled scans (uri, label)",
+    "LABELLED/Training": "the training folder in it",
+    "OUTPUT": "the model directory to write",
+    "START": "the model directory to start from",
+    "WEIGHTS": "a Keras weights file of the backbone without its top",
+    "XCEPTION_WEIGHTS": "a Keras weights file of Xception without its top",
+    "RESNET50V2_WEIGHTS": "a Keras weights file of ResNet50V2 without its top",
+}
+
+
+def portable(command: str) -> str:
+    """Return a command of jobs/ with placeholders for local paths, and without flags that change no result."""
+    words = shlex.split(command)
+    kept: list[str] = []
+    at = 0
+    while at < len(words):
+        flag, value = words[at], words[at + 1] if at + 1 < len(words) else ""
+        unused = flag in _LEFT_OUT or (flag == "--backbone-weights" and "--start-from" in words)
+        if unused or flag in _PLACEHOLDERS:
+            kept += [] if unused else [flag, _placeholder(flag, value)]
+            at += 2
+        else:
+            kept.append(flag)
+            at += 1
+    return shlex.join(kept)
+
+
+def chain(commands: Sequence[str]) -> list[str]:
+    """Return training commands, each of which starts from the model of the one before, so that their names fit together.
+
+    An empty command is a training that is not recorded: it is left out, and the next one starts from START.
+    """
+    named = [portable(command) for command in commands if command]
+    for number in range(len(named)):
+        if number < len(named) - 1:
+            named[number] = _with(named[number], "--output", f"models/stage-{number + 1}")
+        if number:
+            named[number] = _with(named[number], "--start-from", f"models/stage-{number}")
+    return named
+
+
+def meanings(commands: Sequence[str]) -> Mapping[str, str]:
+    """Return what the placeholders in some commands stand for."""
+    used = {word for command in commands for word in shlex.split(command)}
+    return {name: meaning for name, meaning in _MEANINGS.items() if name in used}
+
+
+def _placeholder(flag: str, value: str) -> str:
+    name = _PLACEHOLDERS[flag]
+    if value in _NO_FILES:
+        return value
+    if flag != "--data":
+        return name
+    last = value.rstrip("/").rpartition("/")[2]
+    if last.lower().endswith((".csv", ".parquet")):
+        return f"{name}.csv"
+    return f"{name}/Training" if last.lower() in _SPLITS else name
+
+
+def _with(command: str, flag: str, value: str) -> str:
+    words = shlex.split(command)
+    if flag in words:
+        words[words.index(flag) + 1] = value
+    return shlex.join(words)
