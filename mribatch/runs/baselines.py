@@ -27,6 +27,7 @@ from mribatch.reports import comparison, figures
 from mribatch.reports.comparison import Contender
 from mribatch.reports.metrics import Scores
 from mribatch.runs.answers import Answers, Split
+from mribatch.runs.classes import shown
 from mribatch.runs.cluster import check_seen, most_cores, predictors, working_nodes
 from mribatch.runs.fitting import DEEP, Material, fit_classical, given, kind_of, model_place, train_deep, versions
 from mribatch.runs.score import new_run_id
@@ -68,7 +69,9 @@ def compare(config: BaselinesConfig) -> Compared:
     everything that `train` and `score` raise.
     """
     config = replace(config, output=uris.absolute(config.output))  # workers have working directories of their own
-    table = _of_classes(source.labelled(config.data), config)
+    if config.unused:
+        log.warning("not used by the models of --models: %s", ", ".join(config.unused))
+    table = shown(config.data, config.classes)
     with (
         lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),
         uris.probe(config.output) as probe,
@@ -85,16 +88,6 @@ def compare(config: BaselinesConfig) -> Compared:
         rates = _rates(config, material, parts[0])
         contenders = [_contender(config, material, parts, name, fingerprint, rates[name]) for name in config.models]
     return Compared(contenders=contenders, report=_write(config, material, contenders))
-
-
-def _of_classes(table: pa.Table, config: BaselinesConfig) -> pa.Table:
-    there = sorted(set(table["label"].to_pylist()))
-    absent = sorted(set(config.classes) - set(there))
-    if absent:
-        raise InputError(
-            f"no scans of {', '.join(absent)} in {config.data}: it has {', '.join(there)}; correct --classes"
-        )
-    return table.filter(pc.is_in(table["label"], pa.array(config.classes or there)))
 
 
 # What models see
