@@ -59,6 +59,11 @@ class _Config:
         settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return settings
 
+    def changed(self, *names: str) -> list[str]:
+        """The flags, of some settings, whose value is not the default."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != defaults[name]]
+
     def command(self, script: str) -> str:
         """The command line that gives these settings: what differs from the defaults."""
         words = ["python", script]
@@ -81,7 +86,7 @@ class TrainConfig(_Config):
     """Fine-tune a classifier on labelled scans and write a model directory."""
 
     data: _Uri
-    """Labelled scans: ROOT/<class>/…, ROOT/Training|Testing/<class>/…, or a manifest (CSV or Parquet
+    """Labelled scans: ROOT/<class>/…, ROOT/Training|Validation|Testing/<class>/…, or a manifest (CSV, TSV or Parquet
     with the columns uri, label and, if wanted, split and patient_id). Local path or s3://…"""
 
     output: _Uri
@@ -95,7 +100,7 @@ class TrainConfig(_Config):
     none for cnn, which has no others."""
 
     start_from: _MaybeUri = None
-    """A model directory of the same backbone and labels to go on from, in place of the backbone's weights."""
+    """A model directory of the same backbone and labels to start from; replaces --backbone-weights."""
 
     image_side: _MaybeNumber = None
     """Side of the square images the network sees, in pixels. Default: 299 for xception, 224 for resnet50v2,
@@ -157,7 +162,11 @@ class TrainConfig(_Config):
 
     def __post_init__(self) -> None:
         smallest = _MIN_SIDE_PX[self.backbone]
-        if self.backbone_weights is None:
+        _check(
+            self.start_from is None or self.backbone_weights is None,
+            "--backbone-weights is not used with --start-from, which brings all weights: leave one of them out",
+        )
+        if self.backbone_weights is None and self.start_from is None:
             object.__setattr__(self, "backbone_weights", "none" if self.backbone == "cnn" else "imagenet")
         if self.image_side is None:
             object.__setattr__(self, "image_side", _IMAGE_SIDE_PX[self.backbone])
@@ -170,6 +179,14 @@ class TrainConfig(_Config):
         for side in self.sides:
             _check(smallest <= side <= 2048, f"image sides for {self.backbone} lie in {smallest}…2048 px, got {side}")
         _check(1 <= self.epochs <= 10_000, f"--epochs must be 1 or more, got {self.epochs}")
+        _check(
+            len(self.epoch_sides) <= self.epochs,
+            f"--epoch-sides names {len(self.epoch_sides)} epochs, but --epochs is {self.epochs}: name fewer, or train longer",
+        )
+        _check(
+            not (self.paper_protocol and self.changed("validation_fraction")),
+            "--validation-fraction is not used with --paper-protocol, which halves Testing: leave one of them out",
+        )
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check(0 < self.peak_rate < 10, f"--learning-rate must lie in 0…10, got {self.learning_rate}")
         _check(0 <= self.rotation_deg <= 180, f"--rotation-deg must lie in 0…180, got {self.rotation_deg}")
@@ -364,13 +381,14 @@ class EvaluateConfig(_Config):
     """The model directory. Local path or s3://…"""
 
     data: _Uri
-    """Labelled scans, as for training; where the data has a test split, only that is used."""
+    """Labelled scans, as for training; if the data has a test split, only that is used."""
 
     output: _Uri
     """The folder for predictions/, metrics.json, the figures and report.html. Local path or s3://…"""
 
     apart_from: _Uris = ()
-    """Folders whose scans must not count: a scan with the bytes of one of them is left out. The training scans, say."""
+    """Folders, files, globs or manifests of scans that must not count, such as the training scans: a scan with the bytes
+    of one of them is left out. Where they have training or validation scans, those of their test split still count."""
 
     batch_size: int = 32
     """Scans per forward pass."""
@@ -460,6 +478,22 @@ class BaselinesConfig(_Config):
         for backbone in get_args(Backbone):
             if backbone in self.models:
                 self.training(backbone, data="…", output="…")  # what it asks for must be possible
+
+    @property
+    def unused(self) -> list[str]:
+        """The flags that were given, but that concern none of the models."""
+        names = []
+        if not {*self.models} & {*get_args(Backbone)}:
+            names += ["deep_repeats", "deep_epochs", "precision"]
+        if not {*self.models} & {"xception", "resnet50v2"}:
+            names += ["deep_image_side"]
+        if "resnet50v2" not in self.models:
+            names += ["resnet50v2_weights"]
+        if not any(name == "xception" or name.startswith("frozen") for name in self.models):
+            names += ["xception_weights"]
+        if {*self.models} <= {*get_args(Backbone)}:
+            names += ["image_side"]
+        return self.changed(*names)
 
     def training(self, backbone: Backbone, *, data: str, output: str, **more: Any) -> TrainConfig:
         """How one of the deep models is trained, on the labelled scans `data`, into `output`."""

@@ -59,6 +59,10 @@ def of_paper(table: pa.Table, *, seed: int) -> Split:
     if not {"training", "test"} <= set(named):
         raise InputError("the paper's protocol needs ROOT/Training/<class>/… and ROOT/Testing/<class>/…: "
                          "leave --paper-protocol out for other data")  # fmt: skip
+    others = sum(split not in ("training", "test") for split in named)
+    if others:
+        raise InputError(f"the paper's protocol knows training and test scans only, but {others} scans are of another split or "
+                         "of none: leave --paper-protocol out, or remove them")  # fmt: skip
     labels = table["label"].to_pylist()
     train = [row for row, split in enumerate(named) if split == "training"]
     validation: list[int] = []

@@ -27,6 +27,7 @@ from mribatch.reports import comparison, figures
 from mribatch.reports.comparison import Contender
 from mribatch.reports.metrics import Scores
 from mribatch.runs.answers import Answers, Split
+from mribatch.runs.classes import shown
 from mribatch.runs.cluster import check_seen, most_cores, predictors, working_nodes
 from mribatch.runs.fitting import DEEP, Material, fit_classical, given, kind_of, model_place, train_deep, versions
 from mribatch.runs.score import new_run_id
@@ -68,7 +69,9 @@ def compare(config: BaselinesConfig) -> Compared:
     everything that `train` and `score` raise.
     """
     config = replace(config, output=uris.absolute(config.output))  # workers have working directories of their own
-    table = _of_classes(source.labelled(config.data), config)
+    if config.unused:
+        log.warning("not used by the models of --models: %s", ", ".join(config.unused))
+    table = shown(config.data, config.classes)
     _check_weights(config)
     with (
         lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),
@@ -94,16 +97,6 @@ def _check_weights(config: BaselinesConfig) -> None:
     for backbone, weights in (("xception", config.xception_weights), ("resnet50v2", config.resnet50v2_weights)):
         if backbone in in_use and weights not in ("imagenet", "none"):
             pretrained.read(weights, backbone)
-
-
-def _of_classes(table: pa.Table, config: BaselinesConfig) -> pa.Table:
-    there = sorted(set(table["label"].to_pylist()))
-    absent = sorted(set(config.classes) - set(there))
-    if absent:
-        raise InputError(
-            f"no scans of {', '.join(absent)} in {config.data}: it has {', '.join(there)}; correct --classes"
-        )
-    return table.filter(pc.is_in(table["label"], pa.array(config.classes or there)))
 
 
 # What models see

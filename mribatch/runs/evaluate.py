@@ -17,11 +17,12 @@ from mribatch.learning import artifact
 from mribatch.reports import figures, metrics
 from mribatch.reports.metrics import Scores
 from mribatch.reports.page import Evaluation, Mistake, evaluation_page
+from mribatch.runs.classes import shown
 from mribatch.runs.score import TOO_MANY_REJECTS, Scored, score_listing
 from mribatch.scans.images import decode
 from mribatch.storage import ledger, source, uris
 
-__all__ = ["Evaluated", "evaluate"]
+__all__ = ["Evaluated", "evaluate", "evaluate_scans"]
 
 log = logging.getLogger("mribatch.evaluate")
 
@@ -66,8 +67,8 @@ class Evaluated:
         if absent:
             lines += [f"no scans of {', '.join(absent)}: balanced accuracy is over the other classes"]
         lines += [f"copies of training scans: {self.copies}"]
-        if self.numbers["left_out"]:
-            lines += [f"left out: {self.numbers['left_out']} scans that stand in --apart-from too"]
+        if self.numbers["apart_from"]:
+            lines += [_apart_line(self.numbers["apart_from"])]
         if self.rejected:
             lines += ["rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))]
         return "\n".join([*lines, f"predictions  {self.predictions}", f"report       {self.report}"]).lstrip("\n")
@@ -79,15 +80,19 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     Scans that config.output has predictions of already are not scored again. Raises InputError for labels that the
     model does not know, and everything that `score` raises.
     """
-    model = artifact.read(config.model)
-    table = _testing(source.labelled(config.data), model)
+    return evaluate_scans(config, artifact.read(config.model), shown(config.data))
+
+
+def evaluate_scans(config: EvaluateConfig, model: artifact.Model, labelled: pa.Table) -> Evaluated:
+    """Evaluate config.model, as it was read, on the labelled scans (schema LABELLED) of config.data. See `evaluate`."""
+    table = _testing(labelled, model, config)
+    known = _known(config)
     scoring = ScoreConfig(
         model=config.model, input=(config.data,), output=uris.join(config.output, "predictions"),
         batch_size=config.batch_size, max_reject_rate=config.max_reject_rate,
     )  # fmt: skip
     scored = score_listing(scoring, model, table.select(schema.PLAN.names))
-    whole = _with_truth(ledger.predictions(scored.output, model.digest), table)
-    rows = _apart(whole, config)
+    rows, apart = _apart(_with_truth(ledger.predictions(scored.output, model.digest), table), known, config)
     good = rows.filter(pc.equal(rows["status"], schema.Status.OK))
     if not good.num_rows:
         raise InputError(
@@ -96,7 +101,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     scores = _scores(good, model)
     rejected = {r["values"]: r["counts"] for r in rows["reason"].drop_null().value_counts().to_pylist()}
     numbers = metrics.measure(scores) | {"model_digest": model.digest, "rejected": rejected, "failed": scored.failed,
-                                         "left_out": whole.num_rows - rows.num_rows}  # fmt: skip
+                                         "left_out": apart["left_out"] if apart else 0, "apart_from": apart}  # fmt: skip
     report = _write(config, model, scores, good, numbers)
     return Evaluated(
         scored=scored, numbers=numbers, report=report, rows=rows, rejected=rejected, copies=_copies(config),
@@ -104,9 +109,14 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     )  # fmt: skip
 
 
-def _testing(table: pa.Table, model: artifact.Model) -> pa.Table:
-    if "test" in table["split"].to_pylist():
+def _testing(table: pa.Table, model: artifact.Model, config: EvaluateConfig) -> pa.Table:
+    splits = table["split"].to_pylist()
+    if "test" in splits:
         table = table.filter(pc.equal(table["split"], "test"))
+    elif "training" in splits:
+        log.warning("warning: %s has training scans but no test scans, and a model that learnt from them looks better than it "
+                    "is: name scans that it has never seen", config.data)  # fmt: skip
+    log.info("evaluating %s of %s scans", f"{table.num_rows:,}", f"{len(splits):,}")
     unknown = sorted(set(table["label"].to_pylist()) - set(model.labels))
     if unknown:
         raise InputError(f"the data has classes that the model does not know: {', '.join(unknown)}; it knows "
@@ -121,17 +131,42 @@ def _with_truth(predictions: pa.Table, table: pa.Table) -> pa.Table:
     ).sort_by("scan_uri")
 
 
-def _apart(rows: pa.Table, config: EvaluateConfig) -> pa.Table:
-    """Without the rows of scans that stand in config.apart_from too."""
+@dataclass(frozen=True)
+class _Known:
+    """The content of the scans at --apart-from, and their counts."""
+
+    contents: frozenset[str]
+    scans: int
+    test_scans: int
+
+
+def _known(config: EvaluateConfig) -> _Known | None:
+    """Read the scans at config.apart_from, before anything is scored; None where nothing is to be left out."""
     if not config.apart_from:
-        return rows
-    known = source.contents(source.listing(config.apart_from))
-    left = rows.filter(pc.invert(pc.is_in(rows["content_sha256"], pa.array(sorted(known), pa.string()))))
+        return None
+    training = source.training_scans(config.apart_from)
+    log.info("reading the %s scans at --apart-from", f"{training.scans.num_rows:,}")
+    return _Known(frozenset(source.contents(training.scans)), training.scans.num_rows, training.test_scans)
+
+
+def _apart(rows: pa.Table, known: _Known | None, config: EvaluateConfig) -> tuple[pa.Table, dict[str, int] | None]:
+    """Return the rows without copies of known scans, and what --apart-from did, for metrics.json."""
+    if known is None:
+        return rows, None
+    left = rows.filter(pc.invert(pc.is_in(rows["content_sha256"], pa.array(sorted(known.contents), pa.string()))))
     if not left.num_rows:
         raise InputError(
-            f"all {rows.num_rows} scans in {config.data} stand in --apart-from too: nothing is left to evaluate"
+            f"all {rows.num_rows} scans in {config.data} stand in --apart-from too: nothing is left to evaluate; name the "
+            "training scans alone in --apart-from, or other scans in --data"
         )
-    return left
+    return left, {"scans": known.scans, "test_scans_ignored": known.test_scans, "evaluated": rows.num_rows,
+                  "left_out": rows.num_rows - left.num_rows}  # fmt: skip
+
+
+def _apart_line(apart: dict[str, int]) -> str:
+    ignored = f" (not its {apart['test_scans_ignored']:,} test scans)" if apart["test_scans_ignored"] else ""
+    return (f"--apart-from: {apart['scans']:,} scans read{ignored}, {apart['left_out']:,} of the {apart['evaluated']:,} evaluated "
+            "scans are copies of them and were left out")  # fmt: skip
 
 
 def _scores(rows: pa.Table, model: artifact.Model) -> Scores:
@@ -171,7 +206,7 @@ def _write(
     page = evaluation_page(
         Evaluation(
             title=f"Evaluation of model {model.digest}",
-            model=_facts(config, model),
+            model=_facts(config, model) | ({"left out": _apart_line(numbers["apart_from"])} if numbers["apart_from"] else {}),
             counts={"scans": numbers["scans"] + sum(numbers["rejected"].values()) + numbers["failed"], "ok": numbers["scans"],
                     "rejected": numbers["rejected"], "failed": numbers["failed"]},
             numbers=numbers,

@@ -13,7 +13,8 @@ from mribatch.errors import InputError, ModelError
 from mribatch.learning import artifact
 from mribatch.learning.artifact import CURRENT, Model
 from mribatch.reports import metrics
-from mribatch.runs.evaluate import evaluate
+from mribatch.runs.classes import shown
+from mribatch.runs.evaluate import evaluate_scans
 from mribatch.runs.score import new_run_id
 from mribatch.schema import Status
 from mribatch.storage import uris
@@ -79,9 +80,10 @@ def promote(config: PromoteConfig) -> Promotion:
     duel = None
     if current is not None and current.digest != candidate.digest:
         _check_labels(candidate, current)
-        duel = _duel(_rows(config, candidate), _rows(config, current))
+        table = shown(config.data)
+        duel = _duel(_rows(config, candidate, table), _rows(config, current, table))
     elif current is None:
-        _rows(config, candidate)  # it can score, and its report stands beside the record
+        _rows(config, candidate, shown(config.data))  # it can score, and its report stands beside the record
     worse = duel is not None and duel.worse
     promotion = Promotion(
         candidate=config.candidate, candidate_digest=candidate.digest, duel=duel,
@@ -115,13 +117,15 @@ def _check_labels(candidate: Model, current: Model) -> None:
                          "models of one folder have the same labels; correct --candidate, or give it a folder of its own as --models")  # fmt: skip
 
 
-def _rows(config: PromoteConfig, model: Model) -> pa.Table:
+def _rows(config: PromoteConfig, model: Model, labelled: pa.Table) -> pa.Table:
     """The scored rows of the labelled scans, with their label. Raises InputError where too many could not be scored."""
-    evaluated = evaluate(
+    evaluated = evaluate_scans(
         EvaluateConfig(
             model=model.uri, data=config.data, output=uris.join(config.output, _name(model)),
             batch_size=config.batch_size, max_reject_rate=config.max_reject_rate,
-        )
+        ),
+        model,
+        labelled,
     )  # fmt: skip
     if evaluated.exit_code:
         raise InputError(f"more than {config.max_reject_rate:.0%} of the scans in {config.data} were rejected or failed by "

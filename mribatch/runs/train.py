@@ -18,9 +18,10 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
 import mribatch
 from mribatch.config import TrainConfig
-from mribatch.errors import ConfigError, ModelError, RunFailed, StorageMissing
+from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, pretrained, splits
 from mribatch.reports import card, figures, recipe
+from mribatch.runs.classes import shown
 from mribatch.runs.cluster import check_seen, trainers, working_nodes
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
@@ -58,7 +59,9 @@ def train(config: TrainConfig) -> Trained:
     A run with the same settings, or run name, goes on from its last checkpoint. Raises InputError, ModelError, StorageError
     and ConfigError for what cannot be read, written or seen by all nodes, RunFailed (a rerun goes on).
     """
-    table = source.labelled(config.data)
+    table = shown(config.data)
+    if config.changed("validation_fraction") and "validation" in table["split"].to_pylist():
+        log.warning("--validation-fraction is not used: %s names its validation scans", config.data)
     spec, weights, start = ImageSpec(side_px=config.sides[0]), _backbone_weights(config), _start(config, table)
     _check_writable(config)
     with session():
@@ -131,9 +134,13 @@ def _check_seen(config: TrainConfig, table: pa.Table, weights: str, start: str |
 
 
 def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Table:
-    """The readable scans with their `pixels_sha256`."""
+    """Return the readable scans with their `pixels_sha256`. Raises InputError where a class has none."""
     rows = source.decoded(table, spec).drop_columns(["pixels", "decoder_peak_bytes"])
-    return readable(rows, max_reject_rate).select([*source.LABELLED.names, "pixels_sha256"])
+    surveyed = readable(rows, max_reject_rate).select([*source.LABELLED.names, "pixels_sha256"])
+    lost = sorted(set(table["label"].to_pylist()) - set(surveyed["label"].to_pylist()))
+    if lost:
+        raise InputError(f"no scan of {', '.join(lost)} can be read: repair them, or leave the class out of --data")
+    return surveyed
 
 
 def _split(surveyed: pa.Table, config: TrainConfig) -> splits.Split:
@@ -213,6 +220,8 @@ def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
     settings = config.as_dict()
     for name in ("data", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from"):
         del settings[name]
+    if config.start_from is not None:
+        settings["started_from"] = artifact.named(config.start_from).digest
     return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).hexdigest()
 
 

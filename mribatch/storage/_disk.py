@@ -14,6 +14,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from mribatch.errors import ConfigError, InputError, ScanChanged, ScanVanished
 from mribatch.storage._faults import local_faults
 from mribatch.storage._glob import Glob
+from mribatch.storage._junk import is_junk
 from mribatch.storage._store import Entry
 
 __all__ = ["Disk", "path_of", "spelled"]
@@ -148,7 +149,7 @@ def _below(root: str, identity: _Identity, glob: Glob | None) -> Iterator[Entry]
 
 
 def _items(folder: str, *, required: bool) -> Iterator[tuple[str, os.stat_result]]:
-    """What is in a folder, but for hidden names. One that is not required may be gone since its name was listed."""
+    """What is in a folder, without hidden names and junk. One that is not required may be gone since its name was listed."""
     with local_faults(spelled(folder)):
         try:
             items = os.scandir(folder)
@@ -158,7 +159,7 @@ def _items(folder: str, *, required: bool) -> Iterator[tuple[str, os.stat_result
             return
         with items:
             for item in items:
-                status = None if item.name.startswith(".") else _stat(item)
+                status = None if is_junk(item.name) else _stat(item)
                 if status is not None:
                     yield item.path, status
 

@@ -21,6 +21,7 @@ from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageMissi
 from mribatch.storage import _retry
 from mribatch.storage._faults import code_of, s3_faults
 from mribatch.storage._glob import Glob
+from mribatch.storage._junk import is_junk
 from mribatch.storage._retry import ask
 from mribatch.storage._store import Entry
 
@@ -110,7 +111,7 @@ class Bucket:
         folder = f"{key}/" if key else ""
         pages = self._pages(uri, Bucket=bucket, Prefix=folder, Delimiter="/")
         below = [str(item["Prefix"]).removeprefix(folder) for page in pages for item in page.get("CommonPrefixes", [])]
-        return [name.rstrip("/") for name in below if not name.startswith((".", "/"))]
+        return [name.rstrip("/") for name in below if not name.startswith("/") and not is_junk(name)]
 
     def read(self, uri: str) -> bytes:
         with s3_faults(uri, _endpoint()):
@@ -187,8 +188,8 @@ def _entry(bucket: str, item: Any) -> Entry:
 
 
 def _is_passed_over(name: str) -> bool:
-    """Hidden, in a hidden folder, or only the mark of a folder."""
-    return name.startswith(".") or "/." in name or name.endswith("/") or not name
+    """Return whether a key below a folder is hidden, junk, or only the mark of a folder."""
+    return not name or name.endswith("/") or is_junk(name)
 
 
 def _get(uri: str, **condition: Any) -> bytes:

@@ -19,9 +19,9 @@ from mribatch.scans.images import Decoded, ImageSpec
 from mribatch.schema import Reason, Status
 from mribatch.storage import uris
 from mribatch.storage._decoder import DECODE_S, Decoder, decoder
-from mribatch.storage._labels import LABELLED, labelled
+from mribatch.storage._labels import LABELLED, TrainingScans, labelled, training_scans
 
-__all__ = ["LABELLED", "contents", "decode_table", "decoded", "labelled", "listing"]
+__all__ = ["LABELLED", "TrainingScans", "contents", "decode_table", "decoded", "labelled", "listing", "training_scans"]
 
 DECODER_BYTES = 1 << 29
 """What a scan of the largest size needs; so few decoders run that all fit, apart from the predictors."""

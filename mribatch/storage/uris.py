@@ -94,7 +94,7 @@ def walk(uri: str) -> Iterator[Entry]:
     """Every file at or below a folder, file or glob, in no particular order.
 
     Globs know *, ?, [a-z], [!a-z] within a name and ** across folders; a name that exists as it stands is no glob.
-    Names that begin with a dot are passed over, pipes and devices too. Raises StorageMissing where the folder, file or
+    Hidden names, what systems leave behind (see `_junk`), pipes and devices are passed over. Raises StorageMissing where the folder, file or
     bucket is not there, InputError where a glob fits nothing.
     """
     base, glob = _parted(absolute(uri))
@@ -126,7 +126,7 @@ def names(folder: str, prefix: str = "") -> list[str]:
 
 
 def folders(folder: str) -> list[str]:
-    """The names of the folders directly in a folder, but for hidden ones, sorted; none where the folder is not there."""
+    """The names of the folders directly in a folder, without hidden ones and junk, sorted; none where the folder is not there."""
     return sorted(_store(folder).folders(absolute(folder)))
 
 

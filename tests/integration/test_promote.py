@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -39,11 +40,16 @@ def records(models: Path) -> list[dict[str, object]]:
     return sorted(found, key=lambda record: str(record["at"]))
 
 
-def test_the_better_model_is_promoted_and_the_worse_one_only_by_force(models: Path) -> None:
+def test_the_better_model_is_promoted_and_the_worse_one_only_by_force(
+    models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = try_to_promote(models, "one")
     assert (first.exit_code, first.current, first.duel) == (0, None, None)
     assert (models / "CURRENT").read_text() == "one\n"
-    second = try_to_promote(models, "two")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "mribatch"):
+        second = try_to_promote(models, "two")
+    assert caplog.text.count("32 labelled scans of 2 classes") == 1, "the scans of both models are read once"
     duel = second.duel
     assert duel is not None
     assert duel.scans == 32

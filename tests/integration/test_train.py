@@ -115,6 +115,8 @@ def test_training_goes_on_from_another_model_with_checkpoints_and_model_on_s3(
     )
     assert averaged != learning, "the average of the weights is kept, and those that learn go on"
     assert train(config).model.digest == second.model.digest, "it goes on where it was: nothing was left to do"
+    with pytest.raises(ConfigError, match="other settings"):
+        train(replace(config, start_from=second.model.uri))  # under the same name it would start from nothing else
 
 
 def test_too_many_unreadable_scans_stop_training_before_it_starts(data: Path, tmp_path: Path) -> None:
@@ -124,6 +126,14 @@ def test_too_many_unreadable_scans_stop_training_before_it_starts(data: Path, tm
         (broken / "glioma" / f"{number}.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="20 of 148 scans are unreadable"):
         train(settings(broken, tmp_path / "model"))
+
+
+def test_a_class_of_which_no_scan_can_be_read_is_not_left_out_silently(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "pituitary").mkdir()
+    (tmp_path / "data" / "pituitary" / "1.jpg").write_bytes(b"no scan")
+    with pytest.raises(InputError, match="no scan of pituitary can be read: repair them, or leave the class out"):
+        train(settings(tmp_path / "data", tmp_path / "model"))
 
 
 STEPS, GLOBAL_BATCH, SIDE = 8, 16, 32

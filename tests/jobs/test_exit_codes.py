@@ -3,6 +3,7 @@
 import json
 import logging
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,6 +152,53 @@ def test_an_unknown_class_folder(job: Job, tiny_model: Model, tmp_path: Path, sc
     )
     assert code == 2
     one_sentence(said, "stroke", "glioma, notumor")
+
+
+def on_labelled(name: str, data: str, model: Model, folder: Path) -> list[str]:
+    """The command line of a job that reads labelled data."""
+    shutil.copytree(model.uri, folder / "models" / "one")
+    flags = {
+        "train": ["--backbone", "cnn"],
+        "baselines": [],
+        "evaluate": ["--model", model.uri],
+        "promote": ["--models", str(folder / "models"), "--candidate", "one"],
+    }
+    return ["--data", data, "--output", str(folder / "o"), *flags[name]]
+
+
+@pytest.mark.parametrize("name", ["train", "baselines", "evaluate", "promote"])
+def test_a_copy_of_the_data_inside_it(name: str, job: Job, tiny_model: Model, scans: str, tmp_path: Path) -> None:
+    shutil.copytree(scans, f"{scans}/brain_tumor_dataset/Training")
+    code, said = job(name, *on_labelled(name, scans, tiny_model, tmp_path))
+    assert code == 2
+    one_sentence(said, f"the class folder {scans}/brain_tumor_dataset", f"move it out of {scans}")
+
+
+@pytest.mark.parametrize("name", ["train", "baselines", "evaluate", "promote"])
+def test_classes_and_counts_are_shown_before_ray_starts(
+    name: str, job: Job, tiny_model: Model, scans: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_ray(*_: object, **__: object) -> None:
+        raise RuntimeError("this is as far as it goes")
+
+    monkeypatch.setattr("ray.init", no_ray)
+    code, said = job(name, *on_labelled(name, scans, tiny_model, tmp_path))
+    assert code == 1
+    assert said.index(f"6 labelled scans of 2 classes in {scans}") < said.index("this is as far as it goes")
+    assert [line.split() for line in said.splitlines() if line.startswith("  ")] == [
+        ["class", "scans"], ["glioma", "3"], ["notumor", "3"],
+    ]  # fmt: skip
+    assert "warning: very few scans of glioma (3), notumor (3)" in said
+
+
+def test_flags_that_would_do_nothing(job: Job, scans: str, tmp_path: Path) -> None:
+    places = ["--data", scans, "--output", str(tmp_path / "m"), "--backbone", "cnn"]
+    code, said = job("train", *places, "--start-from", "x", "--backbone-weights", "none")
+    assert code == 2
+    one_sentence(said, "--backbone-weights is not used with --start-from")
+    code, said = job("train", *places, "--paper-protocol", "--validation-fraction", "0.3")
+    assert code == 2
+    one_sentence(said, "--validation-fraction is not used with --paper-protocol")
 
 
 def test_the_imagenet_weights_file_is_looked_for_first(job: Job, scans: str, tmp_path: Path) -> None:

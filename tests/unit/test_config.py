@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tyro
 
-from mribatch.config import EvaluateConfig, ScoreConfig, TrainConfig
+from mribatch.config import BaselinesConfig, EvaluateConfig, ScoreConfig, TrainConfig
 from mribatch.errors import ConfigError
 
 
@@ -68,6 +68,12 @@ def test_epochs_take_their_sides_in_order_and_the_last_one_goes_on() -> None:
         ({"run_name": "a b"}, "--run-name"),
         ({"run_name": "../x"}, "--run-name"),
         ({"run_name": ""}, "--run-name"),
+        ({"start_from": "model", "backbone_weights": "imagenet"}, "--backbone-weights is not used with --start-from"),
+        ({"epochs": 2, "epoch_sides": (96, 128, 160)}, "--epoch-sides names 3 epochs, but --epochs is 2"),
+        (
+            {"paper_protocol": True, "validation_fraction": 0.2},
+            "--validation-fraction is not used with --paper-protocol",
+        ),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_with_flag_and_value(settings: dict[str, Any], told: str) -> None:
@@ -101,6 +107,25 @@ def test_an_evaluation_that_cannot_be_is_refused_with_flag_and_value(settings: d
         evaluate(**settings)
 
 
+@pytest.mark.parametrize(
+    ("models", "unused"),
+    [
+        (("svm",), ["--deep-repeats", "--deep-epochs", "--precision", "--deep-image-side", "--resnet50v2-weights",
+                    "--xception-weights"]),
+        (("frozen_svm",), ["--deep-repeats", "--deep-epochs", "--precision", "--deep-image-side", "--resnet50v2-weights"]),
+        (("cnn",), ["--deep-image-side", "--resnet50v2-weights", "--xception-weights", "--image-side"]),
+        (("resnet50v2",), ["--xception-weights", "--image-side"]),
+        (("svm", "xception", "resnet50v2"), []),
+    ],
+)  # fmt: skip
+def test_a_comparison_knows_the_flags_that_none_of_its_models_uses(models: Any, unused: list[str]) -> None:
+    given: dict[str, Any] = {"deep_repeats": 2, "deep_epochs": 9, "precision": "mixed_bfloat16", "deep_image_side": 96,
+                             "resnet50v2_weights": "none", "xception_weights": "none", "image_side": 96}  # fmt: skip
+    config = BaselinesConfig(data="scans", output="out", models=models, **given)
+    assert config.unused == unused
+    assert BaselinesConfig(data="scans", output="out", models=models).unused == []
+
+
 def test_the_ends_of_each_range_are_allowed() -> None:
     train(image_side=71, epochs=1, batch_size=1, patience=1, workers=1, max_reject_rate=0.0, run_name="a")
     train(image_side=2048, max_reject_rate=1.0, run_name="A-1_b.c")
@@ -125,6 +150,7 @@ def test_equal_settings_have_equal_fingerprints_and_each_setting_counts() -> Non
         train(),
         train(data="a folder/it's", workers=3, epoch_sides=(96, 128), paper_protocol=True, seed=7, learning_rate=1e-4),
         train(backbone="cnn", storage="s3://bucket/x", run_name="night", precision="mixed_bfloat16"),
+        train(start_from="models/first", epochs=2, epoch_sides=(96, 128)),
         score(input=("a b", "c*", "s3://bucket/x"), limit=5, max_reject_rate=0.0),
         evaluate(batch_size=8),
     ],

@@ -167,6 +167,12 @@ def test_the_papers_protocol_needs_both_folders() -> None:
             splits.of_paper(table(rows), seed=0)
 
 
+@pytest.mark.parametrize("split", ["validation", None])
+def test_the_papers_protocol_drops_no_scan_of_another_split(split: str | None) -> None:
+    with pytest.raises(InputError, match="3 scans are of another split or of none: leave --paper-protocol out"):
+        splits.of_paper(table([*PAPER, *distinct("a", 3, split)]), seed=0)
+
+
 def test_conflicts_counts_images_with_more_than_one_label() -> None:
     rows = [*PLAIN, ("b", None, None, "a-None-1"), ("b", None, None, "a-None-2"), ("a", None, None, "a-None-3")]
     assert splits.conflicts(table(PLAIN)) == 0

@@ -1,0 +1,41 @@
+"""What `_junk` promises: names of systems and tools are no scans, in no listing; what a person names is listed."""
+
+from pathlib import Path
+
+import pytest
+
+from mribatch.storage import source, uris
+from mribatch.storage._junk import is_junk
+from tests.unit.test_labelled import touch
+
+JUNK = [
+    "@eaDir/SYNOFILE_THUMB_a.jpg", "#recycle/a.jpg", "@Recycle/a.jpg", "__MACOSX/a.jpg", "$RECYCLE.BIN/a.jpg",
+    "System Volume Information/x", "lost+found/x", ".git/x", ".Trash-1000/a.jpg", "Thumbs.db", "THUMBS.DB", "ehthumbs.db",
+    "desktop.ini", ".DS_Store", "._a.jpg", "~$labels.xlsx", "Icon\r", "_SUCCESS", "glioma_$folder$",
+]  # fmt: skip
+SCANS = ["a.jpg", "thumbs.db.jpg", "lost and found/a.jpg", "recycled/a.jpg", "eaDir/a.jpg", "~a.jpg", "a/~b", "_a.jpg"]
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_a_systems_own_files_and_folders_are_junk_at_any_depth(name: str) -> None:
+    assert is_junk(name)
+    assert is_junk(f"glioma/patient 7/{name}")
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_names_that_only_look_alike_are_no_junk(name: str) -> None:
+    assert not is_junk(name)
+
+
+def test_no_listing_of_a_folder_or_glob_has_junk_and_junk_that_is_named_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, *JUNK, *(f"a/{name}" for name in JUNK), "a/1.jpg")
+    for uri in (str(tmp_path), f"{tmp_path}/*", f"{tmp_path}/**/*.jpg"):
+        assert source.listing([uri])["scan_uri"].to_pylist() == [f"{tmp_path}/a/1.jpg"], uri
+    assert uris.folders(str(tmp_path)) == ["a"]
+    assert source.listing([f"{tmp_path}/Thumbs.db"]).num_rows == 1
+    assert source.listing([f"{tmp_path}/@eaDir"]).num_rows == 1
+
+
+def test_junk_inside_and_beside_class_folders_changes_no_label(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", *JUNK, *(f"a/{name}" for name in JUNK))
+    assert source.labelled(str(tmp_path))["scan_uri"].to_pylist() == [f"{tmp_path}/a/1.jpg", f"{tmp_path}/b/1.jpg"]
