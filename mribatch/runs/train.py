@@ -22,6 +22,7 @@ from mribatch.errors import ConfigError, ModelError, RunFailed, StorageMissing
 from mribatch.learning import artifact, fit, splits
 from mribatch.reports import card, figures
 from mribatch.runs.cluster import check_seen, trainers, working_nodes
+from mribatch.runs.paying import paying
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
 from mribatch.runs.survey import readable
@@ -52,6 +53,7 @@ class Trained:
                 f"{metrics['val_accuracy']:.4f} · loss {metrics['val_loss']:.4f}")  # fmt: skip
 
 
+@paying
 def train(config: TrainConfig) -> Trained:
     """Fit a classifier on the labelled scans of config.data and write the model directory config.output.
 
@@ -211,7 +213,8 @@ def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, re
 def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
     """Of all that a checkpoint must agree with; not of where things are stored."""
     settings = config.as_dict()
-    for name in ("data", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from"):
+    for name in ("data", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from",
+                 "requester_pays"):  # fmt: skip
         del settings[name]
     return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).hexdigest()
 
