@@ -50,9 +50,14 @@ _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 class _Config:
     """What all configs share."""
 
+    requester_pays: bool = False
+    """Pay for the requests to S3 buckets that bill their readers."""
+
     def fingerprint(self) -> str:
-        """The first 12 hex digits of the SHA-256 of all settings: equal settings, equal fingerprint."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        """The first 12 hex digits of the SHA-256 of all settings but who pays: equal settings, equal fingerprint."""
+        settings = self.as_dict()
+        del settings["requester_pays"]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, Any]:
         """All settings, ready for JSON."""

@@ -6,7 +6,8 @@
     ├── ModelError               2   a model directory that is missing, incomplete or altered
     ├── StorageError             1   the storage did not do what was asked
     │   ├── StorageMissing       2   no such file, folder or bucket
-    │   ├── StorageDenied        2   credentials or permissions do not allow it
+    │   ├── StorageDenied        2   permissions do not allow it
+    │   │   └── CredentialsRefused  2   no usable credentials: expired, unknown or missing; ends a run at once
     │   ├── StorageUnavailable   1   no answer, or server errors, after all retries
     │   └── StorageFull          1   no space left
     ├── ScanVanished             -   one scan is gone since it was listed (becomes a row)
@@ -22,6 +23,7 @@ from typing import ClassVar
 
 __all__ = [
     "ConfigError",
+    "CredentialsRefused",
     "DecoderLost",
     "InputError",
     "ModelError",
@@ -39,7 +41,13 @@ __all__ = [
 
 
 class MribatchError(Exception):
+    """`detail` is the cause in a few words, without a path or a URI: what a failed scan's record holds."""
+
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "", *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class ConfigError(MribatchError):
@@ -64,6 +72,10 @@ class StorageMissing(StorageError):
 
 class StorageDenied(StorageError):
     exit_code = 2
+
+
+class CredentialsRefused(StorageDenied):
+    pass
 
 
 class StorageUnavailable(StorageError):

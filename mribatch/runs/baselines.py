@@ -30,6 +30,7 @@ from mribatch.runs.answers import Answers, Split
 from mribatch.runs.classes import shown
 from mribatch.runs.cluster import check_seen, most_cores, predictors, working_nodes
 from mribatch.runs.fitting import DEEP, Material, fit_classical, given, kind_of, model_place, train_deep, versions
+from mribatch.runs.paying import paying
 from mribatch.runs.score import new_run_id
 from mribatch.runs.session import session
 from mribatch.runs.survey import readable
@@ -62,6 +63,7 @@ class Compared:
         return "\n".join([*lines, f"report  {self.report}"])
 
 
+@paying
 def compare(config: BaselinesConfig) -> Compared:
     """Fit every model of config.models on config.repeats splits of the labelled scans, and say how they did.
 
@@ -144,7 +146,7 @@ def _weights_seen(config: BaselinesConfig) -> str:
 def _fingerprint(config: BaselinesConfig, material: Material) -> str:
     """Of all that answers depend on, but for which models take part and how often."""
     settings = config.as_dict()
-    for name in ("data", "output", "models", "repeats", "deep_repeats"):
+    for name in ("data", "output", "models", "repeats", "deep_repeats", "requester_pays"):
         del settings[name]
     scans = material.table.select(["scan_uri", "label", "patient_id", "pixels_sha256"]).to_pylist()
     weights = [_sha256(config.xception_weights), _sha256(config.resnet50v2_weights)]

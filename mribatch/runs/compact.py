@@ -11,6 +11,7 @@ from mribatch import schema
 from mribatch.config import CompactConfig
 from mribatch.errors import InputError
 from mribatch.runs.nightly import NIGHTS
+from mribatch.runs.paying import paying
 from mribatch.runs.score import new_run_id
 from mribatch.storage import history, ledger, lock, rewrite, uris
 
@@ -34,6 +35,7 @@ class Compacted:
         return "\n".join(lines)
 
 
+@paying
 def compact(config: CompactConfig) -> Compacted:
     """Rewrite the parts of all models in config.output, one model after the other, each under its lock.
 

@@ -18,7 +18,8 @@ from mribatch.reports import figures, metrics
 from mribatch.reports.metrics import Scores
 from mribatch.reports.page import Evaluation, Mistake, evaluation_page
 from mribatch.runs.classes import shown
-from mribatch.runs.score import TOO_MANY_REJECTS, Scored, score_listing
+from mribatch.runs.paying import paying
+from mribatch.runs.score import TOO_MANY_REJECTS, Scored, failure_lines, score_listing
 from mribatch.scans.images import decode
 from mribatch.storage import ledger, source, uris
 
@@ -71,9 +72,11 @@ class Evaluated:
             lines += [_apart_line(self.numbers["apart_from"])]
         if self.rejected:
             lines += ["rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))]
+        lines += failure_lines(self.scored.failures)
         return "\n".join([*lines, f"predictions  {self.predictions}", f"report       {self.report}"]).lstrip("\n")
 
 
+@paying
 def evaluate(config: EvaluateConfig) -> Evaluated:
     """Score the labelled scans at config.data (its test split, where it has one) and write what came out.
 
@@ -95,9 +98,9 @@ def evaluate_scans(config: EvaluateConfig, model: artifact.Model, labelled: pa.T
     rows, apart = _apart(_with_truth(ledger.predictions(scored.output, model.digest), table), known, config)
     good = rows.filter(pc.equal(rows["status"], schema.Status.OK))
     if not good.num_rows:
-        raise InputError(
-            f"none of the {rows.num_rows} scans in {config.data} could be scored: see their reasons in {scored.output}"
-        )
+        why = f" ({'; '.join(failure_lines(scored.failures))})" if scored.failures else ""
+        raise InputError(f"none of the {rows.num_rows + scored.failed} scans in {config.data} could be scored{why}: "
+                         f"see their reasons in {scored.output}")  # fmt: skip
     scores = _scores(good, model)
     rejected = {r["values"]: r["counts"] for r in rows["reason"].drop_null().value_counts().to_pylist()}
     numbers = metrics.measure(scores) | {"model_digest": model.digest, "rejected": rejected, "failed": scored.failed,

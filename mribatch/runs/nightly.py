@@ -19,6 +19,7 @@ from mribatch.config import NightlyConfig
 from mribatch.learning import artifact
 from mribatch.reports.night import Night, night_page
 from mribatch.runs.morning import COLUMNS, Found, by_due, morning, remembered
+from mribatch.runs.paying import paying
 from mribatch.runs.score import Scored, new_run_id, score_plan
 from mribatch.storage import history, ledger, lock, rewrite, source, uris
 
@@ -73,6 +74,7 @@ class Done:
         return "\n".join([*lines, f"report   {self.report}"])
 
 
+@paying
 def nightly(config: NightlyConfig) -> Done | Forecast:
     """Score what config.model has not scored yet, new scans first, until the deadline, and report.
 

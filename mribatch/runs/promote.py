@@ -15,6 +15,7 @@ from mribatch.learning.artifact import CURRENT, Model
 from mribatch.reports import metrics
 from mribatch.runs.classes import shown
 from mribatch.runs.evaluate import evaluate_scans
+from mribatch.runs.paying import paying
 from mribatch.runs.score import new_run_id
 from mribatch.schema import Status
 from mribatch.storage import uris
@@ -68,6 +69,7 @@ class Promotion:
         return "\n".join([*told, f"refused: {self.current} stays the current model; --force promotes a worse one"])
 
 
+@paying
 def promote(config: PromoteConfig) -> Promotion:
     """Make config.candidate the current model of config.models if it is right on as many scans of config.data or more.
 

@@ -23,18 +23,20 @@ from mribatch.config import ScoreConfig
 from mribatch.errors import MribatchError
 from mribatch.learning import artifact
 from mribatch.runs.cluster import addresses, check_seen, predictors, working_nodes
+from mribatch.runs.paying import paying
 from mribatch.runs.session import session
 from mribatch.runs.watched import WatchedPredictor, counts, is_over
 from mribatch.storage import ledger, lock, sink, source, uris
 from mribatch.storage.ledger import Plan, Receipt
 
-__all__ = ["TOO_MANY_REJECTS", "Scored", "new_run_id", "score", "score_listing", "score_plan"]
+__all__ = ["TOO_MANY_REJECTS", "Scored", "failure_lines", "new_run_id", "score", "score_listing", "score_plan"]
 
 log = logging.getLogger("mribatch.score")
 
 TOO_MANY_REJECTS = 3
 _LINE_EVERY_S = 10.0
 _QUIET_S = 600.0
+_SHOWN = 3  # failed scans on the screen, of each cause; the record has them all
 _CORES_PER_WRITER = 0.25  # Ray's own share is 1, which predictors and decoders may not leave
 
 
@@ -51,6 +53,7 @@ class Scored:
     by_class: dict[str, int]
     rejected: dict[str, int]
     failed: int
+    failures: dict[str, tuple[str, ...]]  # by their cause, the scans that failed
     left: int
     parts: tuple[str, ...]
     seconds: float
@@ -74,15 +77,26 @@ class Scored:
         lines += [(f"  {name}", count) for name, count in sorted(self.by_class.items())]
         lines += [("rejected", sum(self.rejected.values()))]
         lines += [(f"  {name}", count) for name, count in sorted(self.rejected.items())]
-        lines += [("failed, to be tried again", self.failed), ("left for the next run", self.waiting)]
-        lines += [("done before", self.done)]
+        lines += [("failed, to be tried again", self.failed)]
+        lines += [(f"  {cause}", len(scans)) for cause, scans in sorted(self.failures.items())]
+        lines += [("left for the next run", self.waiting), ("done before", self.done)]
         width = max(len(name) for name, _ in lines)
         rows = [f"{name:<{width}}  {count:>9,}" for name, count in lines]
+        rows += failure_lines(self.failures)
         place = ledger.model_folder(self.output, self.digest)
         rate = (self.planned - self.left - self.failed) / self.seconds
         return "\n".join([*rows, f"{rate:.1f} scans/s with the start, predictions in {place}"])
 
 
+def failure_lines(failures: dict[str, tuple[str, ...]]) -> list[str]:
+    """Some of the scans that failed, for a screen."""
+    return [
+        f"failed: {cause}: {', '.join(scans[:_SHOWN])}{' …' if len(scans) > _SHOWN else ''}"
+        for cause, scans in sorted(failures.items())
+    ]
+
+
+@paying
 def score(config: ScoreConfig) -> Scored:
     """Score every scan at config.input that config.model has not scored yet, one row each, into config.output.
 
@@ -136,6 +150,7 @@ def _run(
                 block_rows=config.batch_size,
                 timeout_s=config.scan_timeout_s,
                 over=partial(is_over, watch) if timed else None,
+                among=plan.witnesses,
             )
             .map_batches(
                 WatchedPredictor,
@@ -203,11 +218,20 @@ def _scored(config: ScoreConfig, plan: Plan, receipts: Sequence[Receipt], fence:
         by_class=total(receipt.by_class for receipt in receipts),
         rejected=total(receipt.rejected for receipt in receipts),
         failed=sum(len(receipt.failed) for receipt in receipts),
+        failures=_failures(receipts),
         left=sum(len(receipt.left) for receipt in receipts),
         parts=tuple(receipt.part for receipt in receipts if receipt.part),
         seconds=seconds,
         max_reject_rate=config.max_reject_rate,
     )
+
+
+def _failures(receipts: Sequence[Receipt]) -> dict[str, tuple[str, ...]]:
+    by_cause: dict[str, list[str]] = {}
+    for receipt in receipts:
+        for uri, cause in receipt.failed:
+            by_cause.setdefault(cause or "unknown", []).append(uri)
+    return {cause: tuple(sorted(scans)) for cause, scans in by_cause.items()}
 
 
 def _record(
@@ -232,6 +256,7 @@ def _record(
         },
         "by_class": scored.by_class,
         "rejected_by_reason": scored.rejected,
+        "failed_by_cause": {cause: len(scans) for cause, scans in scored.failures.items()},
         "failed": [{"scan_uri": uri, "detail": detail} for receipt in receipts for uri, detail in receipt.failed],
         "parts": [{"name": r.part, "rows": r.rows} for r in receipts if r.part],
         "nodes": [{"id": i, "address": nodes.get(i), "scans": scans} for i, scans in sorted(by_node.items())],

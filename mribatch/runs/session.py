@@ -25,6 +25,7 @@ from ray.train import TrainingFailedError
 from mribatch import errors
 from mribatch.errors import MribatchError, RunFailed
 from mribatch.runs.cluster import await_node
+from mribatch.storage import uris
 
 __all__ = ["quiet_stderr", "session"]
 
@@ -76,12 +77,21 @@ def _connect() -> None:
     try:
         with quiet_stderr(b"Set ray log level"):
             # Workers' errors come as exceptions. A dashboard would cost 3% of two cores; a cluster that is there keeps its own.
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+            ray.init(
+                logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=_environment()
+            )
     except (RuntimeError, OSError, ray.exceptions.RayError) as err:
         raise RunFailed(f"Ray could not be started or reached ({_last_line(err)}): check RAY_ADDRESS and the token of the "
                         "cluster; where an earlier one died on this machine, `ray stop` clears it away, and all other Ray here") from err  # fmt: skip
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the run with 1
+
+
+def _environment() -> dict[str, dict[str, str]] | None:
+    """What workers on a cluster that is there need of this process's environment, unless the job brought it along."""
+    shared = {name: os.environ[name] for name in uris.SHARED_SETTINGS if name in os.environ}
+    job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "")
+    return {"env_vars": shared} if shared and not any(name in job for name in shared) else None
 
 
 @contextmanager

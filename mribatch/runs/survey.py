@@ -20,7 +20,9 @@ def readable(rows: "ray.data.Dataset", max_reject_rate: float) -> pa.Table:
     good = seen.filter(pc.equal(seen["status"], Status.OK))
     rejected = seen.num_rows - good.num_rows
     if rejected:
-        reasons = seen.filter(pc.not_equal(seen["status"], Status.OK))["reason"].value_counts().to_pylist()
+        lost = seen.filter(pc.not_equal(seen["status"], Status.OK))
+        failed = pc.equal(lost["status"], Status.FAILED)
+        reasons = pc.if_else(failed, lost["detail"], lost["reason"]).value_counts().to_pylist()
         said = ", ".join(f"{r['counts']} {r['values']}" for r in reasons)
         log.warning("%d of %d scans are left out: %s", rejected, seen.num_rows, said)
         if rejected > max_reject_rate * seen.num_rows:

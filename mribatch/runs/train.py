@@ -23,6 +23,7 @@ from mribatch.learning import artifact, fit, pretrained, splits
 from mribatch.reports import card, figures, recipe
 from mribatch.runs.classes import shown
 from mribatch.runs.cluster import check_seen, trainers, working_nodes
+from mribatch.runs.paying import paying
 from mribatch.runs.progress import lines
 from mribatch.runs.session import quiet_stderr, session
 from mribatch.runs.survey import readable
@@ -53,6 +54,7 @@ class Trained:
                 f"{metrics['val_accuracy']:.4f} · loss {metrics['val_loss']:.4f} (same source, near copies not set aside)")  # fmt: skip
 
 
+@paying
 def train(config: TrainConfig) -> Trained:
     """Fit a classifier on the labelled scans of config.data and write the model directory config.output.
 
@@ -218,7 +220,8 @@ def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, re
 def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
     """Of all that a checkpoint must agree with; not of where things are stored."""
     settings = config.as_dict()
-    for name in ("data", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from"):
+    for name in ("data", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from",
+                 "requester_pays"):  # fmt: skip
         del settings[name]
     if config.start_from is not None:
         settings["started_from"] = artifact.named(config.start_from).digest

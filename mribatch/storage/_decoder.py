@@ -102,7 +102,10 @@ class Decoder:
 
     def _not_started(self) -> DecoderLost:
         how = "it is out of processes or memory" if self._process is None else _how(self._buried(self._process))
-        return DecoderLost(f"no decoder could be started on this machine ({how}): see that it can run {sys.executable}")
+        return DecoderLost(
+            f"no decoder could be started on this machine ({how}): see that it can run {sys.executable}",
+            detail=f"no decoder could be started on its machine ({how})",
+        )
 
     def _buried(self, process: "subprocess.Popen[bytes]", *, overdue: bool = False) -> int:
         """End a process, if it has not yet ended; how it did."""

@@ -128,6 +128,16 @@ class Disk:
             _sync_folder(os.path.dirname(path))
             return True
 
+    def check_exclusive(self, uri: str) -> None:
+        probe = spelled(os.path.join(path_of(uri), f".probe-{uuid.uuid4().hex}.tmp"))
+        try:
+            refused = self.create(probe, b"first") and not self.create(probe, b"second")
+        finally:
+            self.delete(probe)
+        if not refused:
+            raise ConfigError(f"the mount of {uri} creates a file that is there already, so two runs could remove each other's "
+                              "rows: give an --output on a local disk, NFS or SMB")  # fmt: skip
+
     def delete(self, uri: str) -> None:
         with local_faults(uri), suppress(FileNotFoundError):
             os.unlink(path_of(uri))

@@ -1,40 +1,38 @@
-"""S3 as `uris` needs it, through boto3: it lists ETags and puts on conditions; what fails for a while is `_retry`'s.
+"""S3 as `uris` needs it: lists with ETags, conditional reads and writes. How requests are made is `_client`'s.
 
-pyarrow's S3FileSystem does neither; libraries that want one get it here. Not for use outside this folder.
+Not for use outside this folder.
 """
 
-import functools
+import logging
 import os
 import re
-import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import boto3
-import pyarrow.fs
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageMissing
-from mribatch.storage import _retry
-from mribatch.storage._faults import code_of, s3_faults
+from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageDenied, StorageError, StorageMissing
+from mribatch.storage._client import endpoint, faults, request
+from mribatch.storage._faults import code_of, status_of
 from mribatch.storage._glob import Glob
 from mribatch.storage._junk import is_junk
-from mribatch.storage._retry import ask
 from mribatch.storage._store import Entry
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["Bucket", "arrow_filesystem", "spelled", "trust"]
+__all__ = ["Bucket", "spelled"]
 
-_CONNECTIONS = 32  # boto's pool; more threads than that would wait for each other
+log = logging.getLogger("mribatch.s3")
+
 _LISTERS = 16
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _NOT_MET = ("PreconditionFailed", "412")
-_making_clients = threading.Lock()  # boto makes them one at a time
+_NOT_MET_STATUS = (304, 409, 412)  # of a conditional write: stores other than AWS have codes of their own
+
+_exclusive: set[tuple[str, str]] = set()  # endpoints and buckets that have shown that they refuse a second create
 
 
 def spelled(uri: str) -> str:
@@ -48,20 +46,6 @@ def spelled(uri: str) -> str:
         raise ConfigError(f"keys on S3 are UTF-8, but this one is not: {os.fsencode(uri)!r}; correct the URI") from err
     key = key.rstrip("/")
     return f"s3://{bucket}/{key}" if key else f"s3://{bucket}"
-
-
-def arrow_filesystem(uri: str) -> pyarrow.fs.FileSystem:
-    """pyarrow's client for the endpoint that boto talks to: by itself it reads no AWS_ENDPOINT_URL_S3 and no profile's."""
-    with s3_faults(uri, _endpoint()):
-        meta = _client().meta
-    own = re.fullmatch(r"https://s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?", meta.endpoint_url)
-    region = boto3.session.Session().region_name or "us-east-1"
-    return pyarrow.fs.S3FileSystem(region=region, endpoint_override=None if own else meta.endpoint_url)
-
-
-def trust() -> None:
-    """As if it had answered this process before."""
-    _retry.trust(_endpoint())
 
 
 class Bucket:
@@ -113,44 +97,91 @@ class Bucket:
         below = [str(item["Prefix"]).removeprefix(folder) for page in pages for item in page.get("CommonPrefixes", [])]
         return [name.rstrip("/") for name in below if not name.startswith("/") and not is_junk(name)]
 
+    def tree(self, uri: str) -> Iterator[Entry]:
+        """Every object below a folder, hidden ones and the marks of folders too."""
+        bucket, key = _split(uri)
+        for item in self._objects(uri, Bucket=bucket, Prefix=f"{key}/" if key else ""):
+            yield _entry(bucket, item)
+
     def read(self, uri: str) -> bytes:
-        with s3_faults(uri, _endpoint()):
-            return _get(uri)
+        with faults(uri):
+            return _get(uri)[0]
 
     def read_version(self, uri: str, version: str) -> bytes:
-        with s3_faults(uri, _endpoint()):
+        """The answer is checked, too: some stores ignore If-Match."""
+        etag, _, size = version.rpartition("-")
+        with faults(uri):
             try:
-                return _get(uri, IfMatch=f'"{version.rpartition("-")[0]}"')
+                data, answered = _get(uri, IfMatch=f'"{etag}"')
             except ClientError as err:
                 if code_of(err) in _NOT_MET:
                     raise ScanChanged("replaced after it was listed") from err
                 if code_of(err) == "NoSuchKey":
                     raise ScanVanished("deleted after it was listed") from err
                 raise
+        if len(data) != int(size) or answered not in (None, etag):
+            raise ScanChanged("replaced after it was listed")
+        return data
 
     def put(self, uri: str, data: bytes) -> None:
         bucket, key = _split(uri)
-        with s3_faults(uri, _endpoint()):
-            ask(_endpoint(), lambda: _client().put_object(Bucket=bucket, Key=key, Body=data))
+        with faults(uri):
+            request(lambda client: client.put_object(Bucket=bucket, Key=key, Body=data))
 
     def create(self, uri: str, data: bytes) -> bool:
         """A first try whose answer was lost meets its own object at the next: the object names its creator."""
         bucket, key = _split(uri)
         creator = uuid.uuid4().hex
         mine: Any = {"IfNoneMatch": "*", "Metadata": {"creator": creator}}
-        with s3_faults(uri, _endpoint()):
+        with faults(uri):
             try:
-                ask(_endpoint(), lambda: _client().put_object(Bucket=bucket, Key=key, Body=data, **mine))
+                request(lambda client: client.put_object(Bucket=bucket, Key=key, Body=data, **mine))
             except ClientError as err:
-                if code_of(err) not in _NOT_MET:
+                if status_of(err) not in _NOT_MET_STATUS and code_of(err) not in _NOT_MET:
                     raise
-                return _creator_of(bucket, key) == creator
+                there = _creator_of(bucket, key)
+                if there is None and code_of(err) not in _NOT_MET:
+                    raise  # a conflict with a request that has since failed
+                return there == creator
         return True
+
+    def check_exclusive(self, uri: str) -> None:
+        """Create one object twice, once per process and bucket."""
+        place = endpoint(), _split(uri)[0]
+        if place in _exclusive:
+            return
+        probe = f"{uri}/.probe-{uuid.uuid4().hex}.tmp"
+        try:
+            fault = self._fault_of_create(probe)
+        finally:
+            self._remove(probe)
+        if fault:
+            raise ConfigError(f"the store {place[0]} {fault} `If-None-Match: *`, so two runs on {uri.removesuffix('/_runs')} could "
+                              "remove each other's rows: upgrade the store, or give a local --output and copy it there")  # fmt: skip
+        _exclusive.add(place)
+
+    def _fault_of_create(self, probe: str) -> str | None:
+        """What a store does with If-None-Match, where that is not what it should."""
+        try:
+            if not self.create(probe, b"first"):
+                return "misunderstands"
+        except StorageError as err:
+            if type(err) is not StorageError:
+                raise
+            self.put(probe, b"first")  # raises where something else was refused
+            return "refuses"
+        return "ignores" if self.create(probe, b"second") else None
+
+    def _remove(self, probe: str) -> None:
+        try:
+            self.delete(probe)
+        except StorageDenied as err:
+            log.warning("a probe stays behind, it does no harm: %s", err)
 
     def delete(self, uri: str) -> None:
         bucket, key = _split(uri)
-        with s3_faults(uri, _endpoint()):
-            ask(_endpoint(), lambda: _client().delete_object(Bucket=bucket, Key=key))
+        with faults(uri):
+            request(lambda client: client.delete_object(Bucket=bucket, Key=key))
 
     def _first(self, uri: str, key: str) -> list[Any]:
         """The object of this very key, or nothing: it comes first of all that begin with it."""
@@ -167,13 +198,13 @@ class Bucket:
         for page in self._pages(uri, **request):
             yield from page.get("Contents", [])
 
-    def _pages(self, uri: str, **request: Any) -> Iterator[Any]:
-        with s3_faults(uri, _endpoint()):
-            page = ask(_endpoint(), lambda: _client().list_objects_v2(**request))
+    def _pages(self, uri: str, **asked: Any) -> Iterator[Any]:
+        with faults(uri):
+            page = request(lambda client: client.list_objects_v2(**asked))
             yield page
             while page.get("IsTruncated"):
-                request["ContinuationToken"] = page["NextContinuationToken"]
-                page = ask(_endpoint(), lambda: _client().list_objects_v2(**request))
+                asked["ContinuationToken"] = page["NextContinuationToken"]
+                page = request(lambda client: client.list_objects_v2(**asked))
                 yield page
 
 
@@ -192,33 +223,24 @@ def _is_passed_over(name: str) -> bool:
     return not name or name.endswith("/") or is_junk(name)
 
 
-def _get(uri: str, **condition: Any) -> bytes:
+def _get(uri: str, **condition: Any) -> tuple[bytes, str | None]:
+    """The bytes of an object and the ETag that came with them."""
     bucket, key = _split(uri)
-    return ask(_endpoint(), lambda: _client().get_object(Bucket=bucket, Key=key, **condition)["Body"].read())
+
+    def get(client: "S3Client") -> tuple[bytes, str | None]:
+        answer = client.get_object(Bucket=bucket, Key=key, **condition)
+        etag = answer.get("ETag")
+        return answer["Body"].read(), etag and etag.removeprefix("W/").strip('"')
+
+    return request(get)
 
 
 def _creator_of(bucket: str, key: str) -> str | None:
+    """Who created an object, empty where it does not say; None where there is none."""
     try:
-        answer = ask(_endpoint(), lambda: _client().head_object(Bucket=bucket, Key=key))
-        return answer["Metadata"].get("creator")
+        answer = request(lambda client: client.head_object(Bucket=bucket, Key=key))
+        return answer["Metadata"].get("creator", "")
     except ClientError as err:
         if code_of(err) in ("404", "NoSuchKey"):
             return None  # it was there a moment ago
         raise
-
-
-def _client() -> "S3Client":
-    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
-    with _making_clients:
-        return _client_for(os.getpid(), settings)  # a client must not be shared over a fork
-
-
-@functools.lru_cache(maxsize=4)
-def _client_for(process: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":  # noqa: ARG001 - the cache's key
-    retries: Any = {"total_max_attempts": 1}  # `ask` asks again
-    config = Config(retries=retries, connect_timeout=5, read_timeout=15, max_pool_connections=_CONNECTIONS)
-    return boto3.session.Session().client("s3", config=config)
-
-
-def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"

@@ -43,4 +43,7 @@ class Store(Protocol):
 
     def create(self, uri: str, data: bytes) -> bool: ...
 
+    def check_exclusive(self, uri: str) -> None:
+        """Raise ConfigError where `create` does not refuse a file that exists. Leaves nothing in the folder."""
+
     def delete(self, uri: str) -> None: ...

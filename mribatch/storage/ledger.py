@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.errors import InputError, RunFailed, StorageMissing
 from mribatch.storage import uris
+from mribatch.storage._access import Witness, witnesses
 from mribatch.storage._parts import (
     codes,
     digests,
@@ -76,6 +77,7 @@ class Plan:
     done: int
     todo: pa.Table  # schema PLAN, in the order in which it is to be done
     parts: frozenset[str]  # what was there already
+    witnesses: tuple[Witness, ...] = ()  # some scans of the listing, done or not: see `source.decoded`
 
     def without_row(self, receipts: Sequence[Receipt]) -> pa.Table:
         """Of todo, the scans that failed or were left."""
@@ -102,6 +104,7 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, 
         done=listing.num_rows - todo.num_rows,
         todo=todo if limit is None else todo.slice(0, limit),
         parts=frozenset(parts),
+        witnesses=witnesses(listing),
     )
 
 

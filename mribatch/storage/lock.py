@@ -67,7 +67,10 @@ def held(
     output: str, digest: str, run_id: str, *, lease_s: float,
     clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Fence]:  # fmt: skip
-    """Hold the output for one model while this lasts. Raises OutputHeld where another run does."""
+    """Hold the output for one model while this lasts.
+
+    Raises OutputHeld where another run does, and ConfigError where the storage cannot hold a lock.
+    """
     fence = _acquire(_Generations(output, digest), run_id, _Lease(seconds=lease_s, clock=clock, sleep=sleep))
     stop = threading.Event()
     beats = threading.Thread(target=_renew, args=(fence, lease_s, stop), name="mribatch-lease", daemon=True)
@@ -125,6 +128,7 @@ class _Generations:
 
 def _acquire(files: _Generations, run_id: str, lease: _Lease) -> Fence:
     last = files.highest()
+    uris.check_exclusive(uris.join(files.output, RUNS))
     if last:
         _await_end(files, last, lease)
     fence = Fence(output=files.output, digest=files.digest, run_id=run_id, generation=last + 1)

@@ -14,10 +14,19 @@ import pyarrow as pa
 import ray.data
 
 from mribatch import schema
-from mribatch.errors import DecoderLost, InputError, ScanChanged, ScanVanished, StorageError
+from mribatch.errors import (
+    CredentialsRefused,
+    DecoderLost,
+    InputError,
+    ScanChanged,
+    ScanVanished,
+    StorageDenied,
+    StorageError,
+)
 from mribatch.scans.images import Decoded, ImageSpec
 from mribatch.schema import Reason, Status
 from mribatch.storage import uris
+from mribatch.storage._access import Access, Witness, witnesses
 from mribatch.storage._decoder import DECODE_S, Decoder, decoder
 from mribatch.storage._labels import LABELLED, TrainingScans, labelled, training_scans
 
@@ -30,6 +39,8 @@ DECODER_CORES = 0.5
 """Half of its time a decoder waits for the storage; a machine of one core can still feed its predictor."""
 
 _READERS = 16  # scans read at once where only their bytes count
+
+_access = Access()  # of this process, over all blocks
 
 
 def listing(inputs: Sequence[str], without: str | None = None) -> pa.Table:
@@ -60,15 +71,18 @@ def decoded(
     block_rows: int = 32,
     timeout_s: float = DECODE_S,
     over: Callable[[], bool] | None = None,
+    among: Sequence[Witness] = (),
 ) -> "ray.data.Dataset":
     """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`. One row per row.
 
     Blocks are small (32 rows of 224 px are 5 MB), so that memory is bounded and work spreads over the nodes.
     timeout_s is what a scan may take to decode. Blocks that begin when the time is `over` are not read: their rows say so.
+    The run ends with StorageDenied where access to scans is denied, and to those `among` which they are listed, too
+    (default: from all over the table), and with CredentialsRefused.
     """
     slices = [table.slice(at, block_rows) for at in range(0, table.num_rows, block_rows)]
     return ray.data.from_arrow([s.combine_chunks() for s in slices]).map_batches(
-        partial(decode_table, spec=spec, timeout_s=timeout_s, over=over),
+        partial(decode_table, spec=spec, timeout_s=timeout_s, over=over, among=among or witnesses(table)),
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
@@ -78,7 +92,12 @@ def decoded(
 
 
 def decode_table(
-    table: pa.Table, *, spec: ImageSpec, timeout_s: float = DECODE_S, over: Callable[[], bool] | None = None
+    table: pa.Table,
+    *,
+    spec: ImageSpec,
+    timeout_s: float = DECODE_S,
+    over: Callable[[], bool] | None = None,
+    among: Sequence[Witness] = (),
 ) -> pa.Table:
     """Read and decode each scan of a block. A scan that cannot be read or decoded keeps its row, with the reason."""
     if over is not None and over():
@@ -87,24 +106,32 @@ def decode_table(
         keys = zip(table["scan_uri"].to_pylist(), table["scan_version"].to_pylist(), strict=True)
         by = decoder(spec, timeout_s)
         uris.trust(table["scan_uri"].to_pylist())
-        rows = [_decode_one(uri, version, spec, by) for uri, version in keys]
+        rows = [_decode_one(uri, version, spec, by, among) for uri, version in keys]
         peak = _peak_bytes(by)
     fields = schema.decoded_fields(spec.side_px)
     columns = [_column(rows, field, peak) for field in fields]
     return pa.table([*table.columns, *columns], schema=pa.schema([*table.schema, *fields]))
 
 
-def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder) -> Decoded:
+def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]) -> Decoded:
     size = uris.size(uri, version)
     if size > spec.max_bytes:  # it may not even fit into memory
         detail = f"{size} bytes exceed the cap of {spec.max_bytes}"
         return Decoded(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=detail)
     try:
-        return by.decode(uris.read_version(uri, version))
+        data = uris.read_version(uri, version)
+        _access.granted()
+        return by.decode(data)
+    except CredentialsRefused:
+        raise  # no scan's fault, and all others would fail alike
+    except StorageDenied as err:
+        _access.denied(err, among)
+        return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
     except ScanVanished as err:
         if uris.is_s3(uri) or uris.names(uris.parent(uri)):
             return _without_bytes(Status.REJECTED, Reason.VANISHED, err)
-        return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)  # an empty folder: is its disk mounted here?
+        empty = StorageError(detail="its folder is empty: is its disk mounted?")
+        return _without_bytes(Status.FAILED, Reason.UNREADABLE, empty)
     except ScanChanged as err:
         return _without_bytes(Status.REJECTED, Reason.CHANGED, err)
     except (StorageError, DecoderLost, MemoryError) as err:
@@ -112,7 +139,16 @@ def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder) -> Decoded
 
 
 def _without_bytes(status: Status, reason: Reason, err: Exception) -> Decoded:
-    return Decoded(status=status, reason=reason, detail=type(err).__name__)
+    return Decoded(status=status, reason=reason, detail=_detail(err))
+
+
+def _detail(err: Exception) -> str:
+    """The cause in a few words, without paths."""
+    if isinstance(err, ScanVanished | ScanChanged):
+        return str(err)
+    if isinstance(err, MemoryError):
+        return "out of memory"
+    return getattr(err, "detail", "") or type(err).__name__
 
 
 def _peak_bytes(by: Decoder) -> int:

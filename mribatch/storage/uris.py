@@ -12,13 +12,16 @@ from contextlib import contextmanager
 import pyarrow.fs
 
 from mribatch.errors import ConfigError, InputError
-from mribatch.storage import _disk, _s3
+from mribatch.storage import _client, _disk, _s3
+from mribatch.storage._arrow import Objects
 from mribatch.storage._glob import Glob, is_glob
 from mribatch.storage._store import Entry, Store
 
 __all__ = [
+    "SHARED_SETTINGS",
     "Entry",
     "absolute",
+    "check_exclusive",
     "check_writable",
     "create",
     "delete",
@@ -31,6 +34,7 @@ __all__ = [
     "join",
     "names",
     "parent",
+    "paying",
     "probe",
     "put",
     "read",
@@ -40,6 +44,9 @@ __all__ = [
     "trust",
     "walk",
 ]
+
+SHARED_SETTINGS = (_client.REQUEST_PAYER,)
+"""Environment variables that a run sets for itself and its workers."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BUCKET, _DISK = _s3.Bucket(), _disk.Disk()
@@ -150,6 +157,14 @@ def create(uri: str, data: bytes) -> bool:
     return _store(uri).create(absolute(uri), data)
 
 
+def check_exclusive(folder: str) -> None:
+    """Check that `create` in a folder is exclusive; some S3 stores ignore that condition. Leaves nothing there.
+
+    Raises ConfigError, and what `put` raises.
+    """
+    _store(folder).check_exclusive(absolute(folder))
+
+
 def delete(uri: str) -> None:
     """Remove a file; it may be gone already."""
     _store(uri).delete(absolute(uri))
@@ -179,7 +194,20 @@ def check_writable(folder: str) -> None:
 def trust(uris: Iterable[str]) -> None:
     """The storage of these has answered another process of the run: where it does not answer now, wait for it."""
     if any(is_s3(uri) for uri in uris):
-        _s3.trust()
+        _client.trust()
+
+
+@contextmanager
+def paying(requester: bool) -> Iterator[None]:
+    """Pay for requests to requester-pays buckets while this lasts, in this process and in those it starts."""
+    if not requester or _client.REQUEST_PAYER in os.environ:
+        yield
+        return
+    os.environ[_client.REQUEST_PAYER] = "requester"
+    try:
+        yield
+    finally:
+        del os.environ[_client.REQUEST_PAYER]
 
 
 def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -189,7 +217,9 @@ def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """
     whole = absolute(uri)
     if is_s3(whole):
-        return _s3.arrow_filesystem(whole), whole.removeprefix("s3://")
+        with _client.faults(whole):
+            _client.client()  # settings that cannot work are told now
+        return pyarrow.fs.PyFileSystem(Objects()), whole.removeprefix("s3://")
     if whole.startswith("file://"):
         raise ConfigError(f"expected a path in UTF-8, got {whole}: give another one")
     return pyarrow.fs.LocalFileSystem(), whole

@@ -3,16 +3,19 @@
 import http.client
 import random
 import socket
+import ssl
 import struct
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import urlsplit
+
+from tests.faults.odd_stores import Asked, Store
 
 __all__ = ["S3Proxy"]
 
@@ -33,12 +36,15 @@ class S3Proxy:
 
     All three may be changed while it runs. `breaks_refusals` resets the connection in the middle of the body of each
     refusal, too. Counted in `injected`: 500, 502, 503, 504, SlowDown, RequestTimeout, reset;
-    lost, cut; down. `asked` counts all requests.
+    lost, cut; down. `asked` counts all requests. What a `store` refuses or changes is not counted. With `tls` it speaks
+    https.
     """
 
     def __init__(
-        self, server: str, *, share: float = 0, lost_share: float = 0, cut_share: float = 0, seed: int = 0
-    ) -> None:
+        self, server: str, *, share: float = 0, lost_share: float = 0, cut_share: float = 0, seed: int = 0,
+        store: Store | None = None, tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
+        self.store, self._scheme = store or Store(), "https" if tls else "http"
         self.share, self.lost_share, self.cut_share = share, lost_share, cut_share
         self.breaks_refusals = False
         self.injected: Counter[str] = Counter()
@@ -48,10 +54,12 @@ class S3Proxy:
         self._percent, self._kinds = _Deck(self._rng, range(100)), _Deck(self._rng, (*_REFUSALS, _RESET))
         self._is_down, self._to_lose = False, 0
         self._server = _Server(self)
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="s3-proxy", daemon=True).start()
@@ -131,7 +139,9 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a client that was killed is no fault of the proxy
+        if not isinstance(
+            sys.exception(), (ConnectionError, ssl.SSLError)
+        ):  # a client that was killed is no fault of the proxy
             super().handle_error(request, client_address)
 
 
@@ -149,7 +159,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind:
             self._refuse(*_REFUSALS[kind])
         else:
-            answer, body = _forward(proxy.upstream, method, self.path, list(self.headers.items()), asked)
+            self._serve(Asked(method, self.path, {name.lower(): value for name, value in self.headers.items()}, asked))
+
+    def _serve(self, asked: Asked) -> None:
+        proxy, method = self.server.proxy, self.command
+        refusal = proxy.store.refusal(asked)
+        if refusal:
+            self._refuse(refusal.status, refusal.code, refusal.headers)
+        else:
+            headers, sent = proxy.store.stored(asked)
+            answer, body = _forward(proxy.upstream, method, self.path, list(headers.items()), sent)
             if proxy.is_lost(method, answer.status):
                 self._reset()
             else:
@@ -170,18 +189,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, answer: http.client.HTTPResponse, body: bytes, *, cut: bool) -> None:
         self.send_response_only(answer.status, answer.reason)
+        told = self.server.proxy.store.told(self.command)
         for name, value in answer.getheaders():
-            if name.lower() not in _BETWEEN_HOPS and (name.lower() != "content-length" or self.command == "HEAD"):
+            if name.lower() not in _BETWEEN_HOPS | told.keys() and (
+                name.lower() != "content-length" or self.command == "HEAD"
+            ):
                 self.send_header(name, value)
+        for name, value in told.items():
+            self.send_header(name, value)
         if self.command != "HEAD" and answer.status not in _WITHOUT_BODY:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if cut else body)
         self.close_connection = self.close_connection or cut
 
-    def _refuse(self, status: int, code: str | None) -> None:
+    def _refuse(self, status: int, code: str | None, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         body = f"<Error><Code>{code}</Code><Message>Injected.</Message></Error>" if code else "<html>Injected.</html>"
         self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "application/xml" if code else "text/html")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
