@@ -11,6 +11,7 @@ from zoneinfo import available_timezones
 
 import tyro
 
+from mribatch.checks import check_types
 from mribatch.errors import ConfigError
 
 __all__ = [
@@ -48,6 +49,10 @@ _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 @dataclass(frozen=True, kw_only=True)
 class _Config:
     """What all configs share."""
+
+    def __post_init__(self) -> None:
+        """Check types; subclasses call this before they check ranges. Raises ConfigError."""
+        check_types(self)
 
     def fingerprint(self) -> str:
         """The first 12 hex digits of the SHA-256 of all settings: equal settings, equal fingerprint."""
@@ -155,6 +160,7 @@ class TrainConfig(_Config):
     """Training stops before it starts when a larger share of the scans is unreadable."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         smallest = _MIN_SIDE_PX[self.backbone]
         if self.backbone_weights is None:
             object.__setattr__(self, "backbone_weights", "none" if self.backbone == "cnn" else "imagenet")
@@ -236,6 +242,7 @@ class ScoreConfig(_Config):
     """Seconds after which the lock of a run that died is taken over."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(len(self.input) > 0, "--input needs at least one folder, file, glob or s3://… prefix")
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check(self.limit is None or self.limit >= 1, f"--limit must be 1 or more, got {self.limit}")
@@ -309,6 +316,7 @@ class PromoteConfig(_Config):
     """Nothing is promoted when a larger share of the labelled scans is rejected or failed."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(bool(_RUN_NAME.fullmatch(self.candidate)), f"--candidate is a name in --models, got {self.candidate!r}")
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check_share("--max-reject-rate", self.max_reject_rate)
@@ -334,6 +342,7 @@ class CompactConfig(_Config):
     """Seconds after which the lock of a run that died is taken over."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.part_rows >= 1, f"--part-rows must be 1 or more, got {self.part_rows}")
         _check(
             self.keep_days is None or 1 <= self.keep_days <= 36_500,
@@ -369,6 +378,7 @@ class EvaluateConfig(_Config):
     """The run ends with exit code 3 when a larger share of its scans is rejected or failed."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check_share("--max-reject-rate", self.max_reject_rate)
 
@@ -430,6 +440,7 @@ class BaselinesConfig(_Config):
     """The comparison does not begin when a larger share of the scans is unreadable."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(len(self.classes) != 1, "--classes needs two classes or more, or none for all")
         _check(len(set(self.classes)) == len(self.classes), f"--classes names a class twice: {' '.join(self.classes)}")
         _check(len(self.models) > 0, "--models needs one model at least")
