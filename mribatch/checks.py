@@ -11,7 +11,6 @@ import operator
 import os
 import types
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mribatch.errors import ConfigError
@@ -31,7 +30,6 @@ def check_types(settings: Any) -> None:
         object.__setattr__(settings, name, _checked(name, getattr(settings, name), annotation))
 
 
-@lru_cache(maxsize=32)
 def _annotations(settings: type) -> dict[str, Any]:
     hints = get_type_hints(settings)
     return {field.name: hints[field.name] for field in dataclasses.fields(settings)}

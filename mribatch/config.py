@@ -35,6 +35,7 @@ BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 _Uri = Annotated[str, tyro.conf.arg(metavar="URI")]
 _Uris = Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI [URI …]")]
+_Globs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="GLOB")]
 _MaybeUri = Annotated[str | None, tyro.conf.arg(metavar="URI")]
 _MaybeNumber = Annotated[int | None, tyro.conf.arg(metavar="N")]
 
@@ -53,6 +54,9 @@ class _Config:
     def __post_init__(self) -> None:
         """Check types; subclasses call this before they check ranges. Raises ConfigError."""
         check_types(self)
+        for glob in getattr(self, "exclude", ()):
+            outside = "://" in glob or glob.startswith("/") or ".." in glob.split("/")
+            _check(bool(glob.strip("/")) and not outside, f"--exclude is a glob relative to the input, got {glob!r}")
 
     def fingerprint(self) -> str:
         """The first 12 hex digits of the SHA-256 of all settings: equal settings, equal fingerprint."""
@@ -73,6 +77,8 @@ class _Config:
             flag = field.name.replace("_", "-")
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
+            elif field.name == "exclude":
+                words += [word for glob in value for word in (f"--{flag}", glob)]
             elif isinstance(value, tuple):
                 words += [f"--{flag}", *map(str, value)]
             else:
@@ -87,6 +93,9 @@ class TrainConfig(_Config):
     data: _Uri
     """Labelled scans: ROOT/<class>/…, ROOT/Training|Testing/<class>/…, or a manifest (CSV or Parquet
     with the columns uri, label and, if wanted, split and patient_id). Local path or s3://…"""
+
+    exclude: _Globs = ()
+    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
 
     output: _Uri
     """The model directory to write. Local path or s3://…"""
@@ -220,6 +229,9 @@ class ScoreConfig(_Config):
     input: _Uris
     """Folders, files, globs or s3://bucket/prefix: every file below is a scan (names that begin with a dot are not)."""
 
+    exclude: _Globs = ()
+    """Leave out what this glob matches, such as 'cache/**': relative to each --input, with *, ?, [a-z] and **."""
+
     output: _Uri
     """The folder of the predictions; a later run adds what is missing. Local path or s3://…"""
 
@@ -303,6 +315,9 @@ class PromoteConfig(_Config):
     data: _Uri
     """Labelled scans, as for evaluation. Scans that a model was trained on flatter it."""
 
+    exclude: _Globs = ()
+    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
+
     output: _Uri
     """The folder for the predictions of both on those scans; they are scored once. Local path or s3://…"""
 
@@ -365,6 +380,9 @@ class EvaluateConfig(_Config):
     data: _Uri
     """Labelled scans, as for training; where the data has a test split, only that is used."""
 
+    exclude: _Globs = ()
+    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
+
     output: _Uri
     """The folder for predictions/, metrics.json, the figures and report.html. Local path or s3://…"""
 
@@ -389,6 +407,9 @@ class BaselinesConfig(_Config):
 
     data: _Uri
     """Labelled scans, as for training; their splits are not used. Local path or s3://…"""
+
+    exclude: _Globs = ()
+    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
 
     output: _Uri
     """The folder for comparison.parquet, .md and .html, the figures, and the models. Local path or s3://…"""

@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from mribatch import schema
 from mribatch.config import EvaluateConfig, ScoreConfig
-from mribatch.errors import InputError, MribatchError
+from mribatch.errors import InputError
 from mribatch.learning import artifact
 from mribatch.reports import figures, metrics
 from mribatch.reports.metrics import Scores
@@ -20,6 +20,7 @@ from mribatch.reports.page import Evaluation, Mistake, evaluation_page
 from mribatch.runs.score import TOO_MANY_REJECTS, Scored, score_listing
 from mribatch.scans.images import decode
 from mribatch.storage import ledger, source, uris
+from mribatch.storage.causes import cause
 
 __all__ = ["Evaluated", "evaluate"]
 
@@ -73,7 +74,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     model does not know, and everything that `score` raises.
     """
     model = artifact.read(config.model)
-    table = _testing(source.labelled(config.data), model)
+    table = _testing(source.labelled(config.data, config.exclude, (config.output,)), model)
     scoring = ScoreConfig(
         model=config.model, input=(config.data,), output=uris.join(config.output, "predictions"),
         batch_size=config.batch_size, max_reject_rate=config.max_reject_rate,
@@ -205,11 +206,11 @@ def _gallery(scores: Scores, rows: pa.Table, model: artifact.Model) -> bytes:
 
 
 def _image(uri: str, version: str, model: artifact.Model) -> Any:
-    """A scan's pixels, or None where it has gone since it was scored."""
+    """A scan's pixels, or None where it can be read or decoded no more: the gallery does without it."""
     try:
         return decode(uris.read_version(uri, version), model.image_spec).pixels
-    except MribatchError as err:
-        log.warning("a scan cannot be shown any more: %s", err)
+    except Exception as err:
+        log.warning("a scan cannot be shown in the gallery any more (%s)", cause(err))
         return None
 
 

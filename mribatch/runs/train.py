@@ -58,7 +58,7 @@ def train(config: TrainConfig) -> Trained:
     A run with the same settings, or run name, goes on from its last checkpoint. Raises InputError, ModelError, StorageError
     and ConfigError for what cannot be read, written or seen by all nodes, RunFailed (a rerun goes on).
     """
-    table = source.labelled(config.data)
+    table = source.labelled(config.data, config.exclude, (config.output, _checkpoints(config)[0]))
     spec, weights, start = ImageSpec(side_px=config.sides[0]), _backbone_weights(config), _start(config, table)
     _check_writable(config)
     with session():
@@ -211,7 +211,17 @@ def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, re
 def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
     """Of all that a checkpoint must agree with; not of where things are stored."""
     settings = config.as_dict()
-    for name in ("data", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from"):
+    for name in (
+        "data",
+        "exclude",
+        "output",
+        "storage",
+        "run_name",
+        "workers",
+        "keep",
+        "backbone_weights",
+        "start_from",
+    ):
         del settings[name]
     return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).hexdigest()
 

@@ -9,7 +9,7 @@ from the manifest's folder.
 """
 
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ import pyarrow.parquet
 from mribatch import schema
 from mribatch.errors import InputError
 from mribatch.storage import uris
+from mribatch.storage._listing import listed
 from mribatch.storage.uris import Entry
 
 __all__ = ["LABELLED", "labelled"]
@@ -51,12 +52,19 @@ class _Labelled(NamedTuple):
     patient_id: str | None
 
 
-def labelled(uri: str) -> pa.Table:
+def labelled(uri: str, exclude: Sequence[str] = (), outputs: Sequence[str] = ()) -> pa.Table:
     """The labelled scans at a root of class folders, or in a manifest, as the schema `LABELLED`, sorted by URI.
 
-    Raises InputError where labels, folders or columns do not fit, StorageMissing where the data is not there.
+    exclude: globs, relative to the root, of what to leave out. outputs: folders that this run writes; one that is still
+    empty is no class without scans. Raises InputError where labels, folders or columns do not fit, StorageMissing where
+    the data is not there.
     """
-    rows = _of_manifest(uri) if uri.lower().endswith((".csv", ".parquet")) else _of_folders(uri)
+    if uri.lower().endswith((".csv", ".parquet")):
+        if exclude:
+            raise InputError(f"--exclude is for folders, and {uri} is a manifest: remove the rows from it instead")
+        rows = _of_manifest(uri)
+    else:
+        rows = _of_folders(uri, exclude, outputs)
     if not rows:
         raise InputError(f"no scans in {uri}: {_EXPECTED}, or rows in a manifest")
     classes = sorted({row.label for row in rows})
@@ -76,9 +84,10 @@ def _check_split_classes(uri: str, rows: Sequence[_Labelled]) -> None:
                              "rename these classes, or add scans of them to the training ones")  # fmt: skip
 
 
-def _of_folders(uri: str) -> list[_Labelled]:
+def _of_folders(uri: str, exclude: Sequence[str], outputs: Sequence[str]) -> list[_Labelled]:
     root = uris.absolute(uri)
-    found = [(entry, _folders_above(entry, root, uri)) for entry in uris.walk(root)]
+    listing = listed([root], exclude)
+    found = [(entry, _folders_above(entry, root, uri)) for entry in listing.entries()]
     scans = [(entry, folders) for entry, folders in found if not _is_document(entry, folders)]
     rows = [_placed(entry, folders, root) for entry, folders in scans]
     with_split = sorted({folders[0] for _, folders in scans if _split_of(folders)})
@@ -86,7 +95,9 @@ def _of_folders(uri: str) -> list[_Labelled]:
         raise InputError(
             f"{uri} has split folders ({', '.join(with_split)}) and class folders side by side: {_EXPECTED}"
         )
-    _check_none_is_empty(root, [folders for _, folders in scans])
+    ours = [uris.relative(each, root).split("/")[:-1] for each in listing.own]
+    ours += [uris.relative(uris.absolute(each), root).split("/") for each in outputs]
+    _check_none_is_empty(root, [*(folders for _, folders in scans), *ours], listing.covers)
     return rows
 
 
@@ -125,13 +136,13 @@ def _placed(entry: Entry, folders: Sequence[str], root: str) -> _Labelled:
     return _Labelled(entry.uri, entry.version, label, split, None)
 
 
-def _check_none_is_empty(root: str, filled: Iterable[Sequence[str]]) -> None:
-    """Raises InputError for the folder of a class, or of a split, that has no scan in it."""
+def _check_none_is_empty(root: str, filled: Iterable[Sequence[str]], covers: Callable[[str], bool]) -> None:
+    """Raises InputError for the folder of a class, or of a split, that has no scan in it; not for one that is left out."""
     known = {tuple(folders[:depth]) for folders in filled for depth in (1, 2)}
     for top in uris.folders(root):
         classes = [(top, name) for name in uris.folders(uris.join(root, top))] if _split_of([top]) else []
         for folder in [(top,), *classes]:
-            if folder not in known:
+            if folder not in known and covers(uris.join(root, *folder, "scan")):
                 raise InputError(f"a label without scans: the folder {uris.join(root, *folder)} has none; "
                                  "add scans or remove the folder")  # fmt: skip
 

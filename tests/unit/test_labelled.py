@@ -263,12 +263,6 @@ def test_a_listing_is_sorted_and_has_each_scan_once(tmp_path: Path) -> None:
     assert table["scan_uri"].to_pylist() == [f"{tmp_path}/{name}" for name in ("a/1.jpg", "b/2.jpg", "c.jpg")]
 
 
-def test_a_listing_leaves_out_the_output_that_stands_in_it(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "out/model=x/part-1.parquet", "outside.jpg")
-    table = source.listing([str(tmp_path)], without=f"{tmp_path}/out/")
-    assert table["scan_uri"].to_pylist() == [f"{tmp_path}/a.jpg", f"{tmp_path}/outside.jpg"]
-
-
 def test_a_listing_without_any_scan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no scans in"):
         source.listing([str(tmp_path)])
