@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import botocore.session
 import pyarrow.fs
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -218,7 +219,14 @@ def _client() -> "S3Client":
 def _client_for(process: int, settings: tuple[tuple[str, str], ...]) -> "S3Client":  # noqa: ARG001 - the cache's key
     retries: Any = {"total_max_attempts": 1}  # `ask` asks again
     config = Config(retries=retries, connect_timeout=5, read_timeout=15, max_pool_connections=_CONNECTIONS)
-    return boto3.session.Session().client("s3", config=config)
+    return _session().client("s3", config=config)
+
+
+def _session() -> boto3.session.Session:
+    """A session that leaves dates as text: no date is used here, and one that boto cannot parse would end a listing."""
+    core = botocore.session.Session()
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    return boto3.session.Session(botocore_session=core)
 
 
 def _endpoint() -> str:

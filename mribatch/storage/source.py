@@ -59,11 +59,9 @@ def archive(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> tupl
     """As `listing`, and a function that says of a URI whether the listing would have it if it were there."""
     found = listed(inputs, exclude)
     if not found.versions:
-        left_out = " that is not mribatch's own output" if found.own else ""
-        left_out += " and is not excluded" if exclude else ""
-        raise InputError(
-            f"no scans in {', '.join(inputs)}: expected a folder or prefix with at least one file{left_out}"
-        )
+        no_scans = ["mribatch's own output"] * bool(found.own) + ["excluded"] * bool(exclude)
+        which = f" that is not {' and not '.join(no_scans)}" if no_scans else ""
+        raise InputError(f"no scans in {', '.join(inputs)}: expected a folder or prefix with at least one file{which}")
     names = sorted(found.versions)
     return pa.table([names, [found.versions[name] for name in names]], schema=schema.PLAN), found.covers
 
