@@ -11,6 +11,7 @@ from zoneinfo import available_timezones
 
 import tyro
 
+from mribatch.checks import check_types
 from mribatch.errors import ConfigError
 
 __all__ = [
@@ -34,6 +35,7 @@ BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 _Uri = Annotated[str, tyro.conf.arg(metavar="URI")]
 _Uris = Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI [URI …]")]
+_Globs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="GLOB")]
 _MaybeUri = Annotated[str | None, tyro.conf.arg(metavar="URI")]
 _MaybeNumber = Annotated[int | None, tyro.conf.arg(metavar="N")]
 
@@ -52,6 +54,13 @@ class _Config:
 
     requester_pays: bool = False
     """Pay for the requests to S3 buckets that bill their readers."""
+
+    def __post_init__(self) -> None:
+        """Check types; subclasses call this before they check ranges. Raises ConfigError."""
+        check_types(self)
+        for glob in getattr(self, "exclude", ()):
+            outside = "://" in glob or glob.startswith("/") or ".." in glob.split("/")
+            _check(bool(glob.strip("/")) and not outside, f"--exclude is a glob relative to the input, got {glob!r}")
 
     def fingerprint(self) -> str:
         """The first 12 hex digits of the SHA-256 of all settings but who pays: equal settings, equal fingerprint."""
@@ -79,6 +88,8 @@ class _Config:
             flag = field.name.replace("_", "-")
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
+            elif field.name == "exclude":
+                words += [word for glob in value for word in (f"--{flag}", glob)]
             elif isinstance(value, tuple):
                 words += [f"--{flag}", *map(str, value)]
             else:
@@ -93,6 +104,9 @@ class TrainConfig(_Config):
     data: _Uri
     """Labelled scans: ROOT/<class>/…, ROOT/Training|Validation|Testing/<class>/…, or a manifest (CSV, TSV or Parquet
     with the columns uri, label and, if wanted, split and patient_id). Local path or s3://…"""
+
+    exclude: _Globs = ()
+    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
 
     output: _Uri
     """The model directory to write. Local path or s3://…"""
@@ -166,6 +180,7 @@ class TrainConfig(_Config):
     """Training stops before it starts when a larger share of the scans is unreadable."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         smallest = _MIN_SIDE_PX[self.backbone]
         _check(
             self.start_from is None or self.backbone_weights is None,
@@ -237,6 +252,9 @@ class ScoreConfig(_Config):
     input: _Uris
     """Folders, files, globs or s3://bucket/prefix: every file below is a scan (names that begin with a dot are not)."""
 
+    exclude: _Globs = ()
+    """Leave out what this glob matches, such as 'cache/**': relative to each --input, with *, ?, [a-z] and **."""
+
     output: _Uri
     """The folder of the predictions; a later run adds what is missing. Local path or s3://…"""
 
@@ -259,6 +277,7 @@ class ScoreConfig(_Config):
     """Seconds after which the lock of a run that died is taken over."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(len(self.input) > 0, "--input needs at least one folder, file, glob or s3://… prefix")
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check(self.limit is None or self.limit >= 1, f"--limit must be 1 or more, got {self.limit}")
@@ -328,6 +347,9 @@ class PromoteConfig(_Config):
     data: _Uri
     """Labelled scans, as for evaluation. Scans that a model was trained on flatter it."""
 
+    exclude: _Globs = ()
+    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
+
     output: _Uri
     """The folder for the predictions of both on those scans; they are scored once. Local path or s3://…"""
 
@@ -341,6 +363,7 @@ class PromoteConfig(_Config):
     """Nothing is promoted when a larger share of the labelled scans is rejected or failed."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(bool(_RUN_NAME.fullmatch(self.candidate)), f"--candidate is a name in --models, got {self.candidate!r}")
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check_share("--max-reject-rate", self.max_reject_rate)
@@ -366,6 +389,7 @@ class CompactConfig(_Config):
     """Seconds after which the lock of a run that died is taken over."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.part_rows >= 1, f"--part-rows must be 1 or more, got {self.part_rows}")
         _check(
             self.keep_days is None or 1 <= self.keep_days <= 36_500,
@@ -388,6 +412,9 @@ class EvaluateConfig(_Config):
     data: _Uri
     """Labelled scans, as for training; if the data has a test split, only that is used."""
 
+    exclude: _Globs = ()
+    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
+
     output: _Uri
     """The folder for predictions/, metrics.json, the figures and report.html. Local path or s3://…"""
 
@@ -402,6 +429,7 @@ class EvaluateConfig(_Config):
     """The run ends with exit code 3 when a larger share of its scans is rejected or failed."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
         _check_share("--max-reject-rate", self.max_reject_rate)
 
@@ -412,6 +440,9 @@ class BaselinesConfig(_Config):
 
     data: _Uri
     """Labelled scans, as for training; their splits are not used. Local path or s3://…"""
+
+    exclude: _Globs = ()
+    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
 
     output: _Uri
     """The folder for comparison.parquet, .md and .html, the figures, and the models. Local path or s3://…"""
@@ -463,6 +494,7 @@ class BaselinesConfig(_Config):
     """The comparison does not begin when a larger share of the scans is unreadable."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(len(self.classes) != 1, "--classes needs two classes or more, or none for all")
         _check(len(set(self.classes)) == len(self.classes), f"--classes names a class twice: {' '.join(self.classes)}")
         _check(len(self.models) > 0, "--models needs one model at least")

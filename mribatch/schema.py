@@ -47,7 +47,7 @@ class Status(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a scan has no prediction. All reject it but the last one, which fails it."""
+    """Why a scan has no prediction. All reject it but the last two, which fail it."""
 
     EMPTY = "empty"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # the bytes are of no image format
@@ -62,6 +62,7 @@ class Reason(StrEnum):
     CRASHED_DECODER = "crashed_decoder"  # each process that decoded or scored it died
     TIMED_OUT = "timed_out"  # it was being decoded or scored for too long, each time
     UNREADABLE = "unreadable"  # the storage gave no bytes after all retries
+    UNFORESEEN = "unforeseen"  # an error of this program while it worked on the scan
 
 
 def probability_column(label: str) -> str:

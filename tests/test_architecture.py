@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 # A place may import from its own folder and from places with a lower floor; two on one floor do not meet.
 FLOORS = {
     "mribatch.errors": 0,
+    "mribatch.checks": 0.5,  # knows errors, and config knows it
     "mribatch.schema": 0,
     "mribatch.config": 1,
     "mribatch.scans": 1,

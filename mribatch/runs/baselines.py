@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.config import BaselinesConfig
-from mribatch.errors import InputError
+from mribatch.errors import InputError, RunFailed
 from mribatch.learning import artifact, classical, features, pretrained, splits
 from mribatch.learning.predict import Predictor
 from mribatch.reports import comparison, figures
@@ -34,7 +34,7 @@ from mribatch.runs.paying import paying
 from mribatch.runs.score import new_run_id
 from mribatch.runs.session import session
 from mribatch.runs.survey import readable
-from mribatch.scans.images import ImageSpec, decode
+from mribatch.scans.images import ImageSpec
 from mribatch.storage import lock, source, uris
 
 __all__ = ["Compared", "compare"]
@@ -73,7 +73,7 @@ def compare(config: BaselinesConfig) -> Compared:
     config = replace(config, output=uris.absolute(config.output))  # workers have working directories of their own
     if config.unused:
         log.warning("not used by the models of --models: %s", ", ".join(config.unused))
-    table = shown(config.data, config.classes)
+    table = shown(config.data, config.classes, exclude=config.exclude, outputs=(config.output,))
     _check_weights(config)
     with (
         lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),
@@ -146,7 +146,7 @@ def _weights_seen(config: BaselinesConfig) -> str:
 def _fingerprint(config: BaselinesConfig, material: Material) -> str:
     """Of all that answers depend on, but for which models take part and how often."""
     settings = config.as_dict()
-    for name in ("data", "output", "models", "repeats", "deep_repeats", "requester_pays"):
+    for name in ("data", "exclude", "output", "models", "repeats", "deep_repeats", "requester_pays"):
         del settings[name]
     scans = material.table.select(["scan_uri", "label", "patient_id", "pixels_sha256"]).to_pylist()
     weights = [_sha256(config.xception_weights), _sha256(config.resnet50v2_weights)]
@@ -228,8 +228,11 @@ def _clocked(places: dict[str, str], scans: list[dict[str, str]], threads: int) 
 
 
 def _pixels(scans: list[dict[str, str]], spec: ImageSpec) -> NDArray[np.uint8]:
-    found = (decode(uris.read_version(*scan.values()), spec).pixels for scan in scans)
-    return np.stack([each for each in found if each is not None])
+    rows = source.decode_table(pa.Table.from_pylist(scans, schema=schema.PLAN), spec=spec)
+    pixels = rows["pixels"].drop_null().to_pylist()
+    if not pixels:
+        raise RunFailed("none of the test scans can be read any more: run the command again when they are back")
+    return np.frombuffer(b"".join(pixels), np.uint8).reshape(-1, spec.side_px, spec.side_px, 3)
 
 
 def _write(config: BaselinesConfig, material: Material, contenders: list[Contender]) -> str:

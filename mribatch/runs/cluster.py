@@ -11,7 +11,7 @@ from ray.autoscaler.sdk import request_resources
 from ray.data import ActorPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mribatch.errors import ConfigError, RunFailed
+from mribatch.errors import ConfigError, RunFailed, StorageError
 from mribatch.storage import uris
 
 __all__ = ["addresses", "await_node", "check_seen", "most_cores", "predictors", "trainers", "working_nodes"]
@@ -87,8 +87,15 @@ def _ask(node_id: str, files: Mapping[str, str | None]) -> Any:
 
 
 def _unseen(files: Mapping[str, str | None]) -> list[str]:
-    found = {entry.uri: entry.version for entry in uris.find(files)}
-    return [uri for uri, version in files.items() if uri not in found or version not in (None, found[uri])]
+    return [uri for uri, version in files.items() if not _is_seen(uri, version)]
+
+
+def _is_seen(uri: str, version: str | None) -> bool:
+    """Whether a file is there, in this version. One that cannot be looked at is not seen."""
+    try:
+        return any(version in (None, entry.version) for entry in uris.find([uri]))
+    except StorageError:
+        return False
 
 
 def predictors(nodes: Sequence[Mapping[str, Any]]) -> tuple[int | None, dict[str, Any]]:

@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from mribatch import schema
 from mribatch.config import EvaluateConfig, ScoreConfig
-from mribatch.errors import InputError, MribatchError
+from mribatch.errors import InputError
 from mribatch.learning import artifact
 from mribatch.reports import figures, metrics
 from mribatch.reports.metrics import Scores
@@ -22,6 +22,7 @@ from mribatch.runs.paying import paying
 from mribatch.runs.score import TOO_MANY_REJECTS, Scored, failure_lines, score_listing
 from mribatch.scans.images import decode
 from mribatch.storage import ledger, source, uris
+from mribatch.storage.causes import cause
 
 __all__ = ["Evaluated", "evaluate", "evaluate_scans"]
 
@@ -83,7 +84,9 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     Scans that config.output has predictions of already are not scored again. Raises InputError for labels that the
     model does not know, and everything that `score` raises.
     """
-    return evaluate_scans(config, artifact.read(config.model), shown(config.data))
+    return evaluate_scans(
+        config, artifact.read(config.model), shown(config.data, exclude=config.exclude, outputs=(config.output,))
+    )
 
 
 def evaluate_scans(config: EvaluateConfig, model: artifact.Model, labelled: pa.Table) -> Evaluated:
@@ -260,11 +263,11 @@ def _gallery(scores: Scores, rows: pa.Table, model: artifact.Model) -> bytes:
 
 
 def _image(uri: str, version: str, model: artifact.Model) -> Any:
-    """A scan's pixels, or None where it has gone since it was scored."""
+    """A scan's pixels, or None where it can be read or decoded no more: the gallery does without it."""
     try:
         return decode(uris.read_version(uri, version), model.image_spec).pixels
-    except MribatchError as err:
-        log.warning("a scan cannot be shown any more: %s", err)
+    except Exception as err:
+        log.warning("a scan cannot be shown in the gallery any more (%s)", cause(err))
         return None
 
 

@@ -86,16 +86,16 @@ def nightly(config: NightlyConfig) -> Done | Forecast:
     model = artifact.read(config.model)
     output, run_id = uris.absolute(config.output), new_run_id()
     if config.dry_run:
-        return _forecast(config, model, source.listing(config.input, without=output), output)
+        return _forecast(config, model, source.listing(config.input, config.exclude), output)
     if config.report:
         uris.check_writable(config.report)
     with (
         lock.held(output, NIGHTS, run_id, lease_s=config.lease_s),
         lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence,
     ):
-        listing = source.listing(config.input, without=output)
+        listing, covers = source.archive(config.input, config.exclude)
         plan = ledger.plan(listing, output, model.digest, again=config.full)
-        vanished = history.mark_seen(output, listing, started, model.digest)
+        vanished = history.mark_seen(output, listing, started, model.digest, covers)
         earlier = history.nights(output, _NIGHTS)
         due = history.backlog(plan.todo, output).slice(0, config.limit)
         plan = replace(plan, todo=due.select(schema.PLAN.names).slice(0, _worth_a_try(earlier, until)))

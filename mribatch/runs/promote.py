@@ -123,7 +123,7 @@ def _rows(config: PromoteConfig, model: Model, labelled: pa.Table) -> pa.Table:
     """The scored rows of the labelled scans, with their label. Raises InputError where too many could not be scored."""
     evaluated = evaluate_scans(
         EvaluateConfig(
-            model=model.uri, data=config.data, output=uris.join(config.output, _name(model)),
+            model=model.uri, data=config.data, exclude=config.exclude, output=uris.join(config.output, _name(model)),
             batch_size=config.batch_size, max_reject_rate=config.max_reject_rate,
         ),
         model,

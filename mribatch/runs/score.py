@@ -103,7 +103,7 @@ def score(config: ScoreConfig) -> Scored:
     Raises InputError, ModelError, StorageError, OutputHeld (another run writes there), RunFailed (a rerun goes on).
     """
     model = artifact.read(config.model)
-    return score_listing(config, model, source.listing(config.input, without=config.output))
+    return score_listing(config, model, source.listing(config.input, config.exclude))
 
 
 def score_listing(config: ScoreConfig, model: artifact.Model, listing: pa.Table) -> Scored:

@@ -61,7 +61,7 @@ def train(config: TrainConfig) -> Trained:
     A run with the same settings, or run name, goes on from its last checkpoint. Raises InputError, ModelError, StorageError
     and ConfigError for what cannot be read, written or seen by all nodes, RunFailed (a rerun goes on).
     """
-    table = shown(config.data)
+    table = shown(config.data, exclude=config.exclude, outputs=(config.output, _checkpoints(config)[0]))
     if config.changed("validation_fraction") and "validation" in table["split"].to_pylist():
         log.warning("--validation-fraction is not used: %s names its validation scans", config.data)
     spec, weights, start = ImageSpec(side_px=config.sides[0]), _backbone_weights(config), _start(config, table)
@@ -220,7 +220,7 @@ def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, re
 def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
     """Of all that a checkpoint must agree with; not of where things are stored."""
     settings = config.as_dict()
-    for name in ("data", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from",
+    for name in ("data", "exclude", "output", "storage", "run_name", "workers", "keep", "backbone_weights", "start_from",
                  "requester_pays"):  # fmt: skip
         del settings[name]
     if config.start_from is not None:

@@ -1,4 +1,4 @@
-"""A predictor whose deaths are counted: a scan that kills or hangs it costs that scan, never an endless restart.
+"""A predictor whose deaths are counted: a scan that kills, hangs or breaks it costs that scan, never an endless restart.
 
 Ray starts a dead actor again, and the batch it died with, for ever. So each batch is counted before it is scored; one
 that was in work too often when its process died is taken apart, and its scans are scored alone.
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mribatch import schema
-from mribatch.errors import RunFailed
+from mribatch.errors import MribatchError, RunFailed
 from mribatch.learning.predict import Predictor
 from mribatch.schema import Reason, Status
+from mribatch.storage.causes import cause
 
 __all__ = ["WatchedPredictor", "counts", "is_over"]
 
@@ -95,10 +96,11 @@ class WatchedPredictor:
         if self._timed and is_over(self._counts):
             table = _with(table, status=Status.LEFT, pixels=None)
         deaths, _ = self._begin(work)
+        scored = None
         if deaths < _TOGETHER:
-            with self._alarm(work, limit_s):
+            with self._alarm(work, limit_s), suppress(Exception):  # what it was, each scan tells when it is alone
                 scored = self._predict(table)
-        else:
+        if scored is None:
             scored = pa.concat_tables([self._alone(table.slice(row, 1)) for row in range(table.num_rows)])
         self._end(work)
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
@@ -111,9 +113,26 @@ class WatchedPredictor:
         work = f"{_name(row)} alone"
         deaths, hung = self._begin(work)
         with self._alarm(work, self._timeout_s):
-            scored = self._predict(row if deaths < _ALONE else _rejected(row, deaths, hung))
+            try:
+                scored = self._predict(row if deaths < _ALONE else _rejected(row, deaths, hung))
+            except Exception as err:
+                self._check_model(row, err)
+                scored = self._predict(_failed(row, err))
         self._end(work)
         return scored
+
+    def _check_model(self, row: pa.Table, err: Exception) -> None:
+        """Score a black scan in the place of one that raised an error. Raises RunFailed where that fails too: then it
+        is the model or the machine, and no scan."""
+        side_px = self._predict.model.image_spec.side_px
+        black = _with(row, scan_uri="black", status=Status.OK, pixels=bytes(side_px * side_px * 3))
+        try:
+            self._predict(black)
+        except MribatchError:
+            raise
+        except Exception as again:
+            raise RunFailed(f"model {self._predict.model.digest} scores no scan any more ({cause(err)}): check the machine's "
+                            "memory and GPU, or train the model again; then run the command again") from again  # fmt: skip
 
     def _begin(self, work: str) -> tuple[int, bool]:
         deaths, hung = ray.get(self._counts.begin.remote(work))
@@ -151,7 +170,11 @@ def _rejected(row: pa.Table, deaths: int, hung: bool) -> pa.Table:
     return _with(row, status=Status.REJECTED, reason=reason, detail=told, pixels=None)
 
 
-def _with(table: pa.Table, **values: str | None) -> pa.Table:
+def _failed(row: pa.Table, err: Exception) -> pa.Table:
+    return _with(row, status=Status.FAILED, reason=Reason.UNFORESEEN, detail=f"scoring it: {cause(err)}", pixels=None)
+
+
+def _with(table: pa.Table, **values: str | bytes | None) -> pa.Table:
     """A table with other values in some columns."""
     for name, value in values.items():
         field = table.schema.field(name)

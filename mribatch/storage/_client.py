@@ -109,6 +109,8 @@ def _settings() -> _Settings:
 
 def _connect() -> _Connection:
     session = botocore.session.get_session()
+    # dates stay text: none is used here, and one that boto cannot parse would end a listing
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     boto = boto3.session.Session(botocore_session=session)
     retries: Any = {"total_max_attempts": 1}  # `ask` asks again
     config = Config(retries=retries, connect_timeout=5, read_timeout=15, max_pool_connections=_CONNECTIONS)

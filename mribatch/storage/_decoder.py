@@ -17,6 +17,7 @@ from typing import Any
 from mribatch.errors import DecoderLost
 from mribatch.scans.images import Decoded, ImageSpec, decode
 from mribatch.schema import Reason, Status
+from mribatch.storage.causes import cause
 
 __all__ = ["DECODE_S", "Decoder", "decoder", "serve"]
 
@@ -38,7 +39,8 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
 
     def decode(self, data: bytes) -> Decoded:
-        """As `scans.images.decode`; bytes that kill or hang it each time are rejected as crashed_decoder or timed_out.
+        """As `scans.images.decode`; bytes that kill or hang it each time are rejected as crashed_decoder or timed_out,
+        and those that make it raise what it never should have failed as unforeseen.
 
         Raises MemoryError, and DecoderLost where no decoding process can be started.
         """
@@ -149,6 +151,8 @@ def _next(line: Connection, spec: ImageSpec, timeout_s: float) -> Any:
         return decode(data, spec)
     except MemoryError as err:
         return err
+    except Exception as err:
+        return Decoded(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 

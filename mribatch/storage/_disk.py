@@ -5,15 +5,24 @@ A name on disk is bytes. Where these are UTF-8, the path is the URI; where they 
 
 import errno
 import os
+import shlex
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from mribatch.errors import ConfigError, InputError, ScanChanged, ScanVanished
+from mribatch.errors import (
+    ConfigError,
+    InputError,
+    ScanChanged,
+    ScanVanished,
+    StorageError,
+    StorageMissing,
+)
 from mribatch.storage._faults import local_faults
-from mribatch.storage._glob import Glob
+from mribatch.storage._glob import Exclusion, Glob
 from mribatch.storage._junk import is_junk
 from mribatch.storage._store import Entry
 
@@ -21,6 +30,10 @@ __all__ = ["Disk", "path_of", "spelled"]
 
 _Identity = tuple[int, int]  # device and inode: one folder, by whatever path
 
+_UNKNOWN_FOLDER, _UNKNOWN_FILE = (
+    os.stat_result((kind, *[0] * 9), {"st_mtime_ns": 0}) for kind in (stat.S_IFDIR, stat.S_IFREG)
+)
+_LISTED = {stat.S_IFREG, stat.S_IFLNK}  # a link that leads nowhere is a row, too; pipes, sockets and devices are not
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_SYNC = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP}
@@ -50,15 +63,15 @@ def spelled(path: str) -> str:
 class Disk:
     """The store behind paths."""
 
-    def walk(self, uri: str, glob: Glob | None = None) -> Iterator[Entry]:
+    def walk(self, uri: str, glob: Glob | None = None, exclude: Exclusion | None = None) -> Iterator[Entry]:
         root = path_of(uri)
         with local_faults(uri):
             found = os.stat(root)
         if stat.S_ISDIR(found.st_mode):
-            yield from _below(root, _identity(found), glob)
+            yield from _below(root, _identity(found), glob, exclude)
         elif not stat.S_ISREG(found.st_mode):
             raise InputError(f"expected a file or a folder at {uri}, found a device, a pipe or a socket")
-        elif glob is None:
+        elif glob is None and not (exclude and exclude.fits(os.path.basename(root))):
             yield _entry(root, found)
 
     def find(self, uris: Iterable[str]) -> Iterator[Entry]:
@@ -85,8 +98,9 @@ class Disk:
                 return []
 
     def folders(self, uri: str) -> list[str]:
-        items = _items(path_of(uri), required=False)
-        return [os.path.basename(path) for path, status in items if stat.S_ISDIR(status.st_mode)]
+        with local_faults(uri):
+            items = [(item.name, _stat(item)) for item in _items(path_of(uri), required=False)]
+        return [name for name, status in items if status is not None and stat.S_ISDIR(status.st_mode)]
 
     def read(self, uri: str) -> bytes:
         with local_faults(uri), open(path_of(uri), "rb") as file:
@@ -95,7 +109,7 @@ class Disk:
     def read_version(self, uri: str, version: str) -> bytes:
         with local_faults(uri):
             try:
-                with open(path_of(uri), "rb") as file:
+                with open(path_of(uri), "rb", opener=_open_at_once) as file:
                     _check_version(file.fileno(), version)  # first: what grew may not fit into memory
                     data = file.read()
                     _check_version(file.fileno(), version)
@@ -143,48 +157,82 @@ class Disk:
             os.unlink(path_of(uri))
 
 
-def _below(root: str, identity: _Identity, glob: Glob | None) -> Iterator[Entry]:
+def _below(root: str, identity: _Identity, glob: Glob | None, exclude: Exclusion | None) -> Iterator[Entry]:
     """All files below a folder. Links are followed, but not back to a folder that they stand in (as find -L does)."""
     start = root.rstrip("/") + "/"
     waiting = [(root, frozenset([identity]))]
     while waiting:
         folder, inside = waiting.pop()
-        for path, status in _items(folder, required=folder == root):
-            name = path.removeprefix(start)
-            if stat.S_ISDIR(status.st_mode):
-                if _identity(status) not in inside and (glob is None or glob.may_hold(name)):
-                    waiting.append((path, inside | {_identity(status)}))
-            elif (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)) and (glob is None or glob.fits(name)):
-                yield _entry(path, status)
+        with _folder_faults(folder, root, excludable=exclude is not None):
+            for item in _items(folder, required=folder == root):
+                name = item.path.removeprefix(start)
+                status = None if exclude and exclude.fits(name) else _stat(item)
+                if status is None:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    into = _identity(status) not in inside
+                    if into and (glob is None or glob.may_hold(name)):
+                        waiting.append((item.path, inside | {_identity(status)}))
+                elif stat.S_IFMT(status.st_mode) in _LISTED and (glob is None or glob.fits(name)):
+                    yield _entry(item.path, status)
 
 
-def _items(folder: str, *, required: bool) -> Iterator[tuple[str, os.stat_result]]:
+@contextmanager
+def _folder_faults(folder: str, root: str, *, excludable: bool) -> Iterator[None]:
+    """Translate the OSError of a folder that cannot be listed. It ends the listing: its scans must not be missing
+    silently."""
+    try:
+        with local_faults(spelled(folder)):
+            yield
+    except StorageError as err:
+        if folder == root or isinstance(err, StorageMissing):
+            raise
+        advice = "make it readable for this user"
+        if excludable:
+            name = folder.removeprefix(root.rstrip("/") + "/")
+            advice += f", or leave it out with --exclude {shlex.quote(escape(name))}"
+        raise type(err)(f"the folder {spelled(folder)} cannot be listed ({_why(err)}): {advice}") from err
+
+
+def _why(err: StorageError) -> str:
+    reason = err.__cause__.strerror if isinstance(err.__cause__, OSError) else None
+    return (reason or type(err).__name__).lower()
+
+
+def _items(folder: str, *, required: bool) -> Iterator["os.DirEntry[str]"]:
     """What is in a folder, without hidden names and junk. One that is not required may be gone since its name was listed."""
-    with local_faults(spelled(folder)):
-        try:
-            items = os.scandir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            if required:
-                raise
-            return
-        with items:
-            for item in items:
-                status = None if is_junk(item.name) else _stat(item)
-                if status is not None:
-                    yield item.path, status
+    try:
+        items = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        if required:
+            raise
+        return
+    with items:
+        yield from (item for item in items if not is_junk(item.name))
 
 
 def _stat(item: "os.DirEntry[str]") -> os.stat_result | None:
-    """What a name stands for. A link to nothing stands for itself, and becomes a row; None: gone since it was listed."""
-    try:
+    """What a name stands for. A link that leads nowhere, or where this user may not look, stands for itself, and what
+    cannot be looked at for a file of unknown content: each becomes a row. None: gone since it was listed."""
+    with suppress(OSError):
         return item.stat()
-    except OSError as err:
-        if err.errno not in _NOT_THERE:
-            raise
     try:
         return item.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
+    except OSError:
+        return _UNKNOWN_FOLDER if _is_folder(item) else _UNKNOWN_FILE
+
+
+def _is_folder(item: "os.DirEntry[str]") -> bool:
+    with suppress(OSError):
+        return item.is_dir(follow_symlinks=False)
+    return False
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that has taken its place is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _identity(status: os.stat_result) -> _Identity:

@@ -5,7 +5,7 @@ below a class's folder, to any depth, is a scan of that class. Beside the class 
 LICENSE, tables, archives: see `_label_names`), which are passed over; any other file there is a scan without a label.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from mribatch.errors import InputError
@@ -20,6 +20,7 @@ from mribatch.storage._label_names import (
     same_class,
     split_of,
 )
+from mribatch.storage._listing import listed
 from mribatch.storage.uris import Entry
 
 __all__ = ["EXPECTED", "labelled_scans", "named_scans"]
@@ -45,27 +46,32 @@ class _Placed(NamedTuple):
         return self.above[-1]
 
 
-def labelled_scans(uri: str, classes: Sequence[str] = ()) -> list[LabelledScan]:
+def labelled_scans(
+    uri: str, classes: Sequence[str] = (), exclude: Sequence[str] = (), outputs: Sequence[str] = ()
+) -> list[LabelledScan]:
     """Return the scans below a root with their labels, or those of some classes alone.
 
     Raises InputError, naming the folder and the change, where folders are not laid out so or one cannot be meant as a class.
     """
     root = uris.absolute(uri)
-    scans = [scan for scan in (_placed(entry, root, uri) for entry in uris.walk(root)) if scan is not None]
+    listing = listed([root], exclude)
+    scans = [scan for scan in (_placed(entry, root, uri) for entry in listing.entries()) if scan is not None]
     scans = of_classes(uri, scans, classes)
     _check_splits(root, scans)
     _check_more_than_one(root, scans)
     _check_nested(root, scans)
     _check_kinds(root, scans)
     if not classes:
-        _check_none_is_empty(root, scans)
+        ours = [uris.relative(name, root).split("/")[:-1] for name in listing.own]
+        ours += [uris.relative(uris.absolute(folder), root).split("/") for folder in outputs]
+        _check_none_is_empty(root, [*(scan.above for scan in scans), *ours], listing.covers)
     return [LabelledScan(*scan.entry[:2], scan.label, scan.split, None) for scan in scans]
 
 
 def named_scans(uri: str) -> list[tuple[str, str, str | None]]:
     """Return URI, version and split of the scans at a folder, file or glob, whatever they show. Documents are no scans."""
     root, scans = uris.absolute(uri), []
-    for entry in uris.walk(uri):
+    for entry in listed([uri]).entries():
         *folders, name = uris.relative(entry.uri, root).split("/") if uris.is_below(entry.uri, root) else [entry.uri]
         if not is_document(name):
             scans.append((entry.uri, entry.version, split_of(folders[0]) if folders else None))
@@ -178,12 +184,12 @@ def _check_kinds(root: str, scans: Sequence[_Placed]) -> None:
         )
 
 
-def _check_none_is_empty(root: str, scans: Iterable[_Placed]) -> None:
-    """Raise InputError for the folder of a class, or of a split, that has no scan in it."""
-    filled = {scan.above[:depth] for scan in scans for depth in (1, 2)}
+def _check_none_is_empty(root: str, filled: Iterable[Sequence[str]], covers: Callable[[str], bool]) -> None:
+    """Raise InputError for the folder of a class, or of a split, that has no scan in it and is not left out."""
+    known = {tuple(folders[:depth]) for folders in filled for depth in (1, 2)}
     for top in uris.folders(root):
         classes = [(top, name) for name in uris.folders(uris.join(root, top))] if split_of(top) else []
         for folder in [(top,), *classes]:
-            if folder not in filled:
+            if folder not in known and covers(uris.join(root, *folder, "scan")):
                 raise InputError(f"a label without scans: the folder {uris.join(root, *folder)} has none; "
                                  "add scans or remove the folder")  # fmt: skip

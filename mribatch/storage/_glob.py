@@ -5,8 +5,9 @@
 """
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["Glob", "is_glob"]
+__all__ = ["Exclusion", "Glob", "is_glob"]
 
 _WORD = re.compile(r"\*+|\?|\[!?+\]?+[^\]]*\]")  # a ] that comes first is a letter of the set
 
@@ -32,6 +33,22 @@ class Glob:
     def may_hold(self, path: str) -> bool:
         """May something in or below this folder fit?"""
         return self._may_hold.fullmatch(path) is not None
+
+
+class Exclusion:
+    """Globs of what a listing leaves out, relative to the folder where it begins."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._globs = {pattern: Glob(pattern.strip("/").split("/")) for pattern in patterns}
+        self.unused = list(self._globs)
+        """The patterns that nothing has fitted so far."""
+
+    def fits(self, path: str) -> bool:
+        """Is a file or folder, or a folder above it, to be left out? The path is relative to where the listing begins."""
+        fitting = [pattern for pattern, glob in self._globs.items() if glob.fits(path)]
+        if fitting and self.unused:
+            self.unused = [pattern for pattern in self.unused if pattern not in fitting]
+        return bool(fitting)
 
 
 def _whole(names: list[str]) -> str:

@@ -35,16 +35,21 @@ class TrainingScans:
     test_scans: int
 
 
-def labelled(uri: str, classes: Sequence[str] = ()) -> pa.Table:
+def labelled(
+    uri: str, classes: Sequence[str] = (), *, exclude: Sequence[str] = (), outputs: Sequence[str] = ()
+) -> pa.Table:
     """Return the labelled scans at a root of class folders, or in a manifest, as the schema `LABELLED`, sorted by URI.
 
-    classes: take scans of these alone, and ask no questions about others. Raises InputError where labels, folders or columns
-    do not fit or cannot be meant, StorageMissing where the data is not there.
+    classes: take scans of these alone, and ask no questions about others. exclude: globs, relative to the root, of what to
+    leave out. outputs: folders that this run writes; one that is still empty is no class without scans. Raises InputError
+    where labels, folders or columns do not fit or cannot be meant, StorageMissing where the data is not there.
     """
     if _manifest.is_manifest(uri):
+        if exclude:
+            raise InputError(f"--exclude is for folders, and {uri} is a manifest: remove the rows from it instead")
         rows = of_classes(uri, _manifest.labelled_scans(uri), classes)
     else:
-        rows = _folders.labelled_scans(uri, classes)
+        rows = _folders.labelled_scans(uri, classes, exclude, outputs)
     if not rows:
         raise InputError(f"no scans in {uri}: {_folders.EXPECTED}, or rows in a manifest")
     _check_classes(uri, rows)

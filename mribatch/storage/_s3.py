@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageDenied, StorageError, StorageMissing
 from mribatch.storage._client import endpoint, faults, request
 from mribatch.storage._faults import code_of, status_of
-from mribatch.storage._glob import Glob
+from mribatch.storage._glob import Exclusion, Glob
 from mribatch.storage._junk import is_junk
 from mribatch.storage._store import Entry
 
@@ -51,18 +51,20 @@ def spelled(uri: str) -> str:
 class Bucket:
     """The store behind s3:// URIs. A folder is what keys have in common before a /; it may be an object's key too."""
 
-    def walk(self, uri: str, glob: Glob | None = None) -> Iterator[Entry]:
+    def walk(self, uri: str, glob: Glob | None = None, exclude: Exclusion | None = None) -> Iterator[Entry]:
         bucket, key = _split(uri)
+        exclude = exclude or Exclusion(())
         folder = f"{key}/" if key else ""
         found = not key  # a bucket may be empty
         if key and glob is None:
             for item in self._first(uri, key):
                 found = True
-                yield _entry(bucket, item)
+                if not exclude.fits(key.rpartition("/")[2]):
+                    yield _entry(bucket, item)
         for item in self._objects(uri, Bucket=bucket, Prefix=folder + (glob.head if glob else "")):
             found = True
             name = str(item["Key"]).removeprefix(folder)
-            if not _is_passed_over(name) and (glob is None or glob.fits(name)):
+            if not _is_passed_over(name) and (glob is None or glob.fits(name)) and not exclude.fits(name):
                 yield _entry(bucket, item)
         if not found and glob is None:
             raise StorageMissing(f"no object at or below {uri}: check the bucket and the prefix")

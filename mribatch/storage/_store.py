@@ -6,7 +6,7 @@ A store is given URIs as `uris.absolute` spells them. Not for use outside this f
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from mribatch.storage._glob import Glob
+from mribatch.storage._glob import Exclusion, Glob
 
 __all__ = ["Entry", "Store"]
 
@@ -20,8 +20,8 @@ class Entry(NamedTuple):
 
 
 class Store(Protocol):
-    def walk(self, uri: str, glob: Glob | None = None) -> Iterator[Entry]:
-        """The files at or below a URI; with a glob, those below it that fit."""
+    def walk(self, uri: str, glob: Glob | None = None, exclude: Exclusion | None = None) -> Iterator[Entry]:
+        """The files at or below a URI, without excluded ones; with a glob, those below it that fit."""
 
     def find(self, uris: Iterable[str]) -> Iterator[Entry]:
         """Files by their names; those that are not there are left out."""

@@ -7,7 +7,7 @@ nights are compared with.
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,8 @@ DUE = (NEW, CHANGED, BACKFILL)
 INTERRUPTED = "interrupted"
 """Why a scan stands in a report though it was not due: a run scored it and came to no end, and no night has told of it."""
 
+_GONE_AT = "gone_at"
+_MARKS = pa.schema([*schema.SEEN, pa.field(_GONE_AT, schema.SEEN.field("seen_at").type)])
 _NIGHT = ".night"
 _RECORD = ".json"
 _MODEL = b"mribatch.model"
@@ -106,31 +108,54 @@ def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
 def seen(output: str) -> pa.Table:
     """The version in which each scan was listed last, and when; schema SEEN, and in its metadata the night's model. Empty
     before the first night."""
+    return _marks(output).select(schema.SEEN.names)
+
+
+def _marks(output: str) -> pa.Table:
+    """As `seen`, and when a night first missed the scan: null while it is listed, and where no night has covered it."""
     try:
         data = uris.read(_place(output))
     except StorageMissing:
-        return schema.SEEN.empty_table()
+        return _MARKS.empty_table()
     try:
-        return pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read()
+        table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read()
+        return table if _GONE_AT in table.column_names else _with_gone(table)
     except (pa.ArrowException, OSError) as err:
         raise RunFailed(f"{_place(output)} could not be read ({' '.join(str(err).split())}): remove it; the next night "
                         "writes it again") from err  # fmt: skip
 
 
-def mark_seen(output: str, listing: pa.Table, now: datetime, digest: str) -> int:
-    """Remember a listing, its moment and the night's model. How many scans the night before had listed that are gone."""
+def mark_seen(
+    output: str, listing: pa.Table, now: datetime, digest: str, covers: Callable[[str], bool] = lambda _: True
+) -> int:
+    """Remember a listing, its moment and the night's model. Return how many scans are gone since an earlier night.
+
+    covers: whether this night's listing would hold a scan of some URI. What it does not cover (another input, excluded)
+    keeps its row and is not counted. A scan that is gone is counted by one night.
+    """
     for name in uris.names(uris.join(output, RUNS), ".seen."):
         uris.delete(uris.join(output, RUNS, name))  # a killed night's, half-written
-    before = seen(output)
-    others = before.join(listing.select(["scan_uri"]), keys="scan_uri", join_type="left anti").cast(schema.SEEN)
-    last = pc.max(before["seen_at"])
-    stamps = pa.repeat(pa.scalar(now, schema.SEEN.field("seen_at").type), listing.num_rows)
-    marked = listing.append_column(schema.SEEN.field("seen_at"), stamps).cast(schema.SEEN)
+    stamp = pa.scalar(now, schema.SEEN.field("seen_at").type)
+    before = _marks(output)
+    others = before.join(listing.select(["scan_uri"]), keys="scan_uri", join_type="left anti").cast(_MARKS)
+    missed = zip(others["scan_uri"].to_pylist(), others[_GONE_AT].is_valid().to_pylist(), strict=True)
+    is_gone = [not counted and covers(uri) for uri, counted in missed]
+    gone_at = pc.if_else(pa.array(is_gone, pa.bool_()), stamp, others[_GONE_AT])
+    others = others.set_column(others.schema.get_field_index(_GONE_AT), _MARKS.field(_GONE_AT), gone_at)
+    stamps, never = pa.repeat(stamp, listing.num_rows), pa.nulls(listing.num_rows, stamp.type)
+    marked = pa.table([*listing.select(schema.PLAN.names).columns, stamps, never], schema=_MARKS)
     table = pa.concat_tables([marked, others]).sort_by("scan_uri").replace_schema_metadata({_MODEL: digest})
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer, compression="zstd")
     uris.put(_place(output), buffer.getvalue())
-    return int(pc.sum(pc.equal(others["seen_at"], last)).as_py() or 0)
+    return sum(is_gone)
+
+
+def _with_gone(table: pa.Table) -> pa.Table:
+    """The marks of an earlier version: what the last night did not list was counted when it went."""
+    last = pc.max(table["seen_at"])
+    gone_at = pc.if_else(pc.less(table["seen_at"], last), last, pa.scalar(None, table["seen_at"].type))
+    return table.append_column(_MARKS.field(_GONE_AT), gone_at)
 
 
 def last_model(listed: pa.Table) -> str | None:

@@ -5,6 +5,7 @@ come from is `_labels`'.
 """
 
 import hashlib
+import logging
 import resource
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,22 +16,38 @@ import ray.data
 
 from mribatch import schema
 from mribatch.errors import (
+    ConfigError,
     CredentialsRefused,
     DecoderLost,
     InputError,
+    MribatchError,
     ScanChanged,
     ScanVanished,
     StorageDenied,
     StorageError,
 )
-from mribatch.scans.images import Decoded, ImageSpec
+from mribatch.scans.images import MAX_BYTES, Decoded, ImageSpec
 from mribatch.schema import Reason, Status
 from mribatch.storage import uris
 from mribatch.storage._access import Access, Witness, witnesses
 from mribatch.storage._decoder import DECODE_S, Decoder, decoder
 from mribatch.storage._labels import LABELLED, TrainingScans, labelled, training_scans
+from mribatch.storage._listing import listed
+from mribatch.storage.causes import cause
 
-__all__ = ["LABELLED", "TrainingScans", "contents", "decode_table", "decoded", "labelled", "listing", "training_scans"]
+__all__ = [
+    "LABELLED",
+    "TrainingScans",
+    "archive",
+    "contents",
+    "decode_table",
+    "decoded",
+    "labelled",
+    "listing",
+    "training_scans",
+]
+
+log = logging.getLogger("mribatch.source")
 
 DECODER_BYTES = 1 << 29
 """What a scan of the largest size needs; so few decoders run that all fit, apart from the predictors."""
@@ -43,25 +60,53 @@ _READERS = 16  # scans read at once where only their bytes count
 _access = Access()  # of this process, over all blocks
 
 
-def listing(inputs: Sequence[str], without: str | None = None) -> pa.Table:
+def listing(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> pa.Table:
     """The scans at some folders, files, globs or prefixes, as the schema `PLAN`, sorted, each once.
 
-    `without` is a folder whose files are no scans, such as an output that stands inside an input. Raises
-    StorageMissing, StorageDenied, StorageUnavailable; InputError where there is no scan at all.
+    What this package has written itself is passed over, wherever it lies. exclude: globs, relative to each input, of
+    what to leave out. Raises StorageMissing, StorageDenied, StorageUnavailable; InputError where there is no scan at all.
     """
-    apart = None if without is None else uris.absolute(without)
-    entries = (entry for uri in inputs for entry in uris.walk(uri))
-    found = {entry.uri: entry.version for entry in entries if apart is None or not uris.is_below(entry.uri, apart)}
-    if not found:
-        raise InputError(f"no scans in {', '.join(inputs)}: expected a folder or prefix with at least one file")
-    names = sorted(found)
-    return pa.table([names, [found[name] for name in names]], schema=schema.PLAN)
+    return archive(inputs, exclude)[0]
+
+
+def archive(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> tuple[pa.Table, Callable[[str], bool]]:
+    """As `listing`, and a function that says of a URI whether the listing would have it if it were there."""
+    found = listed(inputs, exclude)
+    if not found.versions:
+        no_scans = ["mribatch's own output"] * bool(found.own) + ["excluded"] * bool(exclude)
+        which = f" that is not {' and not '.join(no_scans)}" if no_scans else ""
+        raise InputError(f"no scans in {', '.join(inputs)}: expected a folder or prefix with at least one file{which}")
+    names = sorted(found.versions)
+    return pa.table([names, [found.versions[name] for name in names]], schema=schema.PLAN), found.covers
 
 
 def contents(listed: pa.Table) -> set[str]:
-    """The SHA-256 of the bytes of each scan of a listing, as `content_sha256` has it."""
+    """The SHA-256 of the bytes of each scan of a listing, as `content_sha256` has it.
+
+    Scans above the size cap are left out: they have no `content_sha256`. Scans that cannot be read are counted in a
+    warning. Raises the error of a scan where none can be read, and StorageDenied where S3 refuses one.
+    """
+    keys = [(uri, version) for uri, version in _keys(listed) if uris.size(uri, version) <= MAX_BYTES]
     with ThreadPoolExecutor(_READERS) as threads:
-        return set(threads.map(lambda uri: hashlib.sha256(uris.read(uri)).hexdigest(), listed["scan_uri"].to_pylist()))
+        digests = list(threads.map(_digest, keys))
+    unread = [digest for digest in digests if isinstance(digest, Exception)]
+    if unread and len(unread) == len(keys):
+        raise unread[0]
+    if unread:
+        causes = ", ".join(sorted({type(err).__name__ for err in unread}))
+        log.warning(
+            "%d of %d scans could not be read (%s): copies of them are not recognized", len(unread), len(keys), causes
+        )
+    return {digest for digest in digests if isinstance(digest, str)}
+
+
+def _digest(key: tuple[str, str]) -> str | Exception:
+    try:
+        return hashlib.sha256(uris.read(key[0])).hexdigest()
+    except Exception as err:
+        if isinstance(err, StorageDenied) and uris.is_s3(key[0]):
+            raise
+        return err
 
 
 def decoded(
@@ -99,18 +144,30 @@ def decode_table(
     over: Callable[[], bool] | None = None,
     among: Sequence[Witness] = (),
 ) -> pa.Table:
-    """Read and decode each scan of a block. A scan that cannot be read or decoded keeps its row, with the reason."""
+    """Read and decode each scan of a block. A scan that cannot be read or decoded keeps its row, with the reason.
+
+    Whatever one scan raises is that scan's own failure, a mistake in this program too.
+    """
     if over is not None and over():
         rows, peak = [Decoded(status=Status.LEFT)] * table.num_rows, 0
     else:
-        keys = zip(table["scan_uri"].to_pylist(), table["scan_version"].to_pylist(), strict=True)
         by = decoder(spec, timeout_s)
         uris.trust(table["scan_uri"].to_pylist())
-        rows = [_decode_one(uri, version, spec, by, among) for uri, version in keys]
+        rows = [_guarded(partial(_decode_one, uri, version, spec, by, among)) for uri, version in _keys(table)]
         peak = _peak_bytes(by)
     fields = schema.decoded_fields(spec.side_px)
     columns = [_column(rows, field, peak) for field in fields]
     return pa.table([*table.columns, *columns], schema=pa.schema([*table.schema, *fields]))
+
+
+def _guarded(decode: Callable[[], Decoded]) -> Decoded:
+    """Decode one scan. An unforeseen error fails that scan; one of our own that `_decode_one` lets pass ends the run."""
+    try:
+        return decode()
+    except MribatchError:
+        raise
+    except Exception as err:
+        return Decoded(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
 
 
 def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]) -> Decoded:
@@ -134,7 +191,7 @@ def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Seq
         return _without_bytes(Status.FAILED, Reason.UNREADABLE, empty)
     except ScanChanged as err:
         return _without_bytes(Status.REJECTED, Reason.CHANGED, err)
-    except (StorageError, DecoderLost, MemoryError) as err:
+    except (StorageError, ConfigError, DecoderLost, MemoryError) as err:
         return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
 
 
@@ -149,6 +206,10 @@ def _detail(err: Exception) -> str:
     if isinstance(err, MemoryError):
         return "out of memory"
     return getattr(err, "detail", "") or type(err).__name__
+
+
+def _keys(table: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(table["scan_uri"].to_pylist(), table["scan_version"].to_pylist(), strict=True))
 
 
 def _peak_bytes(by: Decoder) -> int:

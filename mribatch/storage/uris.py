@@ -8,18 +8,21 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import pyarrow.fs
 
 from mribatch.errors import ConfigError, InputError
 from mribatch.storage import _client, _disk, _s3
 from mribatch.storage._arrow import Objects
-from mribatch.storage._glob import Glob, is_glob
+from mribatch.storage._glob import Exclusion, Glob, is_glob
 from mribatch.storage._store import Entry, Store
 
 __all__ = [
     "SHARED_SETTINGS",
     "Entry",
+    "Exclusion",
+    "Scope",
     "absolute",
     "check_exclusive",
     "check_writable",
@@ -35,11 +38,13 @@ __all__ = [
     "names",
     "parent",
     "paying",
+    "plain",
     "probe",
     "put",
     "read",
     "read_version",
     "relative",
+    "scope",
     "size",
     "trust",
     "walk",
@@ -70,12 +75,12 @@ def absolute(uri: str) -> str:
 
 def join(folder: str, *names: str) -> str:
     """The URI of something in or below a folder. The names are taken as they are, nothing in them is decoded."""
-    return _rooted("/".join((_plain(absolute(folder)).rstrip("/"), *names)))
+    return _rooted("/".join((plain(absolute(folder)).rstrip("/"), *names)))
 
 
 def parent(uri: str) -> str:
     """The folder that holds a URI; a bucket and the root hold themselves."""
-    whole = _plain(absolute(uri))
+    whole = plain(absolute(uri))
     if is_s3(whole) and whole.count("/") == 2:
         return whole
     return _rooted(whole.rpartition("/")[0] or "/")
@@ -83,34 +88,56 @@ def parent(uri: str) -> str:
 
 def is_below(uri: str, folder: str) -> bool:
     """Is something below a folder? Both as `absolute` spells them."""
-    return _plain(uri).startswith(_plain(folder).rstrip("/") + "/")
+    return plain(uri).startswith(plain(folder).rstrip("/") + "/")
 
 
 def relative(uri: str, folder: str) -> str:
     """What something below a folder is called there: names with / between them. Both as `absolute` spells them."""
-    return _plain(uri).removeprefix(_plain(folder).rstrip("/") + "/")
+    return plain(uri).removeprefix(plain(folder).rstrip("/") + "/")
 
 
 def size(uri: str, version: str) -> int:
-    """The bytes of a file, as its version tells."""
-    first, _, last = version.rpartition("-")
-    return int(last if is_s3(uri) else first)
+    """The bytes of a file, as its version tells. An ETag may hold dashes, and a time before 1970 begins with one."""
+    return int(version.rpartition("-")[2] if is_s3(uri) else version.partition("-")[0])
 
 
-def walk(uri: str) -> Iterator[Entry]:
+def walk(uri: str, exclude: Exclusion | None = None) -> Iterator[Entry]:
     """Every file at or below a folder, file or glob, in no particular order.
 
     Globs know *, ?, [a-z], [!a-z] within a name and ** across folders; a name that exists as it stands is no glob.
-    Hidden names, what systems leave behind (see `_junk`), pipes and devices are passed over. Raises StorageMissing where the folder, file or
-    bucket is not there, InputError where a glob fits nothing.
+    Hidden names, what systems leave behind (see `_junk`), pipes and devices are passed over, and what is excluded is not
+    even looked at. Raises StorageMissing where the folder, file or bucket is not there, InputError where a glob fits
+    nothing, StorageDenied for a folder below that this user may not list.
     """
     base, glob = _parted(absolute(uri))
     found = False
-    for entry in _store(base).walk(base, glob):
+    for entry in _store(base).walk(base, glob, exclude):
         found = True
         yield entry
     if glob and not found:
         raise InputError(f"no file fits {uri}: check the pattern, and quote it from the shell")
+
+
+class Scope(NamedTuple):
+    """What `walk` looks at, by names alone: a folder or file, or what fits a glob below a folder."""
+
+    base: str
+    glob: Glob | None
+
+    def covers(self, uri: str) -> bool:
+        """Would a file of this URI, as `absolute` spells it, be listed if it were there?"""
+        if uri == self.base:
+            return self.glob is None
+        return is_below(uri, self.base) and (self.glob is None or self.glob.fits(relative(uri, self.base)))
+
+    def name_of(self, uri: str) -> str:
+        """What something covered is called from the base on, as an `Exclusion` takes it."""
+        return plain(uri).rpartition("/")[2] if uri == self.base else relative(uri, self.base)
+
+
+def scope(uri: str) -> Scope:
+    """What `walk` looks at for this URI."""
+    return Scope(*_parted(absolute(uri)))
 
 
 def find(uris: Iterable[str]) -> Iterator[Entry]:
@@ -229,24 +256,24 @@ def _store(uri: str) -> Store:
     return _BUCKET if is_s3(uri) else _DISK
 
 
-def _plain(uri: str) -> str:
-    """A URI with its names as they are: the operating system's path, or the URI itself on S3."""
+def plain(uri: str) -> str:
+    """A URI with its names as they are: the operating system's path, or the URI itself on S3. For comparing names."""
     return uri if is_s3(uri) else _disk.path_of(uri)
 
 
-def _rooted(plain: str) -> str:
-    """The URI of what `_plain` gave."""
-    return plain if is_s3(plain) else _disk.spelled(plain)
+def _rooted(path: str) -> str:
+    """The URI of what `plain` gave."""
+    return path if is_s3(path) else _disk.spelled(path)
 
 
 def _parted(whole: str) -> tuple[str, Glob | None]:
     """The folder where a glob begins, and the glob; without a glob, all of it is the folder."""
-    plain = _plain(whole)
-    at = len("s3://") if is_s3(plain) else 0
-    parts = plain[at:].split("/")
+    path = plain(whole)
+    at = len("s3://") if is_s3(path) else 0
+    parts = path[at:].split("/")
     for number, name in enumerate(parts):
         if is_glob(name):
-            here = plain[:at] + "/".join(parts[: number + 1])
+            here = path[:at] + "/".join(parts[: number + 1])
             if not _store(whole).exists(_rooted(here)):
                 return _rooted(here.rpartition("/")[0] or "/"), Glob(parts[number:])
     return whole, None

@@ -13,7 +13,7 @@ from mribatch.config import BaselinesConfig, ScoreConfig
 from mribatch.errors import InputError
 from mribatch.runs.baselines import compare
 from mribatch.runs.score import score
-from mribatch.storage import uris
+from mribatch.storage import source, uris
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -60,6 +60,11 @@ def test_every_model_has_its_row_for_each_split_and_no_copy_stands_on_both_sides
     assert learnt_from["cnn"] < learnt_from["knn"], "it has validation scans of its own"
     assert all(row["tp"] + row["fp"] + row["tn"] + row["fn"] == row["test_scans"] for row in rows)
     assert all(row["scans_per_s"] > 0 and row["fit_s"] > 0 and row["size_bytes"] > 1000 for row in rows)
+
+
+def test_a_comparison_leaves_nothing_behind_that_a_listing_takes_for_a_scan(whole: Path) -> None:
+    with pytest.raises(InputError, match="at least one file that is not mribatch's own output"):
+        source.listing([str(whole)])
 
 
 def test_the_page_the_table_and_the_pictures_are_there(whole: Path) -> None:

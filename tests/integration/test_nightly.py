@@ -319,6 +319,33 @@ def test_a_full_night_puts_new_rows_in_the_place_of_the_old_ones(three_nights: T
     assert after["run_id"].to_pylist().count(done.scored.run_id) == 12
 
 
+def test_two_nights_with_inputs_of_their_own_share_an_output_and_each_tells_what_its_own_input_lost(
+    place: Place,
+) -> None:
+    first, second = place.root / "one", place.root / "two"
+    scans = {root: write_scans(root, {"glioma": 3, "notumor": 3}) for root in (first, second)}
+
+    def night(*inputs: Path, **changes: Any) -> Done:
+        return place.night(input=tuple(map(str, inputs)), **changes)
+
+    for root in (first, second):
+        assert night(root).scored.planned == 6
+    for root in (first, second, first):
+        assert night(root).night.tally.vanished == 0
+    Path(scans[first][0]).unlink()
+    assert night(second).night.tally.vanished == 0, "not its scan"
+    assert night(first, exclude=("glioma",)).night.tally.vanished == 0, "excluded"
+    assert night(first, limit=1).night.tally.vanished == 1
+    assert night(first).night.tally.vanished == 0, "told once"
+    Path(scans[first][1]).unlink()
+    Path(scans[second][1]).unlink()
+    assert night(first / "notumor" / "*").night.tally.vanished == 0, "a glob that does not reach it"
+    assert night(first, second).night.tally.vanished == 2
+    seen = mribatch.read_predictions(place.output)
+    assert seen.num_rows == 12
+    assert len(set(seen.filter(pc.is_in(seen["scan_uri"], pa.array(scans[second][2:])))["seen_at"].to_pylist())) == 1
+
+
 def test_nights_on_s3(bucket: str, place: Place) -> None:
     for path in (place.root / "models").rglob("*"):
         if path.is_file():

@@ -13,6 +13,7 @@ from mribatch.config import PromoteConfig
 from mribatch.errors import ModelError, MribatchError
 from mribatch.learning import artifact
 from mribatch.runs.promote import Promotion, promote
+from mribatch.storage import source
 from tests.conftest import write_scans
 from tests.integration.conftest import make_model
 
@@ -69,6 +70,8 @@ def test_the_better_model_is_promoted_and_the_worse_one_only_by_force(
     assert [record["promoted"] for record in told] == [True, second.promoted, False, True]
     assert told[-1]["forced"] is True
     assert "is the current model already" in try_to_promote(models, worse).table()
+    listed = source.listing([str(models.parent)], ["models/*.weights.h5"])["scan_uri"].to_pylist()
+    assert listed == sorted(map(str, (models.parent / "labelled").rglob("*.*"))), "models and evaluations are no scans"
 
 
 def test_a_model_of_other_labels_and_one_that_is_not_there_are_refused(models: Path) -> None:

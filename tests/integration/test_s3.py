@@ -143,6 +143,38 @@ def test_a_glob_means_on_s3_what_it_means_on_disk(bucket: str, tmp_path: Path, g
     assert found(bucket) == found(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("uri", "exclude"),
+    [("", ["x", "nothing"]), ("", ["**/*.jpg", "p?/"]), ("", ["**"]), ("/x", ["y"]), ("/p?/*", ["p1"]), ("/a.jpg", ["a.*"]),
+     ("/a.jpg", ["b.*"])],
+)  # fmt: skip
+def test_an_exclusion_means_on_s3_what_it_means_on_disk(
+    bucket: str, tmp_path: Path, uri: str, exclude: list[str]
+) -> None:
+    left = []
+    for root in (bucket, str(tmp_path)):
+        for name in TREE:
+            uris.put(uris.join(root, name), b"")
+        exclusion = uris.Exclusion(exclude)
+        names = sorted(uris.relative(entry.uri, root) for entry in uris.walk(f"{root}{uri}", exclusion))
+        left.append((names, exclusion.unused))
+    assert left[0] == left[1]
+
+
+def test_own_outputs_on_s3_are_passed_over_and_an_archive_says_what_it_would_list(bucket: str) -> None:
+    run = "20250101T000000Z-abc123"
+    fill(bucket, "a.jpg", "b/c.jpg", "skip/d.jpg", "out/_runs/0123456789ab.lock-1", f"out/_nights/{run}/nightly.json",
+         "b/model=0123456789ab/part-1.parquet", "eval/metrics.json", "eval/report.html", "eval/scans.png")  # fmt: skip
+    table, covers = source.archive([bucket], ["skip"])
+    assert table["scan_uri"].to_pylist() == [f"{bucket}/a.jpg", f"{bucket}/b/c.jpg"]
+    assert [covers(f"{bucket}/{name}") for name in ("b/gone.jpg", "skip/gone.jpg", "eval/scans.png")] == [
+        True,
+        False,
+        False,
+    ]
+    assert not covers("s3://another-bucket/a.jpg")
+
+
 def test_a_name_that_exists_as_it_stands_is_no_glob(bucket: str) -> None:
     fill(bucket, "scan[1].jpg", "scan1.jpg", "[anon]/a.jpg", "[anon]/b.png", "[anon]!", "a/x.jpg")
     assert below(bucket, f"{bucket}/scan[1].jpg") == ["scan[1].jpg"]
@@ -365,6 +397,7 @@ class Answering(http.server.ThreadingHTTPServer):
 
     answers: list[tuple[int, bytes, int]]  # status, body, its length as announced
     asked = 0
+    modified: str | None = None
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -376,6 +409,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked += 1
         self.send_response(status)
         self.send_header("Content-Length", str(length))
+        if self.server.modified:
+            self.send_header("Last-Modified", self.server.modified)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -418,6 +453,22 @@ def test_a_server_that_is_not_s3_is_told(answering: Answering) -> None:
     answering.answers = [(200, page, len(page))]
     with pytest.raises(StorageUnavailable, match="if it is not meant to be S3"):
         list(uris.walk("s3://bucket/scans"))
+
+
+def test_an_object_whose_date_cannot_be_parsed_is_listed_and_read(answering: Answering) -> None:
+    """Gateways to other file systems hand on whatever a file says, in `LastModified` and in the header of the same name."""
+    dates = ("1969-12-31T23:59:55.000Z", "0001-01-01T00:00:00Z", "10889-10-24T05:00:00Z", "", "never")
+    items = "".join(
+        f"<Contents><Key>{n}</Key><LastModified>{date}</LastModified><ETag>&quot;e-{n}&quot;</ETag><Size>4</Size></Contents>"
+        for n, date in enumerate(dates)
+    )
+    body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{items}</ListBucketResult>".encode()
+    answering.answers = [(200, body, len(body))]
+    entries = list(uris.walk("s3://bucket"))
+    assert [entry.version for entry in entries] == [f"e-{n}-4" for n in range(5)]
+    assert {uris.size(entry.uri, entry.version) for entry in entries} == {4}
+    answering.answers, answering.modified = [(200, b"data", 4)], "Mon, 01 Jan 10889 00:00:00 GMT"
+    assert uris.read("s3://bucket/0") == b"data"
 
 
 def test_a_server_error_is_asked_again(answering: Answering) -> None:

@@ -20,7 +20,7 @@ from mribatch.learning import artifact
 from mribatch.learning.fit import HISTORY
 from mribatch.runs.score import score
 from mribatch.runs.train import Trained, train
-from mribatch.storage import uris
+from mribatch.storage import source, uris
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -72,6 +72,11 @@ def test_training_learns_and_writes_a_model_that_scores(
     scored = score(ScoreConfig(model=str(model), input=(str(data),), output=str(tmp_path / "out")))
     assert (scored.planned, scored.failed) == (128, 0)
     assert scored.by_class["glioma"] == pytest.approx(64, abs=8)
+
+
+def test_a_training_leaves_nothing_behind_that_a_listing_takes_for_a_scan(learnt: tuple[TrainConfig, Trained]) -> None:
+    with pytest.raises(InputError, match="at least one file that is not mribatch's own output"):
+        source.listing([str(Path(learnt[0].output).parent)])
 
 
 def test_copies_of_one_image_never_stand_on_both_sides(learnt: tuple[TrainConfig, Trained]) -> None:

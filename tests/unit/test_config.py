@@ -92,6 +92,10 @@ def test_a_training_that_cannot_be_is_refused_with_flag_and_value(settings: dict
         ({"lease_s": 0.5}, "--lease-s"),
         ({"lease_s": math.nan}, "--lease-s"),
         ({"max_reject_rate": -0.1}, "--max-reject-rate"),
+        ({"exclude": ("",)}, "--exclude is a glob relative to the input, got ''"),
+        ({"exclude": ("/data/x",)}, "--exclude is a glob relative"),
+        ({"exclude": ("s3://bucket/x",)}, "--exclude is a glob relative"),
+        ({"exclude": ("ok", "../x")}, "got '../x'"),
     ],
 )
 def test_a_scoring_that_cannot_be_is_refused_with_flag_and_value(settings: dict[str, Any], told: str) -> None:
@@ -153,6 +157,8 @@ def test_equal_settings_have_equal_fingerprints_and_each_setting_counts() -> Non
         train(start_from="models/first", epochs=2, epoch_sides=(96, 128)),
         score(input=("a b", "c*", "s3://bucket/x"), limit=5, max_reject_rate=0.0),
         evaluate(batch_size=8),
+        evaluate(exclude=("Testing/**", "a b/*.tmp")),
+        score(exclude=("**/cache",), batch_size=8),
     ],
     ids=lambda config: type(config).__name__,
 )

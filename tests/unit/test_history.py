@@ -1,6 +1,6 @@
 """What the history promises: why and in which order scans are due, which row is a scan's newest, who was seen last."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -135,6 +135,37 @@ def test_vanished_scans_stay_marked_by_the_last_night_that_saw_them(tmp_path: Pa
         {"scan_uri": "b", "scan_version": "1-1", "seen_at": DAY},
         {"scan_uri": "c", "scan_version": "2-2", "seen_at": DAY + timedelta(days=2)},
     ]
+
+
+def below(*folders: str) -> Callable[[str], bool]:
+    return lambda uri: uri.startswith(folders)
+
+
+def test_a_night_counts_what_is_gone_from_its_own_inputs_only(tmp_path: Path) -> None:
+    output, days = str(tmp_path), [DAY + timedelta(days=day) for day in range(8)]
+    assert history.mark_seen(output, listing("a/1", "a/2"), days[0], OLD, below("a/")) == 0
+    assert history.mark_seen(output, listing("b/1", "b/2"), days[1], OLD, below("b/")) == 0
+    assert history.mark_seen(output, listing("a/1"), days[2], OLD, below("a/")) == 1, "a/2, and nothing of b"
+    assert history.mark_seen(output, listing("b/2"), days[3], OLD, below("b/")) == 1, "b/1, which two nights had missed"
+    assert history.mark_seen(output, listing("a/1", "b/2"), days[4], OLD, below("a/", "b/")) == 0, "told once"
+    assert history.mark_seen(output, listing("b/2"), days[5], OLD, below("b/")) == 0
+    assert history.mark_seen(output, listing("a/3"), days[6], OLD, below("a/", "b/")) == 2, "a/1 and b/2"
+    assert history.mark_seen(output, listing("a/1", "a/3"), days[7], OLD, below("a/")) == 0, "it has come back"
+    assert {row["scan_uri"]: row["seen_at"] for row in history.seen(output).to_pylist()} == {
+        "a/1": days[7], "a/2": days[0], "a/3": days[7], "b/1": days[1], "b/2": days[5]
+    }  # fmt: skip
+    assert history.mark_seen(output, listing("a/3"), days[7], OLD, below("a/")) == 1, "and gone again"
+
+
+def test_the_list_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    rows = [{"scan_uri": uri, "scan_version": "1-1", "seen_at": DAY + timedelta(days=day)} for uri, day in
+            {"told": 0, "here": 1, "gone": 1}.items()]  # fmt: skip
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema.SEEN), buffer)
+    uris.put(f"{tmp_path}/_runs/seen", buffer.getvalue().to_pybytes())
+    assert history.seen(str(tmp_path)).num_rows == 3
+    assert history.mark_seen(str(tmp_path), listing("here"), DAY + timedelta(days=2), OLD) == 1
+    assert history.seen(str(tmp_path)).schema.equals(schema.SEEN)
 
 
 def test_a_broken_list_of_who_was_seen_is_named(tmp_path: Path) -> None:

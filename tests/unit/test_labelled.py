@@ -1,7 +1,7 @@
 """What `source` promises before Ray comes in: labels from folders and manifests, listings, one row per scan."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,15 +263,71 @@ def test_a_listing_is_sorted_and_has_each_scan_once(tmp_path: Path) -> None:
     assert table["scan_uri"].to_pylist() == [f"{tmp_path}/{name}" for name in ("a/1.jpg", "b/2.jpg", "c.jpg")]
 
 
-def test_a_listing_leaves_out_the_output_that_stands_in_it(tmp_path: Path) -> None:
-    touch(tmp_path, "a.jpg", "out/model=x/part-1.parquet", "outside.jpg")
-    table = source.listing([str(tmp_path)], without=f"{tmp_path}/out/")
-    assert table["scan_uri"].to_pylist() == [f"{tmp_path}/a.jpg", f"{tmp_path}/outside.jpg"]
-
-
 def test_a_listing_without_any_scan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no scans in"):
         source.listing([str(tmp_path)])
+
+
+def archive_of(root: Path, *exclude: str) -> tuple[list[str], Callable[[str], bool]]:
+    table, covers = source.archive([f"{root}/one", f"{root}/two/*.jpg"], exclude)
+    return table["scan_uri"].to_pylist(), covers
+
+
+def test_an_archive_says_what_it_would_list(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.jpg", "one/b/c.jpg", "two/d.jpg", "two/e.png", "three/f.jpg", "one/out/_runs/0a.lock-1")
+    names, covers = archive_of(tmp_path, "b")
+    assert names == [f"{tmp_path}/{name}" for name in ("one/a.jpg", "two/d.jpg")]
+    covered = {name for name in ("one/x", "one/b/x", "two/x.jpg", "two/x.png", "three/x", "one/out/_runs/0a.lock-1", "one/a.jpg")
+               if covers(f"{tmp_path}/{name}")}  # fmt: skip
+    assert covered == {"one/x", "two/x.jpg", "one/a.jpg"}
+
+
+def test_an_exclusion_that_matches_nothing_is_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "one/a.jpg", "one/b/c.jpg", "two/d.jpg")
+    archive_of(tmp_path, "b", "nothing/**")
+    (told,) = caplog.messages
+    assert told.startswith("--exclude nothing/** matches nothing")
+
+
+def test_a_listing_that_is_excluded_whole_says_so(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    with pytest.raises(InputError, match="at least one file that is not excluded"):
+        source.listing([str(tmp_path)], ["**"])
+
+
+def test_a_second_evaluation_inside_the_labelled_folder_meets_no_class_of_its_own(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", "evaluation/metrics.json", "evaluation/report.html", "evaluation/scans.png",
+          "evaluation/predictions/_runs/0123456789ab.lock-1", "evaluation/predictions/model=0123456789ab/part-1.parquet",
+          "model/model.json", "model/weights.h5", "_training/run/checkpoint_1/state.json")  # fmt: skip
+    assert set(labels_of(tmp_path)) == {"a/1.jpg", "b/1.jpg"}
+    split = tmp_path / "split"
+    touch(split, "Training/a/1.jpg", "Training/b/1.jpg", "Testing/a/1.jpg", "Testing/b/1.jpg",
+          "out/_runs/0123456789ab.lock-1")  # fmt: skip
+    assert len(labels_of(split)) == 4
+
+
+def test_an_output_that_a_killed_run_left_empty_is_no_class(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    for name in ("models/v2", "_training/run"):
+        (tmp_path / name).mkdir(parents=True)
+    assert "a label without scans" in wrong(tmp_path)
+    outputs = (f"{tmp_path}/models/v2", f"{tmp_path}/_training", "s3://elsewhere/x")
+    assert source.labelled(str(tmp_path), outputs=outputs).num_rows == 2
+
+
+def test_excluded_folders_are_no_classes_and_a_manifest_takes_no_exclusion(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", "b/2.tmp", "masks/1.png", "Thumbs/x")
+    table = source.labelled(str(tmp_path), exclude=["masks", "Thumbs/**", "**/*.tmp"])
+    assert table["label"].to_pylist() == ["a", "b"]
+    with pytest.raises(InputError, match="remove the rows from it instead"):
+        source.labelled(manifest(tmp_path, {"uri": ["a/1.jpg", "b/1.jpg"], "label": ["x", "y"]}), exclude=["masks"])
+
+
+def test_the_folder_that_a_disk_keeps_for_itself_is_no_class(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", "lost+found/#123")
+    assert set(labels_of(tmp_path)) == {"a/1.jpg", "b/1.jpg"}
 
 
 # One row per scan, whatever became of it

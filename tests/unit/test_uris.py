@@ -350,6 +350,56 @@ def test_a_glob_follows_no_folder_that_is_not_there(tmp_path: Path) -> None:
         list(uris.walk(f"{tmp_path}/absent/*.jpg"))
 
 
+# What is left out
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["x"], ["a.jpg", "b.JPG", "c.png", "p1/s.jpg", "p2/s.jpg", "pq/s.jpg"]),
+        (["x/"], ["a.jpg", "b.JPG", "c.png", "p1/s.jpg", "p2/s.jpg", "pq/s.jpg"]),
+        (["x/y", "p*"], ["a.jpg", "b.JPG", "c.png", "x/a.jpg"]),
+        (["*.jpg"], ["b.JPG", "c.png", "p1/s.jpg", "p2/s.jpg", "pq/s.jpg", "x/a.jpg", "x/y/a.jpg", "x/y/b.png"]),
+        (["**/*.jpg", "*.JPG"], ["c.png", "x/y/b.png"]),
+        (["**/y"], ["a.jpg", "b.JPG", "c.png", "p1/s.jpg", "p2/s.jpg", "pq/s.jpg", "x/a.jpg"]),
+        (["**"], []),
+    ],
+)
+def test_what_is_excluded_is_not_listed(tmp_path: Path, exclude: list[str], left: list[str]) -> None:
+    fill(tmp_path, *TREE)
+    entries = uris.walk(str(tmp_path), uris.Exclusion(exclude))
+    assert sorted(uris.relative(entry.uri, str(tmp_path)) for entry in entries) == left
+
+
+def test_an_exclusion_is_relative_to_the_input_or_to_the_first_folder_of_its_glob(tmp_path: Path) -> None:
+    fill(tmp_path, *TREE)
+    for uri, exclude, left in (
+        (f"{tmp_path}/x", "y", ["x/a.jpg"]),
+        (f"{tmp_path}/x/*", "y/a.jpg", ["x/a.jpg", "x/y/b.png"]),
+        (f"{tmp_path}/p?/*", "p1", ["p2/s.jpg", "pq/s.jpg"]),
+        (f"{tmp_path}/a.jpg", "*.jpg", []),
+        (f"{tmp_path}/a.jpg", "*.png", ["a.jpg"]),
+    ):
+        entries = uris.walk(uri, uris.Exclusion([exclude]))
+        assert sorted(uris.relative(entry.uri, str(tmp_path)) for entry in entries) == left
+
+
+def test_an_exclusion_knows_which_of_its_globs_matched_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, *TREE)
+    exclusion = uris.Exclusion(["x", "nothing", "**/*.png"])
+    list(uris.walk(str(tmp_path), exclusion))
+    assert exclusion.unused == ["nothing"]
+
+
+@pytest.mark.parametrize("uri", ["", "/x", "/*.jpg", "/**/*.png", "/a.jpg", "/p[0-9]"])
+def test_a_scope_covers_exactly_what_is_listed(tmp_path: Path, uri: str) -> None:
+    fill(tmp_path, *TREE, "scan[1].jpg")
+    visible = {f"{tmp_path}/{name}" for name in (*TREE, "scan[1].jpg") if "/." not in f"/{name}"}
+    scope = uris.scope(f"{tmp_path}{uri}")
+    assert {each for each in visible if scope.covers(each)} == {entry.uri for entry in uris.walk(f"{tmp_path}{uri}")}
+    assert not scope.covers(f"{tmp_path}-neighbour/a.jpg")
+
+
 # Reading what was listed
 
 
