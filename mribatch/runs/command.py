@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import tyro
 
 from mribatch.errors import MribatchError
+from mribatch.runs.arguments import gathered
 
 __all__ = ["Outcome", "run_command"]
 
@@ -35,7 +36,8 @@ def run_command(
     _log_to_stderr()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        outcome = run(tyro.cli(config, args=argv, description=description))
+        words = gathered(config, sys.argv[1:] if argv is None else argv)
+        outcome = run(tyro.cli(config, args=words, description=description))
     except MribatchError as err:
         print(f"error: {err}", file=sys.stderr)
         return err.exit_code

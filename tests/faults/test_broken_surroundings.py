@@ -14,7 +14,7 @@ from tests.faults import standard
 from tests.faults.conftest import Archive, Start, Tell
 from tests.faults.processes import SABOTAGE, parts, score_flags, until
 from tests.integration.conftest import make_model
-from tests.sabotage.sabotage_words import HANGS, KILLS
+from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
 
 Archives = Callable[[int], Archive]
 
@@ -151,8 +151,10 @@ def test_scans_that_kill_or_hang_what_works_on_them_cost_themselves_only(
     poison = {"kills.jpg": KILLS, "kills-its-predictor.jpg": one, "hangs.jpg": HANGS, "hangs-its-predictor.jpg": one}
     if not hanging:
         poison = dict(list(poison.items())[:2])
-    for name, data in poison.items():
+    broken = {"raises.jpg": RAISES, "raises-its-predictor.jpg": one}
+    for name, data in (poison | broken).items():
         (scans / "glioma" / name).write_bytes(data)
+    os.utime(good[0], ns=(-(10**18), -(10**18)))  # a day in 1938
     flags = score_flags(tiny_model.uri, scans, output, "--scan-timeout-s", "4", "--max-reject-rate", "0.5")
     job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE)})
     assert job.end(500) == 0, job.log.read_text()
@@ -161,6 +163,11 @@ def test_scans_that_kill_or_hang_what_works_on_them_cost_themselves_only(
     assert told == {name: "crashed_decoder" if name.startswith("kills") else "timed_out" for name in poison}
     assert rows.num_rows == len(set(rows["scan_uri"].to_pylist())) == len(good) + len(poison)
     (record,) = standard.records(str(output))
-    assert record["counts"] == {"ok": len(good), "rejected": len(poison), "failed": 0, "left": 0}
-    tell("a scan that kills or hangs its decoder or predictor", f"{len(poison)} among 80",
-         "`crashed_decoder` or `timed_out` when tried alone; 80 scored, exit 0")  # fmt: skip
+    assert record["counts"] == {"ok": len(good), "rejected": len(poison), "failed": len(broken), "left": 0}
+    causes = {failed["scan_uri"].rpartition("/")[2]: failed["detail"] for failed in record["failed"]}
+    assert set(causes) == set(broken)
+    assert causes["raises.jpg"].startswith("ZeroDivisionError")
+    assert causes["raises-its-predictor.jpg"].startswith("scoring it: ZeroDivisionError")
+    assert "JOHN" not in str(record)
+    tell("a scan that kills, hangs or breaks its decoder or predictor", f"{len(poison | broken)} among 80",
+         "`crashed_decoder` or `timed_out` when tried alone, failed with the cause for an unforeseen error; 80 scored, exit 0")  # fmt: skip

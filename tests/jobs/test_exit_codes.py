@@ -1,13 +1,16 @@
 """Wrong use ends with one sentence, the documented exit code and no traceback, before Ray starts."""
 
+import errno
 import json
 import logging
+import os
 import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +63,35 @@ def test_an_empty_folder(job: Job, tiny_model: Model, tmp_path: Path) -> None:
     )
     assert code == 2
     one_sentence(said, "empty", "expected a folder or prefix with at least one file")
+
+
+def test_a_closed_folder_is_named_with_both_ways_out(
+    job: Job, tiny_model: Model, scans: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def closed(folder: str) -> Any:
+        if folder == f"{scans}/glioma":
+            raise PermissionError(errno.EACCES, "JOHN^DOE")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)  # the tests may run as root, who may list all
+    flags = ("--model", tiny_model.uri, "--input", scans, "--output", str(tmp_path / "o"))
+    code, said = job("score", *flags)
+    assert code == 2
+    one_sentence(said, f"{scans}/glioma", "readable", "--exclude glioma")
+    code, said = job("nightly", *flags, "--exclude", "glioma", "--dry-run")
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("output", [".", "..", "../scans", "link"])
+def test_an_output_that_holds_the_input_hides_no_scan(
+    job: Job, tiny_model: Model, scans: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    (tmp_path / "scans" / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(scans)
+    code, said = job("nightly", "--model", tiny_model.uri, "--input", "glioma", "--output", output, "--dry-run")
+    assert code == 0, said
 
 
 def test_no_model(job: Job, scans: str, tmp_path: Path) -> None:

@@ -1,3 +1,3 @@
-"""What a scan's bytes begin with that is to kill or to hang its decoder. Nothing else, so that tests can import it."""
+"""What a scan's bytes begin with that is to kill, hang or break its decoder. Nothing else, so that tests can import it."""
 
-KILLS, HANGS = b"KILLS ITS DECODER", b"HANGS ITS DECODER"
+KILLS, HANGS, RAISES = b"KILLS ITS DECODER", b"HANGS ITS DECODER", b"RAISES IN ITS DECODER"

@@ -1,6 +1,6 @@
 """What fault tests do to a process from inside. Python loads this by itself where the folder is on PYTHONPATH.
 
-A scan whose file name or content begins with one of the words below kills or hangs the process that works on it; the
+A scan whose file name or content begins with one of the words below kills, hangs or breaks the process that works on it; the
 environment variable SABOTAGE names a step of the run, `module:function:before|after[:count[:word]]`, at which the driver
 is killed, counting those calls whose arguments hold the word; SABOTAGE_CLOCK_H sets the package's clock by so many hours. Nothing of the package knows of this.
 """
@@ -18,7 +18,7 @@ from datetime import datetime, timedelta, tzinfo
 from types import ModuleType
 from typing import Any
 
-from sabotage_words import HANGS, KILLS
+from sabotage_words import HANGS, KILLS, RAISES
 
 STEP = os.environ.get("SABOTAGE", "")
 CLOCK_H = float(os.environ.get("SABOTAGE_CLOCK_H", "0"))
@@ -39,6 +39,8 @@ def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
             os.kill(os.getpid(), signal.SIGSEGV)
         while data.startswith(HANGS):
             time.sleep(1)
+        if data.startswith(RAISES):
+            raise ZeroDivisionError("JOHN^DOE")
         return real(data, spec)
 
     return decode
@@ -52,6 +54,8 @@ def _predict(real: Callable[..., Any]) -> Callable[..., Any]:
             os.kill(os.getpid(), signal.SIGKILL)
         while any(name.startswith("hangs-its-predictor") for name in good):
             time.sleep(1)
+        if any(name.startswith("raises-its-predictor") for name in good):
+            raise ZeroDivisionError("JOHN^DOE")
         return real(self, table)
 
     return predict

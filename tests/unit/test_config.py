@@ -10,6 +10,7 @@ import tyro
 
 from mribatch.config import BaselinesConfig, EvaluateConfig, ScoreConfig, TrainConfig
 from mribatch.errors import ConfigError
+from mribatch.runs.arguments import gathered
 
 
 def train(**settings: Any) -> TrainConfig:
@@ -166,6 +167,24 @@ def test_the_command_of_a_config_gives_that_config_back(config: TrainConfig | Sc
     python, script, *flags = shlex.split(config.command("jobs/it.py"))
     assert (python, script) == ("python", "jobs/it.py")
     assert tyro.cli(type(config), args=flags) == config
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--input", "a", "b", "--input", "c"),
+        ("--input", "a", "--batch-size", "8", "--input", "b", "c"),
+        ("--input=a", "--input", "b", "--exclude", "x", "--exclude=y", "--input=c"),
+    ],
+)
+def test_a_flag_of_several_values_may_be_repeated_and_loses_none(words: tuple[str, ...]) -> None:
+    config = tyro.cli(ScoreConfig, args=gathered(ScoreConfig, ["--model", "m", *words, "--output", "o"]))
+    assert (config.model, config.input, config.output) == ("m", ("a", "b", "c"), "o")
+
+
+def test_words_that_name_no_such_flag_are_left_alone() -> None:
+    words = ["--data", "d", "--epoch_sides", "96", "--epoch-sides", "128", "--help"]
+    assert gathered(TrainConfig, words) == ["--data", "d", "--help", "--epoch-sides", "96", "128"]
 
 
 def test_a_config_is_ready_for_json() -> None:

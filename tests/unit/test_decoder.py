@@ -12,7 +12,7 @@ from mribatch.errors import DecoderLost
 from mribatch.scans.images import ImageSpec, decode
 from mribatch.schema import Reason, Status
 from mribatch.storage._decoder import Decoder
-from tests.sabotage.sabotage_words import HANGS, KILLS
+from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
 
 SPEC = ImageSpec(side_px=32)
 
@@ -90,3 +90,14 @@ def test_a_decoder_that_cannot_start_is_not_the_scans_fault(monkeypatch: pytest.
     monkeypatch.setattr("mribatch.storage._decoder._MAIN", "raise SystemExit(1)")
     with pytest.raises(DecoderLost, match="exit code 1"):
         Decoder(SPEC).decode(scan())
+
+
+def test_a_scan_that_makes_decoding_raise_has_failed_with_the_cause_and_the_process_lives_on(decoder: Decoder) -> None:
+    assert decoder.decode(scan()).status is Status.OK
+    before = process_of(decoder)
+    raised = decoder.decode(RAISES)
+    assert (raised.status, raised.reason) == (Status.FAILED, Reason.UNFORESEEN)
+    assert str(raised.detail).startswith("ZeroDivisionError in ")
+    assert "JOHN" not in str(raised.detail)
+    assert decoder.decode(scan()).status is Status.OK
+    assert process_of(decoder) == before
