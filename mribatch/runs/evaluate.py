@@ -70,6 +70,8 @@ class Evaluated:
             lines += [f"left out: {self.numbers['left_out']} scans that stand in --apart-from too"]
         if self.rejected:
             lines += ["rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))]
+        if self.scored.failed:
+            lines += [f"failed, to be tried again: {self.scored.failed}"]
         return "\n".join([*lines, f"predictions  {self.predictions}", f"report       {self.report}"]).lstrip("\n")
 
 
