@@ -73,6 +73,8 @@ class Evaluated:
             lines += [_apart_line(self.numbers["apart_from"])]
         if self.rejected:
             lines += ["rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))]
+        if self.scored.failed:
+            lines += [f"failed, to be tried again: {self.scored.failed}"]
         lines += failure_lines(self.scored.failures)
         return "\n".join([*lines, f"predictions  {self.predictions}", f"report       {self.report}"]).lstrip("\n")
 

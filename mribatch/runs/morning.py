@@ -76,8 +76,13 @@ def morning(config: NightlyConfig, scored: Scored, found: Found) -> Night:
         confidence=confidence,
         changes=_changes(good, found.before),
         rejects=[Reject(**row) for row in bad.select(["scan_uri", "reason", "detail"]).to_pylist()],
-        facts={"Input": config.input, "Output": scored.output, "Settings": config.fingerprint()},
+        facts={"Input": config.input, "Output": scored.output, "Settings": config.fingerprint()}
+        | _beyond_limit(scored.listed - scored.done - found.due.num_rows),
     )  # fmt: skip
+
+
+def _beyond_limit(scans: int) -> dict[str, object]:
+    return {"Not planned, beyond --limit": f"{scans:,} scans, for the next run"} if scans else {}
 
 
 def _comparisons(config: NightlyConfig, good: pa.Table, found: Found) -> tuple[Comparison, Comparison]:

@@ -59,7 +59,7 @@ class Promotion:
         return 0 if self.promoted else REFUSED
 
     def table(self) -> str:
-        told = [] if self.duel is None else _told(self.duel, self.candidate, str(self.current))
+        told = _told(self.duel, self.candidate, str(self.current)) if self.duel else [self._without_duel()]
         if self.current == self.candidate:
             return f"{self.candidate} is the current model already"
         if self.promoted:
@@ -67,6 +67,11 @@ class Promotion:
                 [*told, f"{self.candidate} is the current model now" + (", by force" if self.forced else "")]
             )
         return "\n".join([*told, f"refused: {self.current} stays the current model; --force promotes a worse one"])
+
+    def _without_duel(self) -> str:
+        if self.current is None:
+            return "there was no current model to compare it with"
+        return f"it was not compared with {self.current}: both are model {self.candidate_digest}"
 
 
 @paying

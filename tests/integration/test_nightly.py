@@ -122,6 +122,8 @@ def test_five_nights_score_exactly_what_is_new_changed_or_not_scored_by_the_new_
     done = place.night(limit=5)
     oldest = first[2:6]
     check("1 more, a new model, at most 5", [*newest, *oldest], done, 0, new=1, backfill=4)
+    assert f"{len(listed) - 4} scans, for the next run" in Path(done.report).read_text()
+    assert re.search(rf"left for the next run +{len(listed) - 4}\n", done.table())
     done = place.night()
     check("the rest of the backfill", [uri for uri in listed if uri not in oldest], done, 5, backfill=len(listed) - 4)
 

@@ -46,6 +46,9 @@ def test_the_better_model_is_promoted_and_the_worse_one_only_by_force(
 ) -> None:
     first = try_to_promote(models, "one")
     assert (first.exit_code, first.current, first.duel) == (0, None, None)
+    assert first.table().splitlines() == [
+        "there was no current model to compare it with", "one is the current model now"
+    ]  # fmt: skip
     assert (models / "CURRENT").read_text() == "one\n"
     caplog.clear()
     with caplog.at_level(logging.INFO, "mribatch"):
