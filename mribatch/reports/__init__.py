@@ -1,1 +1,1 @@
-"""Labels and scores become numbers (`metrics`), pictures (`figures`) and the HTML page (`page`)."""
+"""Turn labels and scores into numbers (`metrics`, `drift`), figures and self-contained HTML pages."""

@@ -1,6 +1,7 @@
-"""Models side by side become one table: as Arrow, Markdown and an HTML page. The answers and measurements come ready-made."""
+"""Compare models on the same splits: as an Arrow table, as Markdown and as an HTML page."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,21 +11,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mribatch.reports import html, metrics
-from mribatch.reports.html import percent
+from mribatch.reports import metrics
 from mribatch.reports.metrics import Scores
+from mribatch.reports.rendering import DISCLAIMER, decimal, interval, percent, picture, render, visible
 
 __all__ = ["Contender", "Duel", "comparison_page", "comparison_table", "duels", "markdown", "ranked"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contender:
-    """One model on some splits, those of index 0 first.
+    """One model on one or more splits, starting with the first split.
 
-    scores: what it said of each split's test scans, the same scans in the same order for all models.
-    has_copy: (N,) bool per split, True where the training side holds a copy of the scan, or another one of its patient.
-    seconds: for tuning and fitting, per split. chosen: by tuning, per split. train_scans: of the first split.
-    scans_per_s: from decoded pixels to probabilities; size_bytes: on disk; both of the first split's model.
+    scores: its answers for each split's test scans; all models get the same scans in the same order.
+    has_copy: (N,) bool per split, True if the training set holds a copy of the scan or another scan of the patient.
+    seconds: time for tuning and fitting, per split. chosen: tuned parameters, per split.
+    train_scans: training scans of the first split.
+    scans_per_s: from decoded pixels to probabilities; size_bytes: on disk; both for the model of the first split.
     """
 
     name: str
@@ -53,7 +55,7 @@ class Contender:
 
     @property
     def accuracy_without_copies(self) -> float | None:
-        """On the scans of which the training side holds no copy; None where there are none."""
+        """The mean accuracy on scans without a copy in the training set; None if all have one."""
         means = [
             each.correct[~copy].mean() for each, copy in zip(self.scores, self.has_copy, strict=True) if not copy.all()
         ]
@@ -61,7 +63,7 @@ class Contender:
 
     @property
     def pooled(self) -> Scores:
-        """All splits as one; a scan that stands on several test sides counts as often."""
+        """All splits in one; a scan in several test sets counts several times."""
         return Scores(
             labels=self.scores[0].labels,
             truth=np.concatenate([each.truth for each in self.scores]),
@@ -81,12 +83,12 @@ class Duel:
 
 
 def ranked(contenders: Sequence[Contender]) -> list[Contender]:
-    """The most accurate first."""
+    """Return the models sorted by accuracy, best first."""
     return sorted(contenders, key=lambda one: -one.accuracy)
 
 
 def duels(contenders: Sequence[Contender]) -> list[Duel]:
-    """Every model against every other, in the order given."""
+    """Compare every model with every other, in the given order."""
     pairs = list(combinations(contenders, 2))
     alone = [_alone(one.scores[0].correct, other.scores[0].correct) for one, other in pairs]
     adjusted = metrics.holm([metrics.mcnemar(*counts) for counts in alone])
@@ -101,7 +103,7 @@ def _alone(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def comparison_table(contenders: Sequence[Contender]) -> pa.Table:
-    """One row for each model and split. tp, fp, tn and fn are null where there are more classes than two."""
+    """Return one row per model and split. tp, fp, tn and fn are null if there are more than two classes."""
     return pa.Table.from_pylist([row for one in contenders for row in _rows(one)], schema=_SCHEMA)
 
 
@@ -138,7 +140,7 @@ def _rows(one: Contender) -> list[dict[str, Any]]:
 
 
 def _outcomes(scores: Scores) -> dict[str, int]:
-    """True and false positives and negatives of two classes, the second being the positive one."""
+    """Return true and false positives and negatives; the second of two classes is the positive one."""
     if len(scores.labels) != 2:
         return {}
     (tn, fp), (fn, tp) = scores.confusion.tolist()
@@ -146,9 +148,9 @@ def _outcomes(scores: Scores) -> dict[str, int]:
 
 
 def _head(contenders: Sequence[Contender]) -> list[str]:
-    pooled = ["TP", "FP", "TN", "FN"] if len(contenders[0].scores[0].labels) == 2 else []
-    copies = ["Without copies"] if _some_have_copies(contenders) else []
     first = ["First split"] if _splits_differ(contenders) else []
+    copies = ["Without copies"] if _some_have_copies(contenders) else []
+    pooled = ["TP", "FP", "TN", "FN"] if len(contenders[0].scores[0].labels) == 2 else []
     return [
         "Model",
         "Accuracy",
@@ -165,13 +167,22 @@ def _head(contenders: Sequence[Contender]) -> list[str]:
 
 
 def _cells(one: Contender, contenders: Sequence[Contender]) -> list[str]:
-    low, high = one.interval
-    copies = [percent(one.accuracy_without_copies)] if _some_have_copies(contenders) else []
     first = [percent(one.accuracies[0])] if _splits_differ(contenders) else []
-    outcomes = [f"{count:,}" for count in _outcomes(one.pooled).values()]
-    return [one.title, percent(one.accuracy), f"{percent(low)} to {percent(high)}", *first, *copies,
-            percent(metrics.measure(one.pooled)["macro"]["f1"]), *outcomes, str(len(one.scores)),
-            _seconds(float(np.mean(one.seconds))), _rate(one.scans_per_s), f"{one.size_bytes / 1e6:,.1f} MB"]  # fmt: skip
+    copies = [percent(one.accuracy_without_copies)] if _some_have_copies(contenders) else []
+    pooled = one.pooled
+    return [
+        one.title,
+        percent(one.accuracy),
+        interval(one.interval),
+        *first,
+        *copies,
+        percent(metrics.measure(pooled)["macro"]["f1"]),
+        *(f"{count:,}" for count in _outcomes(pooled).values()),
+        str(len(one.scores)),
+        _seconds(float(np.mean(one.seconds))),
+        _rate(one.scans_per_s),
+        f"{one.size_bytes / 1e6:,.1f} MB",
+    ]
 
 
 def _splits_differ(contenders: Sequence[Contender]) -> bool:
@@ -191,67 +202,72 @@ def _rate(rate: float) -> str:
 
 
 def markdown(contenders: Sequence[Contender], facts: Mapping[str, object]) -> str:
-    """The table and what it stands on, as a Markdown file."""
-    best = ranked(contenders)
-    head = _head(contenders)
-    lines = ["# Comparison", "", f"**{html.DISCLAIMER}**", "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(_cells(one, contenders))} |" for one in best]
-    lines += ["", _legend(contenders), "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    """Return the comparison as a Markdown file. Every text is escaped."""
+    best, head = ranked(contenders), _head(contenders)
+    blocks = [
+        ["# Comparison of models"],
+        [f"**{DISCLAIMER}**"],
+        _markdown_table(head, [_cells(one, contenders) for one in best]),
+        ["## Notes"],
+        [f"- {_escaped(note)}" for note in _notes(contenders)],
+        ["## Setup"],
+        [f"- {_escaped(name)}: {_escaped(value)}" for name, value in facts.items()],
+    ]
     if len(contenders) > 1:
-        lines += ["| McNemar's exact test, first split | only the first right | only the second right | p (Holm) |",
-                  "|---|---|---|---|"]  # fmt: skip
-        lines += [f"| {d.first} – {d.second} | {d.only_first_right} | {d.only_second_right} | {_p(d.p_value)} |"
-                  for d in duels(best)]  # fmt: skip
-    return "\n".join(lines) + "\n"
+        rows = [(d.first, d.second, d.only_first_right, d.only_second_right, decimal(d.p_value)) for d in duels(best)]
+        blocks.append(["## Pairwise tests"])
+        blocks.append(
+            ["McNemar's exact test on the first split; p-values are adjusted for the number of pairs (Holm)."]
+        )
+        blocks.append(_markdown_table(("Model A", "Model B", "Only A correct", "Only B correct", "p"), rows))
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
 
 
-def _legend(contenders: Sequence[Contender]) -> str:
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    lines = ["| " + " | ".join(map(_escaped, cells)) + " |" for cells in (head, *rows)]
+    return [lines[0], "|" + "---|" * len(head), *lines[1:]]
+
+
+def _escaped(value: object) -> str:
+    """Return a value as Markdown text in which nothing is markup."""
+    return re.sub(r"([\\`*<|\[])", r"\\\1", str(visible(str(value))))
+
+
+def _notes(contenders: Sequence[Contender]) -> list[str]:
+    """Return what a reader has to know about the columns of the table."""
     labels = contenders[0].scores[0].labels
-    positive = f" Positive is {labels[1]}; TP, FP, TN and FN are summed over the splits." if len(labels) == 2 else ""
-    same = (" Models on one split compare with the others on the first split only, and by McNemar's test; their interval tells nothing "
-            "of how splits differ." if _splits_differ(contenders) else "")  # fmt: skip
-    copies = (
-        " Without copies: on the test scans of which no copy, and of whose patient no scan, was learnt from."
-        if _some_have_copies(contenders)
-        else ""
-    )
-    return ("Accuracy is the mean over the splits, its interval the corrected resampled t interval (Nadeau and Bengio 2003), "
-            "Wilson's for one split. Fit: tuning and fitting on one split, classical models alone on one core, without reading the scans and computing their features. Scans/s: from decoded "
-            f"pixels to probabilities.{positive}{same}{copies}")  # fmt: skip
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+    notes = [
+        "Accuracy: mean over the splits. 95% interval: corrected resampled t interval (Nadeau and Bengio 2003), or "
+        "Wilson's for a single split.",
+        "Fit: time to tune and fit on one split, without reading scans and computing features. Classical models use one core.",
+        "Scans/s: from decoded pixels to probabilities.",
+    ]
+    if len(labels) == 2:
+        notes.append(f"TP, FP, TN, FN: summed over the splits. Positive is {labels[1]}.")
+    if _splits_differ(contenders):
+        notes.append(
+            "Models with a single split compare with the others on the first split only, by column or by McNemar's test. "
+            "Their interval does not cover the variation between splits."
+        )
+    if _some_have_copies(contenders):
+        notes.append(
+            "Without copies: accuracy on test scans with no copy, and no other scan of the same patient, in the training set."
+        )
+    return notes
 
 
 def comparison_page(contenders: Sequence[Contender], facts: Mapping[str, object], figures: Mapping[str, bytes]) -> str:
-    """The page as HTML text, to be written as UTF-8; figures are PNG bytes by caption. Every text is escaped."""
+    """Return the page as HTML text, to be written as UTF-8; figures are PNG bytes by caption. Every text is escaped."""
     best = ranked(contenders)
-    rows = [_cells(one, contenders) for one in best]
-    tests = [(f"{d.first} – {d.second}", d.only_first_right, d.only_second_right, _p(d.p_value)) for d in duels(best)]
-    tested = html.table(("First – second", "Only the first right", "Only the second right", "p (Holm)"), tests)
-    sections = (
-        html.section("Result", _tiles(best)),
-        html.section("Models", html.table(_head(contenders), rows) + f"<p>{html.text(_legend(contenders))}</p>"),
-        html.section("Figures", "".join(html.figure(caption, png) for caption, png in figures.items())),
-        html.section("McNemar's exact test on the first split", tested) if tests else "",
-        html.section("How it was compared", html.facts(facts)),
+    return render(
+        "comparison.html",
+        title="Comparison of models",
+        best=best[0],
+        splits=max(len(one.scores) for one in best),
+        head=_head(contenders),
+        models=[_cells(one, contenders) for one in best],
+        notes=_notes(contenders),
+        pictures=[picture(caption, png) for caption, png in figures.items()],
+        duels=duels(best),
+        setup=facts,
     )
-    return html.document("Comparison of models", sections, _STYLE)
-
-
-def _tiles(best: Sequence[Contender]) -> str:
-    low, high = best[0].interval
-    return html.tiles(
-        (
-            ("Most accurate", best[0].title, f"{percent(best[0].accuracy)}, 95% interval {percent(low)} to {percent(high)}"),
-            ("Models", str(len(best)), f"on {max(len(one.scores) for one in best)} splits at most"),
-            ("Test scans of a split", f"{len(best[0].scores[0].truth):,}", f"{best[0].train_scans:,} to learn from"),
-        )
-    )  # fmt: skip
-
-
-_STYLE = """
-.numbers :is(td, tbody th) { white-space: nowrap; font-size: .85rem }
-.numbers :is(th, td):not(:first-child) { padding-left: .5rem; padding-right: .5rem }
-"""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,13 +146,8 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
         raise InputError(f"expected 0 ≤ successes ≤ total, got {successes} of {total}")
     if total == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = successes / total
-    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * (share * (1 - share) / total + z**2 / (4 * total**2)) ** 0.5
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == total else min(1.0, centre + half)
-    return low, high
+    ends = binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def repeated_interval(accuracies: Sequence[float], *, train: int, test: int) -> tuple[float, float]:

@@ -130,12 +130,12 @@ def _changes(good: pa.Table, before: pa.Table) -> list[Change]:
 def _rejected(config: NightlyConfig, lost: int, tried: int) -> list[str]:
     if lost <= config.max_reject_rate * tried:
         return []
-    return [f"{lost:,} of {tried:,} scans were rejected or failed, more than {config.max_reject_rate:.0%}."]
+    return [f"{lost:,} of {tried:,} scans were rejected or failed, more than {100 * config.max_reject_rate:g}%."]
 
 
 def _drifted(comparisons: dict[str, Comparison]) -> list[str]:
     return [
-        f"The {name} is not that of the nights before: its population stability index is {compared.drift.index:.2f}."
+        f"The {name} differs from that of previous nights: population stability index {compared.drift.index:.2f}."
         for name, compared in comparisons.items()
         if compared.drift.level == "major"
     ]

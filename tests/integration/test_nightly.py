@@ -173,10 +173,11 @@ def test_an_ordinary_night_raises_no_alarm_and_a_shifted_one_does(place: Place) 
         _darken(path, place.scans / f"dark_{Path(path).name}")
     for number in range(8):
         (place.scans / f"{number}.jpg").write_bytes(b"no scan")
-    shifted = place.night(max_drift=0.25)
+    shifted = place.night(max_drift=0.25, max_reject_rate=0.125)
     assert shifted.exit_code == 5
     rejects, mix = shifted.night.alarms
     assert "8 of 38" in rejects
+    assert "more than 12.5%" in rejects
     assert "class mix" in mix
 
 

@@ -1,5 +1,7 @@
 """The pages in a real browser, where there is one: nothing complains, and the page may ask nobody for anything."""
 
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +12,9 @@ import pytest
 from mribatch.reports import figures
 from mribatch.reports.comparison import comparison_page
 from tests.unit.test_comparison import GOOD, POOR
-from tests.unit.test_night_page import page
+from tests.unit.test_night_page import change, comparison, page, reject
+from tests.unit.test_page import NUMBERS, mistakes_at, png
+from tests.unit.test_page import page as evaluation_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -18,19 +22,46 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def complaints(html: str, folder: Path) -> list[str]:
-    """What the browser's console says of a page; it says so too when the page's own policy keeps it from a request."""
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-features=NetworkTimeServiceQuerying",
+    "--enable-logging=stderr",
+)
+
+
+def opened(text: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Open a page in the browser."""
     place = folder / "page.html"
-    place.write_text(html)
-    done = subprocess.run(
-        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-         "--disable-features=NetworkTimeServiceQuerying", f"--user-data-dir={folder / 'profile'}",
-         "--enable-logging=stderr", f"--screenshot={folder / 'page.png'}", place.as_uri()],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    place.write_text(text)
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, place.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def complaints(text: str, folder: Path) -> list[str]:
+    """Return what the browser's console says of a page, including requests that the page's own policy blocks."""
+    done = opened(text, folder, f"--screenshot={folder / 'page.png'}")
     assert (folder / "page.png").read_bytes().startswith(b"\x89PNG")
     return [line for line in done.stderr.splitlines() if re.search(r"CONSOLE", line)]
+
+
+def excess(pages: dict[str, str], width: int, folder: Path) -> dict[str, int]:
+    """Return by how many pixels each page is wider than a window of `width` pixels."""
+    frames = "".join(
+        f'<iframe id="{name}" style="border: 0; width: {width}px" srcdoc="{html.escape(text)}"></iframe>'
+        for name, text in pages.items()
+    )
+    script = """onload = () => document.body.textContent = "RESULT" + JSON.stringify(Object.fromEntries(
+        [...document.querySelectorAll("iframe")].map(frame => {
+          const root = frame.contentDocument.documentElement; return [frame.id, root.scrollWidth - root.clientWidth] }))) + "END" """
+    done = opened(f"<!doctype html><body>{frames}<script>{script}</script>", folder, "--dump-dom")
+    widths: dict[str, int] = json.loads(re.findall("RESULT(.*)END", done.stdout)[0])
+    return widths
 
 
 def test_the_page_of_a_night_opens_without_complaint(tmp_path: Path) -> None:
@@ -40,6 +71,37 @@ def test_the_page_of_a_night_opens_without_complaint(tmp_path: Path) -> None:
 def test_the_page_of_a_comparison_opens_without_complaint(tmp_path: Path) -> None:
     bars = figures.accuracy_bars(["good", "poor"], [0.9, 0.7], [(0.8, 0.95), (0.6, 0.8)])
     assert complaints(comparison_page([GOOD, POOR], {"splits": "2"}, {"Accuracy": bars}), tmp_path) == []
+
+
+def test_the_page_of_an_evaluation_opens_without_complaint(tmp_path: Path) -> None:
+    assert complaints(evaluation_page(), tmp_path) == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_names_and_wide_tables_scroll_in_place_and_never_widen_the_page(tmp_path: Path, width: int) -> None:
+    long = "s3://archive/" + "x" * 200 + "/scan.jpg"
+    matrix = {"labels": [long[:60]] * 12, "counts": [[1] * 12] * 12}
+    classes = {long[:60]: NUMBERS["per_class"]["glioma"]}
+    pages = {
+        "night": page(
+            title=long,
+            model=long,
+            alarms=[long],
+            classes=comparison([1, 1], [1, 1], (long, "b")),
+            changes=[change(scan_uri=long, before=long, after=long)],
+            rejects=[reject(detail=long)],
+            facts={long: long},
+        ),
+        "evaluation": evaluation_page(
+            title=long,
+            model={long: long},
+            mistakes=mistakes_at(long),
+            figures={long: png(2000, 9)},
+            numbers=NUMBERS | {"per_class": classes, "confusion_matrix": matrix},
+        ),
+        "comparison": comparison_page([GOOD, POOR], {long: long}, {long: png(2000, 9)}),
+    }
+    assert excess(pages, width, tmp_path) == dict.fromkeys(pages, 0)
 
 
 def test_a_page_that_asked_for_something_would_be_kept_from_it_and_found_out(tmp_path: Path) -> None:

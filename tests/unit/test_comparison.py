@@ -15,7 +15,7 @@ from mribatch.reports.comparison import (
     ranked,
 )
 from mribatch.reports.metrics import Scores
-from tests.unit.test_page import Document
+from tests.unit.test_page import HOSTILE, Document
 
 LABELS = ("notumor", "meningioma")
 TRUTH = np.array([0] * 10 + [1] * 10)
@@ -99,12 +99,33 @@ def test_page_and_markdown_show_the_same_numbers_and_the_disclaimer() -> None:
     facts = {"splits": "2", "<command>": "python jobs/baselines.py"}
     text = markdown([POOR, GOOD], facts)
     page = comparison_page([POOR, GOOD], facts, {"Accuracy": figures.accuracy_bars(["GOOD"], [0.9], [(0.8, 0.95)])})
-    for part in ("92.50%", "GOOD – POOR", "0.0156", "4.2 MB", "not a medical device", "Positive is meningioma"):
+    for part in ("92.50%", "Only A correct", "0.0156", "4.2 MB", "not a medical device", "Positive is meningioma"):
         assert part in text
         assert part in page
     assert "<command>" not in page, "every text is escaped"
     assert text.index("GOOD") < text.index("POOR")
     assert Document(page).rows[0][0] == "Model"
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "a\u202egpj.exe", "\udcff.jpg"])
+def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) -> None:
+    hostile = contender(name, scores([0], ("a", name)))
+    text = comparison_page([hostile, GOOD], {name: name}, {name: figures.accuracy_bars(["a"], [0.9], [(0.8, 0.95)])})
+    plain = comparison_page([GOOD, POOR], {"a": "b"}, {"c": figures.accuracy_bars(["a"], [0.9], [(0.8, 0.95)])})
+    document = Document(text)
+    assert {tag for tag, _ in document.elements} == {tag for tag, _ in Document(plain).elements}
+    assert not [key for _, attributes in document.elements for key in attributes if key.startswith("on")]
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    assert document.all("img")[0]["alt"] == shown
+    assert shown in document.text["dl"]
+    assert text.encode("utf-8")
+
+
+def test_names_in_markdown_are_no_markup() -> None:
+    text = markdown([contender("<img src=x>|*b*", scores([0]))], {"[link](x)": "`code`\n# heading \udcff"})
+    assert "| \\<IMG SRC=X>\\|\\*B\\* | 95.00% |" in text
+    assert "- \\[link](x): \\`code\\`\\\\n# heading \\\\udcff\n" in text
+    assert text.encode("utf-8")
 
 
 def test_bars_are_drawn_for_one_model_and_for_many_and_not_for_none() -> None:

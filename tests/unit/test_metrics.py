@@ -138,6 +138,12 @@ def test_wilson_interval_gives_the_published_values(successes: int, total: int, 
     assert wilson_interval(successes, total) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_wilson_interval_of_a_billion_scans_is_narrow_and_holds_the_share() -> None:
+    low, high = wilson_interval(300_000_000, 10**9)
+    assert low < 0.3 < high
+    assert high - low == pytest.approx(2 * 1.959964 * (0.3 * 0.7 / 10**9) ** 0.5, rel=1e-6)
+
+
 def test_wilson_interval_is_symmetric_stays_within_bounds_and_widens_with_confidence() -> None:
     low, high = wilson_interval(655, 655)
     assert high == 1

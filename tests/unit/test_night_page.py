@@ -102,14 +102,14 @@ def test_page_has_the_parts_that_readers_and_screen_readers_go_by() -> None:
     assert all(heading["scope"] in ("row", "col") for heading in document.all("th"))
     regions = [found["aria-label"] for found in document.all("div") if found.get("role") == "region"]
     assert len(regions) == len(set(regions)) == len(document.all("table"))
-    order = ["Result", "Why they were planned", "Archive", "Drift", "Class changes", "Rejected scans", "Run"]
+    order = ["Result", "Why scans were planned", "Archive", "Drift", "Class changes", "Rejected scans", "Run"]
     assert re.findall("<h2>(.*?)</h2>", page())[1:] == order
 
 
 def test_page_is_made_for_light_dark_and_paper() -> None:
     style = Document(page()).text["style"]
-    assert style.count("prefers-color-scheme: dark") == 3
-    assert style.count("@media print") == 2
+    assert style.count("prefers-color-scheme: dark") == 1
+    assert style.count("@media print") == 1
 
 
 def test_a_night_that_went_well_says_so_first() -> None:
@@ -160,12 +160,12 @@ def test_scans_are_counted_by_why_they_were_planned() -> None:
     rows = Document(page()).rows
     for row in (
         ["New", "1,300", "1,297"],
-        ["Changed since they were scored", "45", "44"],
-        ["Backfill, unchanged since they were scored", "0", "0"],
-        ["All", "1,345", "1,341"],
+        ["Changed since last scored", "45", "44"],
+        ["Backfill (unchanged since last scored)", "0", "0"],
+        ["Total", "1,345", "1,341"],
         ["Listed", "12,345"],
-        ["Done before, by this model", "11,000"],
-        ["Vanished since the night before", "4"],
+        ["Already processed by this model", "11,000"],
+        ["Missing since the previous night", "4"],
     ):
         assert row in rows
 
@@ -180,8 +180,9 @@ def test_drift_is_shown_as_shares_in_numbers_with_its_verdict_in_words() -> None
     assert "New and changed scans, compared with the last 7 runs." in document.text["p"]
     assert ["glioma", "", "50.00% (500)", "52.00% (260)"] in document.rows
     assert ["0.999 to 1", "", "90.00% (900)", "20.00% (100)"] in document.rows
-    assert "No drift beyond chance: PSI 0.002; by chance alone it stays below 0.032." in document.text["p"]
-    assert "Major drift: PSI 2.4" in document.text["p"]
+    verdict = "No drift beyond chance: population stability index (PSI) 0.002; chance alone stays below 0.032"
+    assert verdict in document.text["p"]
+    assert "Major drift: population stability index (PSI) 2.4" in document.text["p"]
 
 
 def test_bars_are_as_wide_as_the_shares_and_silent() -> None:
@@ -194,7 +195,7 @@ def test_bars_are_as_wide_as_the_shares_and_silent() -> None:
     ("before", "tonight", "words"),
     [
         ([2500, 2500, 2500, 2500], [165, 335, 165, 335], "Moderate drift"),
-        ([250_000, 250_000], [240_000, 260_000], "More than chance, and too little to matter"),
+        ([250_000, 250_000], [240_000, 260_000], "More than chance, but too little to matter"),
         ([50, 50], [0, 5], "No drift beyond chance"),
     ],
 )
@@ -213,17 +214,17 @@ def test_the_first_night_has_nothing_to_compare_with_and_shows_its_own_shares() 
 
 def test_class_changes_are_counted_by_cause_and_classes_and_listed() -> None:
     document = Document(page())
-    assert "3 scans got another class: 1 because the model changed; 2 because the scan changed." in document.text["p"]
-    assert ["Class before", "glioma"] in document.rows
+    assert "3 scans changed class: 1 because the model changed; 2 because the scan changed." in document.text["p"]
+    assert ["Previous class", "glioma"] in document.rows
     assert ["notumor", "2"] in document.rows
     assert ["pituitary", "1"] in document.rows
-    assert ["s3://b/scan-0.jpg", "the scan", "notumor 80.00%", "glioma 91.20%"] in document.rows
+    assert ["s3://b/scan-0.jpg", "the scan", "notumor 80.0%", "glioma 91.2%"] in document.rows
 
 
 def test_rejects_are_counted_by_reason_most_frequent_first_and_listed() -> None:
     rows = Document(page()).rows
-    start = rows.index(["Reason", "Scans"])
-    assert rows[start + 1 : start + 4] == [["truncated", "2"], ["empty", "1"], ["All", "3"]]
+    start = rows.index(["Rejection reason", "Scans"])
+    assert rows[start + 1 : start + 4] == [["truncated", "2"], ["empty", "1"], ["Total", "3"]]
     assert ["s3://b/bad-0.jpg", "truncated", "ends after 3 of 9 bytes"] in rows
     assert ["s3://b/bad-1.jpg", "empty", ""] in rows
 
@@ -232,14 +233,14 @@ def test_long_lists_show_their_first_two_hundred_and_say_how_many_there_are() ->
     document = Document(page(changes=[change(n) for n in range(1234)], rejects=[reject(n) for n in range(5678)]))
     listed = [row[0] for row in document.rows if row[0].startswith("s3://b/")]
     assert listed == [f"s3://b/scan-{n}.jpg" for n in range(200)] + [f"s3://b/bad-{n}.jpg" for n in range(200)]
-    assert "The first 200 of 1,234." in document.text["p"]
-    assert "The first 200 of 5,678." in document.text["p"]
+    assert "Showing the first 200 of 1,234." in document.text["p"]
+    assert "Showing the first 200 of 5,678." in document.text["p"]
     assert ["notumor", "1,234"] in document.rows
     assert ["truncated", "5,678"] in document.rows
 
 
 def test_two_hundred_are_listed_without_a_word_about_it() -> None:
-    assert "The first" not in page(changes=[change(n) for n in range(200)])
+    assert "the first" not in page(changes=[change(n) for n in range(200)])
 
 
 def test_without_changes_or_rejects_the_page_says_so() -> None:
@@ -285,7 +286,7 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
     for row in (
         [name, "1", "1"],
         [name, "", "50.00% (1)", "50.00% (1)"],
-        [name, "the scan", f"{name} 80.00%", f"{name} 91.20%"],
+        [name, "the scan", f"{name} 80.0%", f"{name} 91.2%"],
         [name, name, name],
     ):
         assert row in document.rows
