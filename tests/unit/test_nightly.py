@@ -97,7 +97,7 @@ def test_a_night_ends_at_its_deadline_or_after_its_greatest_length(flags: dict[s
 
 @pytest.mark.parametrize("hours", [0, -1, float("nan"), float("inf"), 90_000])
 def test_a_length_that_cannot_be_meant_is_refused(hours: float) -> None:
-    with pytest.raises(ConfigError, match="--max-hours must be (above 0 and at most|a finite number)"):
+    with pytest.raises(ConfigError, match=r"--max-hours must be (above 0 and at most|a finite number)"):
         NightlyConfig(model="m", input=("i",), output="o", max_hours=hours)
 
 
