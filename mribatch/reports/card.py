@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mribatch.reports import recipe
-from mribatch.reports.html import percent
+from mribatch.reports.rendering import percent
 
 __all__ = ["RELATIONS", "classical_card", "evidence_of", "model_card"]
 
