@@ -71,7 +71,7 @@ def compare(config: BaselinesConfig) -> Compared:
     config = replace(config, output=uris.absolute(config.output))  # workers have working directories of their own
     if config.unused:
         log.warning("warning: not used by any of --models: %s", ", ".join(config.unused))
-    table = shown(config.data, config.classes)
+    table = shown(config.data, classes=config.classes)
     with (
         lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),
         uris.probe(config.output) as probe,

@@ -24,9 +24,9 @@ _ODD = frozenset(
 )  # fmt: skip
 
 
-def shown(uri: str, classes: Sequence[str] = ()) -> pa.Table:
+def shown(uri: str, *, classes: Sequence[str] = ()) -> pa.Table:
     """Read labelled scans, log their classes with the counts of each split, and warn of odd ones. Raises as `source.labelled`."""
-    table = source.labelled(uri, classes)
+    table = source.labelled(uri, classes=classes)
     counts = Counter(zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True))
     log.info("%s", "\n".join(_lines(uri, counts)))
     for warning in _warnings(counts):

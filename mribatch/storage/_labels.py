@@ -35,7 +35,7 @@ class TrainingScans:
     test_scans: int
 
 
-def labelled(uri: str, classes: Sequence[str] = ()) -> pa.Table:
+def labelled(uri: str, *, classes: Sequence[str] = ()) -> pa.Table:
     """Return the labelled scans at a root of class folders, or in a manifest, as the schema `LABELLED`, sorted by URI.
 
     classes: take scans of these alone, and ask no questions about others. Raises InputError where labels, folders or columns

@@ -93,8 +93,8 @@ def walk(uri: str) -> Iterator[Entry]:
     """Every file at or below a folder, file or glob, in no particular order.
 
     Globs know *, ?, [a-z], [!a-z] within a name and ** across folders; a name that exists as it stands is no glob.
-    Hidden names, what systems leave behind (see `_junk`), pipes and devices are passed over. Raises StorageMissing where the folder, file or
-    bucket is not there, InputError where a glob fits nothing.
+    Hidden names, what systems leave behind (see `_junk`), pipes and devices are passed over. Raises StorageMissing where
+    the folder, file or bucket is not there, InputError where a glob fits nothing.
     """
     base, glob = _parted(absolute(uri))
     found = False
