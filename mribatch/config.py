@@ -182,10 +182,6 @@ class TrainConfig(_Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         smallest = _MIN_SIDE_PX[self.backbone]
-        _check(
-            self.start_from is None or self.backbone_weights is None,
-            "--backbone-weights is not used with --start-from, which brings all weights: leave one of them out",
-        )
         if self.backbone_weights is None and self.start_from is None:
             object.__setattr__(self, "backbone_weights", "none" if self.backbone == "cnn" else "imagenet")
         if self.image_side is None:

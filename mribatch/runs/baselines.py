@@ -72,8 +72,8 @@ def compare(config: BaselinesConfig) -> Compared:
     """
     config = replace(config, output=uris.absolute(config.output))  # workers have working directories of their own
     if config.unused:
-        log.warning("not used by the models of --models: %s", ", ".join(config.unused))
-    table = shown(config.data, config.classes, exclude=config.exclude, outputs=(config.output,))
+        log.warning("warning: not used by any of --models: %s", ", ".join(config.unused))
+    table = shown(config.data, classes=config.classes, exclude=config.exclude, outputs=(config.output,))
     _check_weights(config)
     with (
         lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),

@@ -25,10 +25,10 @@ _ODD = frozenset(
 
 
 def shown(
-    uri: str, classes: Sequence[str] = (), *, exclude: Sequence[str] = (), outputs: Sequence[str] = ()
+    uri: str, *, classes: Sequence[str] = (), exclude: Sequence[str] = (), outputs: Sequence[str] = ()
 ) -> pa.Table:
     """Read labelled scans, log their classes with the counts of each split, and warn of odd ones. Raises as `source.labelled`."""
-    table = source.labelled(uri, classes, exclude=exclude, outputs=outputs)
+    table = source.labelled(uri, classes=classes, exclude=exclude, outputs=outputs)
     counts = Counter(zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True))
     log.info("%s", "\n".join(_lines(uri, counts)))
     for warning in _warnings(counts):

@@ -62,8 +62,7 @@ def train(config: TrainConfig) -> Trained:
     and ConfigError for what cannot be read, written or seen by all nodes, RunFailed (a rerun goes on).
     """
     table = shown(config.data, exclude=config.exclude, outputs=(config.output, _checkpoints(config)[0]))
-    if config.changed("validation_fraction") and "validation" in table["split"].to_pylist():
-        log.warning("--validation-fraction is not used: %s names its validation scans", config.data)
+    _warn_of_unused(config, table)
     spec, weights, start = ImageSpec(side_px=config.sides[0]), _backbone_weights(config), _start(config, table)
     _check_writable(config)
     with session():
@@ -95,6 +94,14 @@ def train(config: TrainConfig) -> Trained:
             raise RunFailed("training ended without a checkpoint: look for the first error above and run it again")
         with result.checkpoint.as_directory() as folder:
             return _publish(config, Path(folder), labels, data)
+
+
+def _warn_of_unused(config: TrainConfig, table: pa.Table) -> None:
+    """Log the flags that do nothing on these scans or beside other flags."""
+    if config.changed("validation_fraction") and "validation" in table["split"].to_pylist():
+        log.warning("warning: --validation-fraction is not used: %s names its validation scans", config.data)
+    if config.start_from is not None and config.backbone_weights is not None:
+        log.warning("warning: --backbone-weights is not used: --start-from brings all weights")
 
 
 def _backbone_weights(config: TrainConfig) -> str:

@@ -36,7 +36,7 @@ class TrainingScans:
 
 
 def labelled(
-    uri: str, classes: Sequence[str] = (), *, exclude: Sequence[str] = (), outputs: Sequence[str] = ()
+    uri: str, *, classes: Sequence[str] = (), exclude: Sequence[str] = (), outputs: Sequence[str] = ()
 ) -> pa.Table:
     """Return the labelled scans at a root of class folders, or in a manifest, as the schema `LABELLED`, sorted by URI.
 

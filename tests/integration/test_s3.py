@@ -92,6 +92,15 @@ def test_hidden_names_and_the_marks_of_folders_are_passed_over(bucket: str, s3_c
     assert uris.names(f"{bucket}/absent") == []
 
 
+def test_junk_is_in_no_listing_of_a_bucket(bucket: str) -> None:
+    junk = ["@eaDir/x.jpg", "__MACOSX/._x.jpg", "Thumbs.db", "glioma_$folder$", "_SUCCESS", "lost+found/x.jpg"]
+    fill(bucket, *junk, *(f"glioma/{name}" for name in junk), "glioma/a.jpg", "train.zip", "notumor/a.jpg")
+    assert below(bucket, bucket) == ["glioma/a.jpg", "notumor/a.jpg", "train.zip"]
+    assert below(bucket, f"{bucket}/*/*") == ["glioma/a.jpg", "notumor/a.jpg"]
+    assert uris.folders(bucket) == ["glioma", "notumor"]
+    assert source.labelled(bucket)["label"].to_pylist() == ["glioma", "notumor"]
+
+
 def test_an_empty_bucket_is_an_empty_folder(bucket: str) -> None:
     assert list(uris.walk(bucket)) == []
     assert uris.names(bucket) == []

@@ -186,6 +186,10 @@ def test_an_unknown_class_folder(job: Job, tiny_model: Model, tmp_path: Path, sc
     one_sentence(said, "stroke", "glioma, notumor")
 
 
+def no_ray(*_: object, **__: object) -> None:
+    raise RuntimeError("this is as far as it goes")
+
+
 def on_labelled(name: str, data: str, model: Model, folder: Path) -> list[str]:
     """The command line of a job that reads labelled data."""
     shutil.copytree(model.uri, folder / "models" / "one")
@@ -210,9 +214,6 @@ def test_a_copy_of_the_data_inside_it(name: str, job: Job, tiny_model: Model, sc
 def test_classes_and_counts_are_shown_before_ray_starts(
     name: str, job: Job, tiny_model: Model, scans: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_ray(*_: object, **__: object) -> None:
-        raise RuntimeError("this is as far as it goes")
-
     monkeypatch.setattr("ray.init", no_ray)
     code, said = job(name, *on_labelled(name, scans, tiny_model, tmp_path))
     assert code == 1
@@ -223,14 +224,26 @@ def test_classes_and_counts_are_shown_before_ray_starts(
     assert "warning: very few scans of glioma (3), notumor (3)" in said
 
 
-def test_flags_that_would_do_nothing(job: Job, scans: str, tmp_path: Path) -> None:
-    places = ["--data", scans, "--output", str(tmp_path / "m"), "--backbone", "cnn"]
-    code, said = job("train", *places, "--start-from", "x", "--backbone-weights", "none")
-    assert code == 2
-    one_sentence(said, "--backbone-weights is not used with --start-from")
-    code, said = job("train", *places, "--paper-protocol", "--validation-fraction", "0.3")
+def test_flags_that_do_nothing_are_told(
+    job: Job, scans: str, tmp_path: Path, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.init", no_ray)
+    places = ["--data", scans, "--output", str(tmp_path / "m")]
+    code, said = job("train", *places, "--backbone", "cnn", "--paper-protocol", "--validation-fraction", "0.3")
     assert code == 2
     one_sentence(said, "--validation-fraction is not used with --paper-protocol")
+    _, said = job("baselines", *places, "--models", "svm", "--deep-epochs", "9")
+    assert "warning: not used by any of --models: --deep-epochs\n" in said
+    Path(scans).rename(tmp_path / "train")
+    shutil.copytree(tmp_path / "train", tmp_path / "set" / "train")
+    shutil.copytree(tmp_path / "train", tmp_path / "set" / "valid")
+    places[1] = str(tmp_path / "set")
+    _, said = job("train", *places, "--backbone", "cnn", "--start-from", tiny_model.uri, "--backbone-weights", "none",
+                  "--validation-fraction", "0.3")  # fmt: skip
+    assert "warning: --validation-fraction is not used" in said
+    assert "warning: --backbone-weights is not used: --start-from brings all weights" in said
+    _, said = job("train", *places, "--backbone", "cnn", "--start-from", tiny_model.uri)
+    assert "not used" not in said
 
 
 def test_the_imagenet_weights_file_is_looked_for_first(job: Job, scans: str, tmp_path: Path) -> None:

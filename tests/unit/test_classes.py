@@ -12,7 +12,7 @@ from tests.unit.test_labelled import touch
 def lines(root: Path, caplog: pytest.LogCaptureFixture, classes: tuple[str, ...] = ()) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.INFO, "mribatch"):
-        shown(str(root), classes)
+        shown(str(root), classes=classes)
     return "\n".join(record.getMessage() for record in caplog.records).splitlines()
 
 

@@ -34,6 +34,11 @@ def test_a_backbone_brings_its_weights_and_side(backbone: str, weights: str, sid
     assert (config.backbone_weights, config.image_side, config.sides) == (weights, side_px, (side_px,))
 
 
+def test_a_start_from_another_model_records_no_backbone_weights_that_were_not_given() -> None:
+    assert train(start_from="model").backbone_weights is None
+    assert "--backbone-weights" not in train(start_from="model").command("jobs/train.py")
+
+
 def test_what_is_given_is_kept() -> None:
     config = train(backbone_weights="weights.h5", image_side=224, epoch_sides=(96, 160))
     assert (config.backbone_weights, config.image_side) == ("weights.h5", 224)
@@ -69,7 +74,6 @@ def test_epochs_take_their_sides_in_order_and_the_last_one_goes_on() -> None:
         ({"run_name": "a b"}, "--run-name"),
         ({"run_name": "../x"}, "--run-name"),
         ({"run_name": ""}, "--run-name"),
-        ({"start_from": "model", "backbone_weights": "imagenet"}, "--backbone-weights is not used with --start-from"),
         ({"epochs": 2, "epoch_sides": (96, 128, 160)}, "--epoch-sides names 3 epochs, but --epochs is 2"),
         (
             {"paper_protocol": True, "validation_fraction": 0.2},

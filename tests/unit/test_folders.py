@@ -154,7 +154,7 @@ def test_classes_that_differ_in_more_are_two(tmp_path: Path, first: str, second:
 def test_the_classes_that_are_named_are_taken_and_no_question_is_asked_of_others(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "copy/a/1.jpg", "A/1.jpg")
     (tmp_path / "empty").mkdir()
-    assert source.labelled(str(tmp_path), ("a", "b"))["label"].to_pylist() == ["a", "b"]
+    assert source.labelled(str(tmp_path), classes=("a", "b"))["label"].to_pylist() == ["a", "b"]
 
 
 # What stands beside classes
