@@ -9,13 +9,14 @@ import csv
 import io
 import posixpath
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from mribatch.errors import InputError
+from mribatch.errors import ConfigError, InputError
 from mribatch.storage import uris
 from mribatch.storage._label_names import MANIFESTS, SPLIT_NAMES, LabelledScan, split_of
 
@@ -132,7 +133,7 @@ def _scans(manifest: _Manifest, fields: Sequence[str | None]) -> tuple[list[str]
             f"{manifest.place(fields.index(None))} of the manifest {manifest.uri} has no uri: fill or remove it"
         )
     folder = uris.parent(manifest.uri)
-    names = [_located(folder, str(field)) for field in fields]
+    names = [_located(folder, str(field), manifest, row) for row, field in enumerate(fields)]
     first: dict[str, int] = {}
     for row, name in enumerate(names):
         if first.setdefault(name, row) != row:
@@ -142,23 +143,28 @@ def _scans(manifest: _Manifest, fields: Sequence[str | None]) -> tuple[list[str]
     absent = [row for row, name in enumerate(names) if name not in versions]
     if absent:
         raise InputError(f"{len(absent)} of {len(names)} scans in the manifest {manifest.uri} are not there, the first in "
-                         f"{manifest.place(absent[0])}, {names[absent[0]]}: {_remedy(str(fields[absent[0]]))}")  # fmt: skip
+                         f"{manifest.place(absent[0])}, {names[absent[0]]}: {_remedy(str(fields[absent[0]]), names[absent[0]])}")  # fmt: skip
     return names, versions
 
 
-def _located(folder: str, name: str) -> str:
-    """Return the URI of a scan: a relative one begins at the manifest's folder."""
+def _located(folder: str, name: str, manifest: _Manifest, row: int) -> str:
+    """Return the URI of a scan: a relative one begins at the manifest's folder. Raises ConfigError for other schemes."""
     if name.startswith("/") or "://" in name:
-        return uris.absolute(name)
+        try:
+            return uris.absolute(name)
+        except ConfigError as err:
+            raise ConfigError(f"{manifest.place(row)} of the manifest {manifest.uri}: {err}") from err
     if not uris.is_s3(folder):
         return uris.absolute(uris.join(folder, name))
     bucket, _, key = folder.removeprefix("s3://").partition("/")
     return uris.join(f"s3://{bucket}", posixpath.normpath(f"/{key}/{name}").lstrip("/"))
 
 
-def _remedy(name: str) -> str:
+def _remedy(name: str, uri: str) -> str:
     if _WINDOWS.match(name):
         return "it is a path of Windows; write / for \\ and begin at the manifest's folder, as in glioma/scan.jpg"
+    if any(uris.find({unicodedata.normalize(form, uri) for form in ("NFC", "NFD")})):
+        return "a scan of the same name in another Unicode form is; write names as the storage spells them"
     return "correct the uri or remove the row"
 
 

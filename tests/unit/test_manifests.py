@@ -1,12 +1,13 @@
 """What labels promise of manifests as the world has them: read, or a sentence with the file, the row and the change."""
 
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mribatch.errors import InputError
+from mribatch.errors import ConfigError, InputError
 from mribatch.storage import source
 from tests.unit.test_labelled import touch, wrong
 
@@ -148,6 +149,16 @@ def test_a_quoted_field_may_hold_the_separator(root: Path) -> None:
 def test_a_row_that_does_not_fit_is_named_with_its_line_and_the_change(root: Path, rows: str, told: str) -> None:
     (root / "m.csv").write_text("uri,label\n" + rows)
     with pytest.raises(InputError, match=told):
+        source.labelled(str(root / "m.csv"))
+
+
+def test_a_name_in_another_unicode_form_and_an_unknown_scheme_are_named_with_their_rows(root: Path) -> None:
+    touch(root, unicodedata.normalize("NFD", "Größe.jpg"))
+    told = refused(root, "uri,label\na.jpg,x\n" + unicodedata.normalize("NFC", "Größe.jpg") + ",y\n")
+    assert "in row 2, line 3" in told
+    assert "in another Unicode form" in told
+    (root / "m.csv").write_text("uri,label\na.jpg,x\ngs://bucket/b.jpg,y\n")
+    with pytest.raises(ConfigError, match=r"row 2, line 3 of the manifest .*m.csv: expected .* got gs://bucket/b.jpg"):
         source.labelled(str(root / "m.csv"))
 
 
