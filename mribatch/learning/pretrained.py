@@ -38,7 +38,9 @@ _MAGIC = {
 _AUTOMATIC = re.compile(r"(conv2d|batch_normalization|separable_conv2d)(_\d+)?")
 """Names that Keras numbers by itself. The numbers depend on what the writing process had built before."""
 
-_UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, UnicodeDecodeError)
+_LAYER_ARRAYS = 4  # what batch normalization has; no layer of a backbone has more
+
+_UNREADABLE = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, UnicodeDecodeError)
 """What h5py raises for damaged files."""
 
 
@@ -152,10 +154,17 @@ def _legacy_root(file: h5py.File) -> h5py.Group | None:
 
 
 def _legacy_items(root: h5py.Group) -> dict[str, list[h5py.Dataset]]:
-    """Return the arrays of each layer that has some, in the order in which they were written."""
-    names = _attribute(root, "layer_names")
-    items = {name: [_array(root[name], weight) for weight in _attribute(root[name], "weight_names")] for name in names}
-    return {name: arrays for name, arrays in items.items() if arrays}
+    """Return the arrays of each layer that has some, in the order in which they were written.
+
+    A network inside a model is written as one layer; its arrays are told apart by the layer in their names.
+    """
+    items: dict[str, list[h5py.Dataset]] = {}
+    for name in _attribute(root, "layer_names"):
+        weights = _attribute(root[name], "weight_names")
+        for weight in weights:
+            layer = name if len(weights) <= _LAYER_ARRAYS else weight.split("/")[-2]
+            items.setdefault(layer, []).append(_array(root[name], weight))
+    return items
 
 
 def _array(group: h5py.Group, name: str) -> h5py.Dataset:

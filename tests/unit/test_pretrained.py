@@ -163,6 +163,29 @@ def test_a_model_that_keras_2_saved_whole_gives_its_weights_and_is_not_built(
     assert_same_layers(loaded(name, str(tmp_path / "model.h5")), bare)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_backbone_inside_a_model_of_keras_2_is_found(
+    published: tuple[str, Any, Any], tmp_path: Path, frozen: bool
+) -> None:
+    """Keras 2 wrote such a network as one layer: what is trained first, then all that is not."""
+    name, bare, _ = published
+    names = old_names(bare)
+    variables = bare.trainable_weights + bare.non_trainable_weights
+    if frozen:
+        variables = [each for layer in bare.layers for each in layer.weights]
+    owner = {id(each): names[layer.name] for layer in bare.layers for each in layer.weights}
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        put_names(file, "layer_names", [name, "dropout", "dense"], ONE_ATTRIBUTE_BYTES)
+        put_names(file.create_group("dropout"), "weight_names", [], ONE_ATTRIBUTE_BYTES)
+        saved = {name: {f"{owner[id(each)]}/{each.name}:0": np.asarray(each) for each in variables},
+                 "dense": {"dense/kernel:0": np.zeros((2048, 3)), "dense/bias:0": np.zeros(3)}}  # fmt: skip
+        for layer, arrays in saved.items():
+            put_names(file.create_group(layer), "weight_names", list(arrays), ONE_ATTRIBUTE_BYTES)
+            for weight, array in arrays.items():
+                file[layer].create_dataset(weight, data=array)
+    assert_same_layers(loaded(name, str(tmp_path / "x.h5")), bare)
+
+
 def test_files_of_keras_3_fill_each_layer_whatever_their_name(published: tuple[str, Any, Any], tmp_path: Path) -> None:
     name, bare, _ = published
     bare.save_weights(tmp_path / "x.weights.h5")
