@@ -81,7 +81,7 @@ class Disk:
                 try:
                     found = os.stat(path)
                 except OSError as err:
-                    if err.errno in _NOT_THERE:
+                    if err.errno in _NOT_THERE or err.errno == errno.ENAMETOOLONG:
                         continue
                     raise
             if stat.S_ISREG(found.st_mode):

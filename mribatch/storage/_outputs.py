@@ -89,6 +89,8 @@ class Outputs:
 
     def hold(self, path: str) -> bool:
         """Has this package written the file?"""
+        if not self._marks:
+            return False  # no output at all, as in most archives
         folder, _, name = path.rpartition("/")
         if folder not in self._kinds:
             self._kinds[folder] = self._kinds_of(folder)

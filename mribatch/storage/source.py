@@ -84,16 +84,18 @@ def contents(listed: pa.Table) -> set[str]:
     """The SHA-256 of the bytes of each scan of a listing, as `content_sha256` has it.
 
     Scans above the size cap are left out: they have no `content_sha256`. Scans that cannot be read are counted in a
-    warning. Raises the error of a scan where none can be read, and StorageDenied where S3 refuses one.
+    warning. Raises InputError where none can be read, and StorageDenied where S3 refuses one.
     """
     keys = [(uri, version) for uri, version in _keys(listed) if uris.size(uri, version) <= MAX_BYTES]
     with ThreadPoolExecutor(_READERS) as threads:
         digests = list(threads.map(_digest, keys))
     unread = [digest for digest in digests if isinstance(digest, Exception)]
+    causes = ", ".join(sorted({type(err).__name__ for err in unread}))
     if unread and len(unread) == len(keys):
-        raise unread[0]
+        raise InputError(
+            f"none of the {len(keys)} scans to compare with can be read ({causes}): check their storage"
+        ) from unread[0]
     if unread:
-        causes = ", ".join(sorted({type(err).__name__ for err in unread}))
         log.warning(
             "%d of %d scans could not be read (%s): copies of them are not recognized", len(unread), len(keys), causes
         )
@@ -156,7 +158,11 @@ def decode_table(
         rows = [_guarded(partial(_decode_one, uri, version, spec, by, among)) for uri, version in _keys(table)]
         peak = _peak_bytes(by)
     fields = schema.decoded_fields(spec.side_px)
-    columns = [_column(rows, field, peak) for field in fields]
+    try:
+        columns = [_column(rows, field, peak) for field in fields]
+    except Exception:  # a row does not fit its columns: find out which
+        rows = [_guarded(partial(_fitting, row, fields)) for row in rows]
+        columns = [_column(rows, field, peak) for field in fields]
     return pa.table([*table.columns, *columns], schema=pa.schema([*table.schema, *fields]))
 
 
@@ -168,6 +174,13 @@ def _guarded(decode: Callable[[], Decoded]) -> Decoded:
         raise
     except Exception as err:
         return Decoded(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
+
+
+def _fitting(row: Decoded, fields: Sequence[pa.Field]) -> Decoded:
+    """Return a row that fits its columns. Raises what Arrow raises for one that does not."""
+    for field in fields:
+        _column([row], field, 0)
+    return row
 
 
 def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]) -> Decoded:

@@ -216,6 +216,7 @@ def test_a_csv_as_excel_saves_it_is_read(tmp_path: Path) -> None:
         ({"uri": ["a.jpg", "gone.jpg"], "label": ["x", "y"]}, "1 of 2 scans .* in row 2, .*gone.jpg"),
         ({"uri": ["a.jpg", "nowhere/b.jpg"], "label": ["x", "y"]}, "1 of 2 scans .* in row 2"),
         ({"uri": ["a.jpg", "folder"], "label": ["x", "y"]}, "1 of 2 scans .* in row 2"),
+        ({"uri": ["a.jpg", "x" * 300], "label": ["x", "y"]}, "1 of 2 scans .* in row 2"),
         ({"uri": ["a.jpg", "b.jpg"], "label": ["x", " "]}, "1 rows .* have no label, the first in row 2"),
         ({"uri": ["a.jpg", ""], "label": ["x", "y"]}, "has no uri"),
         ({"uri": ["a.jpg", "./a.jpg"], "label": ["x", "y"]}, "names 1 scans twice"),

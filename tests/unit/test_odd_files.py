@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mribatch import schema
-from mribatch.errors import RunFailed, StorageDenied, StorageError
+from mribatch.errors import InputError, RunFailed, StorageDenied, StorageError
 from mribatch.runs import cluster
 from mribatch.runs.watched import WatchedPredictor
 from mribatch.scans.images import ImageSpec, decode
@@ -311,6 +312,24 @@ def test_an_unforeseen_error_is_that_scans_failure(
     assert "secret" not in row["detail"]
 
 
+@pytest.mark.parametrize(
+    "change", [{"pixels": np.zeros((4, 4, 3), np.uint8)}, {"width_px": 2**40}, {"detail": "\udcff"}]
+)
+def test_a_row_that_does_not_fit_its_columns_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    class Odd(Decoder):
+        def decode(self, data: bytes) -> Any:
+            whole = decode(data, SPEC)
+            return replace(whole, **change) if data == scan(1) else whole
+
+    monkeypatch.setattr(source, "decoder", lambda *_: Odd(SPEC))
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(scan(number))
+    told = outcome(rows_below(tmp_path))
+    assert told == {"0.png": ("ok", None), "1.png": ("failed", "unforeseen"), "2.png": ("ok", None)}
+
+
 def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(data: bytes, spec: ImageSpec) -> Any:  # noqa: ARG001
         raise LookupError("JOHN^DOE")
@@ -355,7 +374,7 @@ def test_copies_are_recognized_though_some_scans_cannot_be_read(
     expected = {decode(scan(number), SPEC).content_sha256 for number in (0, 2)}
     assert source.contents(listing) == expected
     assert caplog.messages == ["1 of 3 scans could not be read (OverflowError): copies of them are not recognized"]
-    with pytest.raises(OverflowError):
+    with pytest.raises(InputError, match=r"none of the 1 scans to compare with can be read \(OverflowError\)"):
         source.contents(listing.slice(1, 1))
 
 
