@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mribatch.storage import uris
+from mribatch.storage._junk import is_junk
 from mribatch.storage._outputs import Outputs
 from mribatch.storage.uris import Entry, Exclusion, Scope
 
@@ -32,7 +33,7 @@ class Listing:
     def covers(self, uri: str) -> bool:
         """Would a file of this URI be listed as a scan if it were there?"""
         names = [scope.name_of(uri) for scope in self.scopes if scope.covers(uri)]
-        return uri not in self.own and not all(self.exclusion.fits(name) for name in names)
+        return uri not in self.own and not all(is_junk(name) or self.exclusion.fits(name) for name in names)
 
 
 def listed(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> Listing:
