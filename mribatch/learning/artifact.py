@@ -207,7 +207,7 @@ def rounded(weights: Path) -> bytes:
 def _facts(uri: str) -> Model:
     uri = current(uri)
     if not uris.is_s3(uri) and not uris.names(uri):
-        raise ModelError(f"no model at {uri}: train one with jobs/train.py or pass another --model")
+        raise ModelError(f"no model at {uri}: expected a model directory that jobs/train.py wrote")
     try:
         facts = json.loads(uris.read(uris.join(uri, "model.json")))
     except StorageMissing as err:
