@@ -8,14 +8,13 @@ On a cluster:     ray job submit --working-dir . -- python jobs/baselines.py --d
 import sys
 from collections.abc import Sequence
 
-from mribatch.config import BaselinesConfig
-from mribatch.runs.baselines import compare
 from mribatch.runs.command import run_command
+from mribatch.runs.supervisor import supervised
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(BaselinesConfig, compare, str(__doc__), argv)
+    return run_command("BaselinesConfig", "compare", str(__doc__), argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervised(main))

@@ -8,14 +8,13 @@ On a cluster:     ray job submit --working-dir . -- python jobs/train.py --data 
 import sys
 from collections.abc import Sequence
 
-from mribatch.config import TrainConfig
 from mribatch.runs.command import run_command
-from mribatch.runs.train import train
+from mribatch.runs.supervisor import supervised
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(TrainConfig, train, str(__doc__), argv)
+    return run_command("TrainConfig", "train", str(__doc__), argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(supervised(main))

@@ -78,6 +78,14 @@ class _Config:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != defaults[name]]
 
+    def flags(self, *names: str) -> str:
+        """The flags of some settings as the user's command calls them, for messages: "--batch-size or --workers"."""
+        return " or ".join(filter(None, map(self._flag, names)))
+
+    def _flag(self, name: str) -> str | None:
+        assert name in {field.name for field in dataclasses.fields(self)}
+        return "--" + name.replace("_", "-")
+
     def command(self, script: str) -> str:
         """The command line that gives these settings: what differs from the defaults."""
         words = ["python", script]
@@ -236,6 +244,16 @@ class TrainConfig(_Config):
         """All image sides in use, in pixels; the model's own comes first."""
         assert self.image_side is not None  # __post_init__ filled it
         return (self.image_side, *self.epoch_sides)
+
+
+class _TrainingOfBaselines(TrainConfig):
+    """A training that is part of a comparison. Its messages name the flags of that command, which has no others."""
+
+    def _flag(self, name: str) -> str | None:
+        own = {"backbone_weights": f"--{self.backbone}-weights", "image_side": "--deep-image-side", "epochs": "--deep-epochs",
+               "run_name": "--output", "storage": "--output"}  # fmt: skip
+        kept = ("data", "output", "batch_size", "precision", "seed", "max_reject_rate")
+        return own.get(name) or (super()._flag(name) if name in kept else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -504,6 +522,13 @@ class BaselinesConfig(_Config):
             1 <= self.deep_repeats <= self.repeats,
             f"--deep-repeats must lie in 1…{self.repeats}, as --repeats says, got {self.deep_repeats}",
         )
+        _check(1 <= self.deep_epochs <= 2500, f"--deep-epochs must be 1…2500, got {self.deep_epochs}")
+        deep = [_MIN_SIDE_PX[name] for name in ("resnet50v2", "xception") if name in self.models]
+        smallest = max(deep, default=1)
+        _check(
+            smallest <= self.deep_image_side <= 2048,
+            f"--deep-image-side must be {smallest}…2048 for these models, got {self.deep_image_side}",
+        )
         _check_share("--max-reject-rate", self.max_reject_rate)
         if any(name.startswith("frozen") for name in self.models):
             smallest = _MIN_SIDE_PX["xception"]
@@ -532,7 +557,7 @@ class BaselinesConfig(_Config):
         """How one of the deep models is trained, on the labelled scans `data`, into `output`."""
         small = backbone == "cnn"
         weights = {"cnn": "none", "xception": self.xception_weights, "resnet50v2": self.resnet50v2_weights}
-        return TrainConfig(
+        return _TrainingOfBaselines(
             data=data, output=output, backbone=backbone, backbone_weights=weights[backbone],
             image_side=None if small else self.deep_image_side, epochs=self.deep_epochs * (_CNN_EPOCHS if small else 1),
             batch_size=self.batch_size, precision=self.precision, patience=1000, keep="last", seed=self.seed,

@@ -112,11 +112,14 @@ def array(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:
     return np.frombuffer(b"".join(rows), dtype).reshape(len(rows), -1)
 
 
-def backbone_weights(weights: str) -> bytes:
-    """The backbone's weights in float16, as a Keras weights file; weights: imagenet, none or a file. Raises ModelError."""
+def backbone_weights(weights: str, flag: str) -> bytes:
+    """The backbone's weights in float16, as a Keras weights file; weights: imagenet, none or a file, as `flag` takes them.
+
+    Raises ModelError.
+    """
     from mribatch.learning import network
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "backbone.weights.h5"
-        network.backbone(BACKBONE, weights).save_weights(path)
+        network.backbone(BACKBONE, weights, flag).save_weights(path)
         return artifact.rounded(path)

@@ -27,7 +27,7 @@ class Feed:
     """The share of one of several workers, which all make as many steps.
 
     training, validation: tables with `scan_uri`, `scan_version` and `class_number` (int64), of all workers together.
-    batch_scans: of each worker, per step.
+    batch_scans: of each worker, per step. restart_flag: of the user's command, which begins a training anew.
     """
 
     training: pa.Table
@@ -37,6 +37,7 @@ class Feed:
     workers: int
     rank: int
     seed: int
+    restart_flag: str = "--run-name"
 
     @property
     def global_batch_scans(self) -> int:
@@ -70,7 +71,7 @@ class Feed:
         weights = pa.array(rows < table.num_rows).cast(pa.float32())
         chosen = table.take(np.minimum(rows, table.num_rows - 1)).append_column("weight", weights)
         scans = source.decoded(chosen, ImageSpec(side_px=self.side_px))
-        ready = scans.map_batches(_readable, batch_format="pyarrow", batch_size=None)
+        ready = scans.map_batches(_readable, fn_args=(self.restart_flag,), batch_format="pyarrow", batch_size=None)
         for batch in ready.iter_batches(batch_size=self.batch_scans, batch_format="pyarrow", prefetch_batches=2):
             block: pa.Table = batch
             pixels = np.frombuffer(b"".join(block["pixels"].to_pylist()), np.uint8)
@@ -93,11 +94,10 @@ def _after(first: Future[Batch | None], batches: Iterator[Batch]) -> Iterator[Ba
         yield from batches
 
 
-def _readable(block: pa.Table) -> pa.Table:
+def _readable(block: pa.Table, restart_flag: str) -> pa.Table:
     """Rows for the step. A scan that was readable when surveyed must be so still, or the workers lose step."""
     lost = pc.sum(pc.not_equal(block["status"], Status.OK)).as_py()
     if lost:
-        raise RunFailed(
-            f"{lost} training scans changed, vanished or could not be decoded any more: run the command with a new --run-name"
-        )
+        raise RunFailed(f"{lost} training scans changed, vanished or could not be decoded any more: run the command with a new "
+                        f"{restart_flag}")  # fmt: skip
     return block.select(["pixels", "class_number", "weight"])

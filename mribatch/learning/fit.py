@@ -70,6 +70,7 @@ def train_loop(told: dict[str, Any]) -> None:
     feed = Feed(
         training=told["training"], validation=told["validation"], side_px=plan.config.sides[0],
         batch_scans=plan.config.batch_size, workers=workers, rank=rank, seed=plan.config.seed,
+        restart_flag=plan.config.flags("run_name"),
     )  # fmt: skip
     run = _Run(plan, feed, say=told["lines"].say.remote if rank == 0 else _say_nothing)
     while not run.over():
@@ -116,7 +117,7 @@ class _Run:
         self.state = State(fingerprint=plan.fingerprint)
         if feed.steps < 1:
             raise ConfigError(f"{feed.training.num_rows} training scans do not fill one global batch of {feed.workers} × "
-                              f"{config.batch_size}: lower --batch-size or --workers")  # fmt: skip
+                              f"{config.batch_size}: lower {config.flags('batch_size', 'workers')}")  # fmt: skip
         keras.config.set_dtype_policy(config.precision)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
@@ -147,7 +148,8 @@ class _Run:
                 f"{sums[-1]:.0f} of {steps * self.feed.workers} steps gave no finite gradients: nothing was learnt"
             )
         if sums[-1] > _MAX_SKIPPED * steps * self.feed.workers:
-            raise RunFailed("training gives no finite gradients any more: lower --learning-rate, or train in float32")
+            flags = self.config.flags("learning_rate", "precision")
+            raise RunFailed(f"training gives no finite gradients any more: change {flags}")
         speed = steps * self.feed.global_batch_scans / (time.monotonic() - begun)
         learning = self.model.get_weights()
         if self.config.average:
@@ -206,7 +208,8 @@ class _Run:
         from mribatch.learning import network
 
         if self.plan.start_from is None:
-            network.load_backbone(self.model, self.config.backbone, self.plan.backbone_weights)
+            flag = self.config.flags("backbone_weights")
+            network.load_backbone(self.model, self.config.backbone, self.plan.backbone_weights, flag)
         else:
             self.model.set_weights(artifact.network(artifact.named(self.plan.start_from)).get_weights())
 

@@ -58,17 +58,17 @@ def build(
     )
 
 
-def load_backbone(model: keras.Model, backbone: str, weights: str) -> None:
+def load_backbone(model: keras.Model, backbone: str, weights: str, flag: str = "--backbone-weights") -> None:
     """Give the backbone of a network ImageNet weights (`imagenet`), those of a file, or leave them (`none`).
 
-    A file may be one that Keras publishes (.h5, with or without the top), .weights.h5, or a model's weights.h5.
-    Raises ModelError where the weights cannot be had or do not fit.
+    A file may be one that Keras publishes (.h5, with or without the top), .weights.h5, or a model's weights.h5. flag: the
+    one of the user's command that names the weights. Raises ModelError where the weights cannot be had or do not fit.
     """
     if weights == "none":
         return
     base = model.layers[0]
     if weights == "imagenet":
-        base.set_weights(_imagenet(backbone).get_weights())
+        base.set_weights(_imagenet(backbone, flag).get_weights())
         return
     data = pretrained.read(weights, backbone)
     try:
@@ -100,10 +100,10 @@ def _load_legacy(base: keras.Model, layers: list[pretrained.Layer]) -> None:
             variable.assign(array)
 
 
-def backbone(name: str, weights: str) -> keras.Model:
+def backbone(name: str, weights: str, flag: str = "--backbone-weights") -> keras.Model:
     """A backbone alone, with the weights that `load_backbone` takes: images to (N, features) float32, pooled."""
     whole = build(name, 2)
-    load_backbone(whole, name, weights)
+    load_backbone(whole, name, weights, flag)
     return whole.layers[0]
 
 
@@ -141,12 +141,12 @@ def _backbone(name: str, shape: tuple[int | None, int | None, int], weights: str
     return applications[name](include_top=False, weights=weights, pooling=HEAD["pooling"], input_shape=shape)
 
 
-def _imagenet(backbone: str) -> keras.Model:
+def _imagenet(backbone: str, flag: str) -> keras.Model:
     try:
         return _backbone(backbone, (None, None, 3), weights="imagenet")
     except Exception as err:  # keras raises a bare Exception for a failed download
-        raise ModelError(f"the ImageNet weights of {backbone} could not be downloaded ({type(err).__name__}): "
-                         "pass a local file with --backbone-weights FILE, or none") from err  # fmt: skip
+        raise ModelError(f"the ImageNet weights of {backbone} could not be downloaded: without internet, pass a local "
+                         f"file with {flag} FILE, or none") from err  # fmt: skip
 
 
 def _cnn(shape: tuple[int | None, int | None, int]) -> keras.Model:

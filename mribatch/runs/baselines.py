@@ -109,7 +109,9 @@ def _material(config: BaselinesConfig, table: pa.Table) -> Material:
     log.info("reading %d scans", table.num_rows)
     weights = None
     if any(kind_of(name) == "backbone" for name in config.models):
-        weights = ray.get(ray.remote(max_calls=1)(features.backbone_weights).remote(_weights_seen(config)))
+        weights = ray.get(
+            ray.remote(max_calls=1)(features.backbone_weights).remote(_weights_seen(config), "--xception-weights")
+        )
     threads, pool = predictors(working_nodes())
     rows = source.decoded(table, ImageSpec(side_px=config.image_side)).map_batches(
         features.Extractor, fn_constructor_args=(weights, config.image_side, threads), batch_format="pyarrow",

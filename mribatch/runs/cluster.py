@@ -123,8 +123,11 @@ def trainers(nodes: Sequence[Mapping[str, Any]], wanted: Literal["auto"] | int) 
     most = 1 if use_gpu else (sum(cores) - len(nodes)) // number
     share = next((share for share in range(most, 0, -1) if sum(count // share for count in cores) >= number), 0.5)
     if number * share > max(sum(cores) - 1, 0.5):
-        raise ConfigError(f"--workers {number} need {number * share:g} CPUs and one for decoding, the cluster has {sum(cores)}: "
-                          "lower --workers or add nodes")  # fmt: skip
+        who, remedy = ((f"{number} training workers, one per GPU or node,", "add CPUs to the nodes") if wanted == "auto"
+                       else (f"--workers {number}", "lower --workers or add nodes"))  # fmt: skip
+        raise ConfigError(
+            f"{who} need {number * share:g} CPUs and one for decoding, the cluster has {sum(cores)}: {remedy}"
+        )
     return number, {"CPU": share} | ({"GPU": 1} if use_gpu else {})
 
 

@@ -1,23 +1,16 @@
-"""From a command line to an exit code: parse the flags, run, say errors in one sentence. No job's own logic."""
+"""From a command line to an exit code: parse the flags, run, report errors in one sentence."""
 
 import logging
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-import tyro
-
+import mribatch
 from mribatch.errors import MribatchError
 from mribatch.runs.arguments import gathered
+from mribatch.runs.supervisor import STOPPED, Stopped, stoppable
 
 __all__ = ["Outcome", "run_command"]
-
-INTERRUPTED = 130  # the shell's code for Ctrl-C
-TERMINATED = 143  # and for SIGTERM
-
-Config = TypeVar("Config")
 
 
 class Outcome(Protocol):
@@ -29,21 +22,30 @@ class Outcome(Protocol):
     def table(self) -> str: ...
 
 
-def run_command(
-    config: type[Config], run: Callable[[Config], Outcome], description: str, argv: Sequence[str] | None
-) -> int:
-    """Run a job for its command line and give its exit code, as README lists them."""
+def run_command(config: str, command: str, description: str, argv: Sequence[str] | None) -> int:
+    """Run a command for its command line and return its exit code, as README lists them.
+
+    config and command are public names of `mribatch`. They are imported here, once signals are handled: Ray takes seconds.
+    """
+    with stoppable():
+        try:
+            return _run(config, command, description, argv)
+        except MribatchError as err:
+            print(f"error: {err}", file=sys.stderr)
+            return err.exit_code
+        except Stopped as stop:
+            print(STOPPED, file=sys.stderr)
+            return int(str(stop.code))
+
+
+def _run(config: str, command: str, description: str, argv: Sequence[str] | None) -> int:
+    import tyro
+
     _log_to_stderr()
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        words = gathered(config, sys.argv[1:] if argv is None else argv)
-        outcome = run(tyro.cli(config, args=words, description=description))
-    except MribatchError as err:
-        print(f"error: {err}", file=sys.stderr)
-        return err.exit_code
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where this one was", file=sys.stderr)
-        return INTERRUPTED
+    kind = getattr(mribatch, config)
+    words = gathered(kind, sys.argv[1:] if argv is None else argv)
+    parsed: Any = tyro.cli(kind, args=words, description=description)
+    outcome: Outcome = getattr(mribatch, command)(parsed)
     print(outcome.table())
     return outcome.exit_code
 
@@ -53,7 +55,3 @@ def _log_to_stderr() -> None:
     log = logging.getLogger("mribatch")
     log.handlers[:] = [logging.StreamHandler(sys.stderr)]
     log.setLevel(logging.INFO)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)

@@ -1,4 +1,4 @@
-"""What every run needs of Ray: a session that is quiet, and errors that say one thing. No job's own logic."""
+"""Join a Ray cluster or start one, keep it quiet, and turn what Ray raises into one sentence."""
 
 import logging
 import os
@@ -20,11 +20,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import ray
 import ray.data
 import ray.exceptions
+from ray.data.exceptions import SystemException
 from ray.train import TrainingFailedError
 
 from mribatch import errors
 from mribatch.errors import MribatchError, RunFailed
+from mribatch.runs.address import cluster_address
 from mribatch.runs.cluster import await_node
+from mribatch.runs.supervisor import Stopped, ray_logs
 from mribatch.storage import uris
 
 __all__ = ["quiet_stderr", "session"]
@@ -38,9 +41,12 @@ _OWN = {  # a session that a run starts itself: nobody looks at its metrics, and
     "REPORTER_UPDATE_INTERVAL_MS": "3600000",
     "AUTOSCALER_UPDATE_INTERVAL_S": "3600",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # else it looks for new log files ten times a second
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # no GCS that died comes back: the run ends by then, not after 60 s
 }
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _WATCHER_WANTED = os.environ.get(_WATCHER)
+_WRAPPERS = (ray.exceptions.RayError, TrainingFailedError, SystemException)
+_LONGEST = 300  # characters of a foreign message
 _PRINTED = re.compile(r"^mribatch\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
@@ -51,36 +57,45 @@ def session() -> Iterator[None]:
     Raises the MribatchError that a worker raised, RunFailed for everything else that Ray reports.
     """
     started = not ray.is_initialized()
-    if started:
-        _connect()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # an error comes as an exception, and is told in a sentence
     try:
+        if started:
+            _connect()
+        _silence()
         await_node()
         alone = len(ray.nodes()) == 1  # such a node has none to move to when it is taken away
         os.environ[_WATCHER] = _WATCHER_WANTED or ("0" if alone else "1")
         yield
     except (ray.exceptions.RayError, TrainingFailedError) as err:
-        raise _told(err) from err
+        raise _plain(err) from err
     finally:
         if started:
             ray.shutdown()
 
 
+def _silence() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # an error comes as an exception, which becomes a sentence
+
+
 def _connect() -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    for name, value in _OWN.items():
-        os.environ.setdefault(name, value)
+    if cluster_address() is None:
+        for name, value in _OWN.items():
+            os.environ.setdefault(name, value)
     try:
         with quiet_stderr(b"Set ray log level"):
             # Workers' errors come as exceptions. A dashboard would cost 3% of two cores; a cluster that is there keeps its own.
             ray.init(
                 logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=_environment()
             )
-    except (RuntimeError, OSError, ray.exceptions.RayError) as err:
+    except Stopped:
+        raise
+    except SystemExit as err:
+        raise Stopped(128 + signal.SIGTERM) from err  # of the handlers that Ray sets for SIGTERM while it starts
+    except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as err:
         raise RunFailed(f"Ray could not be started or reached ({_last_line(err)}): check RAY_ADDRESS and the token of the "
                         "cluster; where an earlier one died on this machine, `ray stop` clears it away, and all other Ray here") from err  # fmt: skip
     if threading.current_thread() is threading.main_thread():
@@ -114,31 +129,36 @@ def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
                     os.write(2, line)
 
 
-def _told(err: BaseException) -> MribatchError:
-    """The error of ours that lies in one of Ray's, or one that names what Ray said."""
-    for inner in _within(err, set()):
-        if isinstance(inner, MribatchError):
-            return inner
+def _plain(err: BaseException) -> MribatchError:
+    """The package's own error within one of Ray's, or RunFailed with the type and the message of the first cause."""
+    causes = list(_causes(err, set()))
+    for cause in causes:
+        if isinstance(cause, MribatchError) and not isinstance(cause, ray.exceptions.RayError):
+            return cause
     printed = _PRINTED.findall(str(err))  # of an actor's death Ray hands over the text alone
     if printed:
         name, message = printed[-1]
         known: type[MribatchError] = getattr(errors, name, MribatchError)
         return known(message)
-    return RunFailed(f"Ray ended the run ({type(err).__name__}): {_last_line(err)}; run the command again, it goes on "
-                     "where it was")  # fmt: skip
+    foreign = [cause for cause in causes if not isinstance(cause, _WRAPPERS)]
+    reason = f"{type(foreign[-1]).__name__}: {_last_line(foreign[-1])}" if foreign else _last_line(err)
+    return RunFailed(f"Ray ended the run ({type(err).__name__}: {reason}): look into {ray_logs()} for the cause; the same command "
+                     "goes on where it was")  # fmt: skip
 
 
 def _last_line(err: BaseException) -> str:
-    lines = [line for line in str(err).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it gave no reason"
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return lines[-1][:_LONGEST] if lines else "it gave no reason"
 
 
-def _within(err: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
-    if err is None or id(err) in seen:
+def _causes(err: BaseException | None, visited: set[int]) -> Iterator[BaseException]:
+    """An error and all that it wraps, from the outside in."""
+    if err is None or id(err) in visited:
         return
-    seen.add(id(err))
+    visited.add(id(err))
     yield err
     failures = getattr(err, "worker_failures", None) or {}
-    for inner in (getattr(err, "cause", None), err.__cause__, err.__context__, *failures.values()):
+    wrapped = (getattr(err, "cause", None), getattr(err, "controller_failure", None), err.__cause__, err.__context__)
+    for inner in (*wrapped, *failures.values()):
         if isinstance(inner, BaseException):
-            yield from _within(inner, seen)
+            yield from _causes(inner, visited)

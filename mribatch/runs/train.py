@@ -174,7 +174,7 @@ def _trainer(told: dict[str, Any], workers: ScalingConfig) -> "TensorflowTrainer
 
     plan: fit.Plan = told["plan"]
     storage, name = _checkpoints(plan.config)
-    _check_same_run(uris.join(storage, name), plan.fingerprint)
+    _check_same_run(uris.join(storage, name), plan.fingerprint, plan.config.flags("run_name"))
     filesystem, path = uris.filesystem(storage)
     return TensorflowTrainer(
         fit.train_loop,
@@ -196,7 +196,7 @@ def _checkpoints(config: TrainConfig) -> tuple[str, str]:
     return storage, config.run_name or f"train-{config.fingerprint()}"
 
 
-def _check_same_run(folder: str, fingerprint: str) -> None:
+def _check_same_run(folder: str, fingerprint: str, flag: str) -> None:
     """A run goes on only with the settings and scans that it began with. Raises ConfigError."""
     for name in [name for name in uris.folders(folder) if name.startswith("checkpoint_")]:
         try:
@@ -204,7 +204,7 @@ def _check_same_run(folder: str, fingerprint: str) -> None:
         except StorageMissing:
             continue  # a checkpoint that a crash left half-written; Ray passes over it too
         if state["fingerprint"] != fingerprint:
-            raise ConfigError(f"the run in {folder} has other settings or other scans: choose another --run-name, "
+            raise ConfigError(f"the run in {folder} has other settings or other scans: choose another {flag}, "
                               "or repeat the first command")  # fmt: skip
 
 

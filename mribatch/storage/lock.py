@@ -21,13 +21,15 @@ from dataclasses import dataclass
 from mribatch.errors import MribatchError, OutputHeld, RunFailed, StorageMissing
 from mribatch.storage import uris
 
-__all__ = ["RUNS", "Fence", "held"]
+__all__ = ["RUNS", "Fence", "held", "observe", "release"]
 
 RUNS = "_runs"
 _BEATS_PER_LEASE = 5  # a holder may miss a few before it is taken for dead
 _RELEASED = -1  # the count of a holder that let go
 
 log = logging.getLogger("mribatch.lock")
+
+_observers: list[Callable[["Fence", bool], None]] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,24 @@ def held(
         if beats.ident is not None:  # it was started
             beats.join()
         _release(fence)
+        _notify(fence, False)
+
+
+def observe(observer: Callable[[Fence, bool], None]) -> None:
+    """Call observer(fence, True) before this process creates a lock, and observer(fence, False) when that is released
+    or was not created."""
+    _observers.append(observer)
+
+
+def release(fence: Fence) -> None:
+    """Release the lock of a process that died. Leave it alone where it is another run's, or released already."""
+    try:
+        facts = _Generations(fence.output, fence.digest).read(fence.generation)
+    except MribatchError as err:
+        log.warning("the lock could not be released, its lease will run out: %s", err)
+        return
+    if facts.get("run_id") == fence.run_id and not facts.get("released"):
+        _release(fence)
 
 
 class _Generations:
@@ -132,14 +152,24 @@ def _acquire(files: _Generations, run_id: str, lease: _Lease) -> Fence:
     if last:
         _await_end(files, last, lease)
     fence = Fence(output=files.output, digest=files.digest, run_id=run_id, generation=last + 1)
+    _notify(fence, True)
+    try:
+        _create(files, fence)
+    except MribatchError:
+        _notify(fence, False)
+        raise
+    files.clear_below(last)  # the last one stays until the next: a holder that sleeps may still count in it
+    return fence
+
+
+def _create(files: _Generations, fence: Fence) -> None:
+    """Create the file of the fence's generation. Raises OutputHeld where another run was first."""
     if not uris.create(files.uri(fence.generation), _content(fence, 0)):
         raise _held_by_another(files, fence.generation)
     highest = files.highest()
     if highest != fence.generation:  # asleep since it looked: others came and went, and cleared this generation away
         uris.delete(files.uri(fence.generation))
         raise _held_by_another(files, highest)
-    files.clear_below(last)  # the last one stays until the next: a holder that sleeps may still count in it
-    return fence
 
 
 def _await_end(files: _Generations, generation: int, lease: _Lease) -> None:
@@ -181,6 +211,11 @@ def _release(fence: Fence) -> None:
         log.warning("another run holds the output now: its lock is left alone")
     except MribatchError as err:
         log.warning("the lock could not be released, its lease will run out: %s", err)
+
+
+def _notify(fence: Fence, held: bool) -> None:
+    for observer in _observers:
+        observer(fence, held)
 
 
 def _say(fence: Fence, beat: int) -> None:
