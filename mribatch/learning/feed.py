@@ -37,7 +37,7 @@ class Feed:
     workers: int
     rank: int
     seed: int
-    restart_flag: str = "--run-name"
+    restart_flag: str
 
     @property
     def global_batch_scans(self) -> int:

@@ -58,7 +58,7 @@ def build(
     )
 
 
-def load_backbone(model: keras.Model, backbone: str, weights: str, flag: str = "--backbone-weights") -> None:
+def load_backbone(model: keras.Model, backbone: str, weights: str, flag: str = "") -> None:
     """Give the backbone of a network ImageNet weights (`imagenet`), those of a file, or leave them (`none`).
 
     A file may be one that Keras publishes (.h5, with or without the top), .weights.h5, or a model's weights.h5. flag: the
@@ -100,7 +100,7 @@ def _load_legacy(base: keras.Model, layers: list[pretrained.Layer]) -> None:
             variable.assign(array)
 
 
-def backbone(name: str, weights: str, flag: str = "--backbone-weights") -> keras.Model:
+def backbone(name: str, weights: str, flag: str = "") -> keras.Model:
     """A backbone alone, with the weights that `load_backbone` takes: images to (N, features) float32, pooled."""
     whole = build(name, 2)
     load_backbone(whole, name, weights, flag)
@@ -145,8 +145,10 @@ def _imagenet(backbone: str, flag: str) -> keras.Model:
     try:
         return _backbone(backbone, (None, None, 3), weights="imagenet")
     except Exception as err:  # keras raises a bare Exception for a failed download
-        raise ModelError(f"the ImageNet weights of {backbone} could not be downloaded: without internet, pass a local "
-                         f"file with {flag} FILE, or none") from err  # fmt: skip
+        how = f" with {flag} FILE, or none" if flag else ""
+        raise ModelError(
+            f"the ImageNet weights of {backbone} could not be downloaded: without internet, pass a local file{how}"
+        ) from err
 
 
 def _cnn(shape: tuple[int | None, int | None, int]) -> keras.Model:

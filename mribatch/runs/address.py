@@ -93,7 +93,7 @@ def _connect(address: str, seconds: float) -> grpc.StatusCode:
 
 
 def _no_answer(address: str, given: str, patience_s: float) -> RunFailed:
-    if given:
+    if given not in ("", "auto"):
         return RunFailed(f"no Ray head answered at RAY_ADDRESS={given} within {patience_s:g} s: start it with `ray start --head`, "
                          f"correct the address, or {_OWN}")  # fmt: skip
     file = os.path.join(ray_folder(), "ray_current_cluster")

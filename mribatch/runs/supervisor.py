@@ -23,7 +23,9 @@ __all__ = ["STOPPED", "Stopped", "ray_folder", "ray_logs", "stoppable", "supervi
 STOPPED = "stopped: nothing is half-written; run the same command again, it goes on where this one was"
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_STOP_S = 15.0  # for the child to end Ray and release its locks; with _RELEASE_S well below systemd's TimeoutStopSec
+_STOP_S = (
+    10.0  # for the child to end Ray, which takes 2 s, and release its locks; with _RELEASE_S well below TimeoutStopSec
+)
 _RELEASE_S = 15.0  # for the parent to do the latter, if the storage answers at all
 _PR_SET_PDEATHSIG = 1  # of prctl, as in linux/prctl.h
 
@@ -99,7 +101,7 @@ def _run(main: Callable[[], int], note: "_Note", parent: int, mask: set[signal.S
         with stoppable():
             for number in (signal.SIGCHLD, signal.SIGALRM):
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask - set(_STOPS))
             code = _code_of(main, note)
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
             note.write(code=code)

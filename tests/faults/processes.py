@@ -38,6 +38,14 @@ class Process:
         self._file.close()
         return code
 
+    def signal_all(self, number: signal.Signals) -> None:
+        """A signal for it and for all that it started, as systemd sends one to a service."""
+        for pid in [*(pid for pid, _ in self._processes()), self.process.pid]:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
     def reap(self) -> None:
         """End all that is left of it."""
         for pid in [self.process.pid, *(pid for pid, _ in self._processes())]:
@@ -67,6 +75,10 @@ class Job(Process):
     def kill_driver(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.end()
+
+    def ray_process(self, name: str) -> int | None:
+        """One of the processes that Ray itself runs for this job: gcs_server or raylet."""
+        return next((pid for pid, title in self._processes() if title.split(" ")[0].endswith(f"/{name}")), None)
 
     def workers(self, doing: str = "") -> list[int]:
         """Ray's workers for this job that hold an actor or run a task, by what their title says."""

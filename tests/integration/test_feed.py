@@ -29,7 +29,16 @@ def scans(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> 
 
 
 def feed(training: pa.Table, validation: pa.Table, rank: int = 0) -> Feed:
-    return Feed(training=training, validation=validation, side_px=SIDE, batch_scans=8, workers=2, rank=rank, seed=0)
+    return Feed(
+        training=training,
+        validation=validation,
+        side_px=SIDE,
+        batch_scans=8,
+        workers=2,
+        rank=rank,
+        seed=0,
+        restart_flag="--run-name",
+    )
 
 
 def test_batches_hold_the_pixels_of_their_scans_in_the_order_of_the_epoch(scans: pa.Table) -> None:

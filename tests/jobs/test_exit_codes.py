@@ -318,3 +318,35 @@ def test_a_nights_report_that_cannot_be_written_is_found_before_the_work(
     assert code == 2
     one_sentence(said, str(tmp_path / "file"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001", "somewhere"])
+def test_an_address_of_a_cluster_that_cannot_be_one_is_refused(
+    job: Job, tiny_model: Model, scans: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    code, said = job("score", "--model", tiny_model.uri, "--input", scans, "--output", str(tmp_path / "out"))
+    assert code == 2
+    one_sentence(
+        said, f"RAY_ADDRESS={address}" if "//" in address else "expected RAY_ADDRESS=HOST:PORT", "unset RAY_ADDRESS"
+    )
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "score", "nightly", "promote", "compact", "baselines"])
+def test_a_reader_that_takes_one_line_only_changes_no_exit_code(name: str) -> None:
+    command = f"{sys.executable} jobs/{name}.py --help | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_comparison_without_internet_names_its_own_flag_in_one_sentence(scans: str, tmp_path: Path) -> None:
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    flags = ["--data", scans, "--output", str(tmp_path / "out"), "--models", "frozen_logistic", "--image-side", "71"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs/baselines.py"), *flags],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | nowhere | {"KERAS_HOME": str(tmp_path / "keras")},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    one_sentence(done.stderr, "could not be downloaded", "--xception-weights FILE")
+    assert len(done.stderr.splitlines()) <= 3, "no stack of another process"

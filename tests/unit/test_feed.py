@@ -18,7 +18,7 @@ def names(count: int) -> pa.Table:
 
 def feeds(workers: int, batch_scans: int, *, training: int = 50, validation: int = 7, seed: int = 0) -> list[Feed]:
     return [
-        Feed(training=names(training), validation=names(validation), side_px=32, batch_scans=batch_scans,
+        Feed(training=names(training), validation=names(validation), side_px=32, batch_scans=batch_scans, restart_flag="--run-name",
              workers=workers, rank=rank, seed=seed)
         for rank in range(workers)
     ]  # fmt: skip

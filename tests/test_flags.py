@@ -1,0 +1,117 @@
+"""Every message names flags of the command that was typed, held by reading the strings of all modules a command uses."""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mribatch import config
+from mribatch.config import BaselinesConfig, TrainConfig
+from tests.test_architecture import ROOT, imports
+
+COMMANDS = {
+    "train": (config.TrainConfig, "train"),
+    "evaluate": (config.EvaluateConfig, "evaluate"),
+    "score": (config.ScoreConfig, "score"),
+    "nightly": (config.NightlyConfig, "nightly"),
+    "promote": (config.PromoteConfig, "promote"),
+    "compact": (config.CompactConfig, "compact"),
+    "baselines": (config.BaselinesConfig, "baselines"),
+}
+
+# A message in a shared module that only the commands with that flag can reach, and why the others cannot.
+UNREACHABLE = {
+    ("mribatch.learning.classical", "--classes"): "only fitting, which is what baselines does",
+    ("mribatch.runs.cluster", "--workers"): "only training with a number of workers, which baselines does not pass",
+    ("mribatch.runs.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
+    ("mribatch.runs.train", "--start-from"): "baselines trains with start_from=None",
+}
+
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+OTHER_PROGRAM = re.compile(r"`(?:ray|make|python) [^`]*`")
+
+
+def flags_of(settings: type) -> set[str]:
+    names = [field.name.replace("_", "-") for field in dataclasses.fields(settings)]
+    return {f"--{name}" for name in names} | {f"--no-{name}" for name in names}
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """All text of a module but its docstrings; what an f-string fills in becomes a space."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else " " for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | inner:
+            yield node.value
+
+
+def flags_in(tree: ast.AST) -> set[str]:
+    return {flag for text in strings(tree) for flag in FLAG.findall(OTHER_PROGRAM.sub("", text))}
+
+
+def source_of(module: str) -> str | None:
+    place = ROOT / module.replace(".", "/")
+    path = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.exists()), None)
+    return None if path is None else path.read_text()
+
+
+def modules_of(command: str) -> set[str]:
+    """All modules of the package that a command imports, at any time; `mribatch` itself names all commands."""
+    waiting, visited = [f"mribatch.runs.{command}", "mribatch.runs.command"], {"mribatch"}
+    while waiting:
+        module = waiting.pop()
+        source = source_of(module)
+        if module in visited or source is None:
+            continue
+        visited.add(module)
+        waiting += [target for target, _ in imports(source) if target.startswith("mribatch.")]
+    return visited
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_messages_of_a_command_name_its_own_flags(command: str) -> None:
+    settings, module = COMMANDS[command]
+    own, foreign = flags_of(settings), set()
+    reached = modules_of(module)
+    assert len(reached) > 10
+    for name in reached - {"mribatch.config"}:
+        if name.startswith("mribatch.reports."):
+            continue  # style sheets have variables such as --ink; pages give no advice on flags
+        named = flags_in(ast.parse(source_of(name) or ""))
+        foreign |= {(name, flag) for flag in named - own if (name, flag) not in UNREACHABLE}
+    assert foreign == set(), f"jobs/{command}.py has no such flags: take the flag from the caller (`_Config.flags`)"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_config_names_its_own_flags(command: str) -> None:
+    settings, _ = COMMANDS[command]
+    tree = ast.parse(Path(config.__file__).read_text())
+    (cls,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == settings.__name__)
+    assert flags_in(cls) <= flags_of(settings)
+
+
+def test_a_training_within_a_comparison_names_the_flags_of_the_comparison() -> None:
+    baselines = BaselinesConfig(data="d", output="o")
+    for backbone in ("xception", "resnet50v2", "cnn"):
+        training = baselines.training(backbone, data="d", output="o")
+        named = {flag for field in dataclasses.fields(TrainConfig) if (flag := training.flags(field.name))}
+        assert named - {"--cnn-weights"} <= flags_of(BaselinesConfig)
+    assert baselines.training("xception", data="d", output="o").flags("backbone_weights") == "--xception-weights"
+    assert baselines.training("cnn", data="d", output="o").flags("batch_size", "workers") == "--batch-size"
+    alone = TrainConfig(data="d", output="o")
+    assert alone.flags("batch_size", "workers") == "--batch-size or --workers"
+
+
+@pytest.mark.parametrize(
+    ("flag", "setting", "value"), [("--deep-epochs", "deep_epochs", 0), ("--deep-image-side", "deep_image_side", 40)]
+)
+def test_what_a_training_cannot_do_is_refused_under_the_flag_of_the_comparison(
+    flag: str, setting: str, value: int
+) -> None:
+    with pytest.raises(config.ConfigError, match=f"{flag} must be .*, got {value}"):
+        BaselinesConfig(data="d", output="o", **{setting: value})  # type: ignore[arg-type]
