@@ -1,0 +1,69 @@
+"""Pillow, quiet and bounded: what it raises on hostile bytes, and its images as pictures."""
+
+import logging
+import struct
+import threading
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image
+
+from mribatch.scans.pictures import Box
+
+__all__ = ["HOSTILE", "PillowPicture", "hush"]
+
+# Register the decoders now: at the first open, threads would race to.
+Image.preinit()
+# Pillow's own limit is one number for the process, and warns; ImageSpec's caps are checked before each decode instead.
+Image.MAX_IMAGE_PIXELS = None
+# At DEBUG Pillow logs the value of every tag, and a tag may hold a patient's name.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+HOSTILE = (  # what Pillow raises on hostile bytes: by its source, and by some 200,000 damaged files
+    OSError,  # its usual one, and UnidentifiedImageError
+    SyntaxError,  # broken structure, met after opening
+    ValueError,  # impossible sizes and offsets; UnicodeDecodeError
+    TypeError,  # a tag of an unexpected type
+    IndexError,  # an empty chunk after the pixels
+    OverflowError,  # a number that C cannot hold
+    struct.error,  # a short read
+)
+# Not MemoryError: the caps bound what a file may ask for, so it is the machine's fault and not the scan's.
+
+_hush_lock = threading.Lock()
+_hush: list[object] = []  # the filter, once it is set
+
+
+def hush() -> None:
+    """Keep Pillow's warnings (odd EXIF, odd chunks) from leaking out, and from raising under `-W error`.
+
+    `warnings.catch_warnings` is no help: it swaps the filters of the whole process and so races between threads.
+    """
+    if _hush and warnings.filters[:1] == _hush:
+        return
+    with _hush_lock:
+        if not _hush or warnings.filters[:1] != _hush:
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            _hush[:] = warnings.filters[:1]
+
+
+@dataclass(frozen=True)
+class PillowPicture:
+    """A loaded Pillow image of 8 bits a channel or fewer. Alpha is composed on black, unless it is ignored."""
+
+    image: Image.Image
+    orientation: int = 1
+    ignore_alpha: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.size
+
+    def rgb(self, box: Box) -> Image.Image:
+        image = self.image.crop(box)
+        if self.ignore_alpha or not image.has_transparency_data:
+            return image.convert("RGB")
+        clear = image.convert("RGBA")
+        black = Image.new("RGB", image.size)
+        black.paste(clear, mask=clear.getchannel("A"))
+        return black

@@ -1,0 +1,45 @@
+"""libjpeg-turbo with every warning an error."""
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from mribatch.scans.formats import RejectionError
+from mribatch.schema import Reason
+
+__all__ = ["SPACES", "StreamError", "is_decodable", "stream_pixels"]
+
+SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}  # what is decoded to, by number of components
+
+
+class StreamError(Exception):
+    """libjpeg-turbo warned of damage, or gave up. Never leaves this folder."""
+
+
+def stream_pixels(stream: bytes, components: int) -> NDArray[np.uint8]:
+    """The pixels of a plain stream, (height, width, components). Raises StreamError, RejectionError, MemoryError."""
+    return _decoded(stream, SPACES[components], 1)
+
+
+def is_decodable(stream: bytes, components: int) -> bool:
+    """Whether all data that a plain stream needs is in it. Decodes at an eighth of the size. Raises MemoryError."""
+    try:
+        _decoded(stream, "CMYK" if components == 4 else "GRAY", 8)
+    except StreamError:
+        return False
+    return True
+
+
+def _decoded(stream: bytes, space: str, factor: int) -> NDArray[np.uint8]:
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(stream, space, min_factor=factor, strict=True)
+    except ValueError as err:
+        message = str(err)
+        if "emory" in message:
+            raise MemoryError from None
+        if "subsampling" in message:
+            raise RejectionError(
+                Reason.UNSUPPORTED_FORMAT, "the JPEG file is subsampled in a way not read here"
+            ) from None
+        raise StreamError from None
+    return pixels

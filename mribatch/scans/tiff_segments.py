@@ -1,0 +1,236 @@
+"""The strips and tiles of a TIFF picture: checked by the header, then decoded one at a time.
+
+tifffile decodes each as a file of its own, whose directory is written anew: about a dozen numbers that have been checked.
+So it reads no text, no vendor's structure and no offset, and what it fills up without a word (strips that are missing,
+empty or beyond the end) is refused before. JPEG inside of TIFF is decoded as JPEG files are.
+"""
+
+import io
+import logging
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from mribatch.scans.formats import RejectionError
+from mribatch.scans.jpeg import check_frame, sound_pixels
+from mribatch.scans.jpeg_segments import read_segments
+from mribatch.scans.tiff_directory import Directory, Tag
+from mribatch.schema import Reason
+
+__all__ = ["FLOAT", "SIGNED", "UNSIGNED", "Block", "Segments"]
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs the values of tags
+
+Block = tuple[slice, slice, NDArray[Any]]  # rows, columns, and their values: (rows, columns, channels)
+
+UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
+_BITS = {UNSIGNED: (*range(1, 33), 64), SIGNED: (8, 16, 32, 64), FLOAT: (16, 24, 32, 64)}
+_RAW, _JPEG = 1, 7
+_COMPRESSIONS = (_RAW, _JPEG, 5, 8, 32946, 32773, 34925, 50000)  # LZW, deflate twice, PackBits, LZMA, Zstandard
+_NO_PREDICTOR, _HORIZONTAL, _FLOATING_POINT = 1, 2, 3
+_MOST_SEGMENTS = 1 << 20  # the smallest legal tiles of the largest picture are 400,000
+_MOST_SAMPLES = 64
+_RAW_BYTES = 1 << 24  # a strip that is not compressed is read in parts of so many bytes
+_HELD_BYTES = 1 << 26  # decoded segments of so many bytes are kept for a second pass; others are decoded twice
+_WORK_COPIES = 4  # of a segment: decompressed, in the machine's byte order, without its predictor, converted
+_FAULTS = (ValueError, RuntimeError, TypeError, IndexError, OverflowError, struct.error)  # of tifffile and imagecodecs
+
+
+class Segments:
+    """The pixels of one directory. Raises RejectionError where they are not all there, or of a kind not read here."""
+
+    def __init__(self, data: bytes, page: Directory) -> None:
+        self._data, self._page = data, page
+        self.width, self.height = page.size
+        self.samples = page.number(Tag.SAMPLES, 1)
+        self._check_samples()
+        self.bits = (page.numbers(Tag.BITS) or [1])[0]
+        self.sample_format = (page.numbers(Tag.SAMPLE_FORMAT) or [UNSIGNED])[0]
+        self._compression = page.number(Tag.COMPRESSION, _RAW)
+        self._predictor = page.number(Tag.PREDICTOR, _NO_PREDICTOR)
+        self._check_kind()
+        self._is_planar = page.number(Tag.PLANAR, 1) == 2 and self.samples > 1
+        self._samples_together = 1 if self._is_planar else self.samples
+        self._set_layout()
+        self._decoders: dict[int, Callable[[memoryview, int], Any]] = {}
+        self._held: list[Block] | None = None
+
+    @property
+    def is_jpeg(self) -> bool:
+        return self._compression == _JPEG
+
+    @property
+    def memory_bytes(self) -> int:
+        """What reading the blocks takes at most, beside what is made of them."""
+        rows = min(self._rows, self._part_rows)
+        values = rows * self._columns * self.samples
+        return _WORK_COPIES * values * self._item_bytes + _HELD_BYTES + (int(self._counts.max()) if self.is_jpeg else 0)
+
+    def blocks(self, channels: Sequence[int], *, again: bool = False) -> Iterator[Block]:
+        """All pixels of some channels, each once; `again` says that the same will be asked for once more."""
+        if self._held is not None:
+            yield from self._held
+            return
+        held: list[Block] | None = [] if again and self._decoded_bytes <= _HELD_BYTES else None
+        for block in self._read_blocks(channels):
+            if held is not None:
+                held.append(block)
+            yield block
+        self._held = held
+
+    def _check_samples(self) -> None:
+        bits, formats = self._page.numbers(Tag.BITS), self._page.numbers(Tag.SAMPLE_FORMAT)
+        if not 1 <= self.samples <= _MOST_SAMPLES or len(set(bits)) > 1 or len(set(formats)) > 1:
+            raise _unread("has channels that differ in kind, or too many of them")
+
+    def _check_kind(self) -> None:
+        if self.bits not in _BITS.get(self.sample_format, ()):
+            raise _unread("has values of a kind not read here")
+        if self._compression not in _COMPRESSIONS:
+            raise _unread("is compressed in a way not read here")
+        is_whole = self.bits in (8, 16, 32, 64)
+        allowed = {_NO_PREDICTOR}
+        if self._compression != _RAW and is_whole:
+            allowed.add(_FLOATING_POINT if self.sample_format == FLOAT else _HORIZONTAL)
+        if self.is_jpeg and (self.bits, self.sample_format) != (8, UNSIGNED):
+            raise _unread("holds JPEG data of a kind not read here")
+        if self._predictor not in allowed and not self.is_jpeg:
+            raise _unread("has a predictor that is not read here")
+
+    def _set_layout(self) -> None:
+        """Where each strip or tile is. Checks that all are there."""
+        page = self._page
+        is_tiled = Tag.TILE_WIDTH in page.values
+        self._columns = page.number(Tag.TILE_WIDTH, 0) if is_tiled else self.width
+        rows = page.number(Tag.TILE_LENGTH, 0) if is_tiled else page.number(Tag.ROWS_PER_STRIP, self.height)
+        self._rows = rows if is_tiled else min(rows, self.height)
+        if self._rows < 1 or self._columns < 1:
+            raise _corrupt("has strips or tiles without pixels")
+        self._is_tiled = is_tiled
+        self._row_bytes = -(-self._columns * self._samples_together * self.bits // 8)
+        self._item_bytes = 8 if self.bits > 32 else 4 if self.bits > 16 else 2 if self.bits > 8 else 1
+        self._decoded_bytes = self.width * self.height * self.samples * self._item_bytes
+        can_part = self._compression == _RAW and not is_tiled
+        self._part_rows = max(1, _RAW_BYTES // self._row_bytes) if can_part else self._rows
+        self._down, self._across = -(-self.height // self._rows), -(-self.width // self._columns)
+        self._set_places(self._down * self._across * (self.samples if self._is_planar else 1))
+
+    def _set_places(self, expected: int) -> None:
+        offsets = self._page.values.get(Tag.TILE_OFFSETS if self._is_tiled else Tag.STRIP_OFFSETS)
+        counts = self._page.values.get(Tag.TILE_COUNTS if self._is_tiled else Tag.STRIP_COUNTS)
+        if expected > _MOST_SEGMENTS:
+            raise _corrupt("has too many strips or tiles")
+        if counts is None and self._compression == _RAW:
+            counts = self._raw_counts(expected)
+        if offsets is None or counts is None or min(len(offsets), len(counts)) < expected:
+            raise _corrupt("has fewer strips than its size needs")
+        self._offsets, self._counts = offsets[:expected].astype(np.uint64), counts[:expected].astype(np.uint64)
+        if self._compression == _RAW:
+            needed = self._raw_counts(expected)
+            if (self._counts < needed).any():
+                raise _corrupt("has strips that are too short")
+            self._counts = needed
+        size = np.uint64(len(self._data))
+        if not self._counts.all():
+            raise _corrupt("lacks strips")
+        if (np.maximum(self._offsets, self._counts) > size).any() or (self._offsets + self._counts > size).any():
+            raise RejectionError(Reason.TRUNCATED, "the TIFF file ends before its data does")
+
+    def _raw_counts(self, expected: int) -> NDArray[np.uint64]:
+        """The bytes of each segment that is not compressed."""
+        rows = np.full(expected, self._rows, np.uint64)
+        if not self._is_tiled:
+            rows[self._down - 1 :: self._down] = self.height - (self._down - 1) * self._rows
+        return rows * np.uint64(self._row_bytes)
+
+    def _read_blocks(self, channels: Sequence[int]) -> Iterator[Block]:
+        for number in range(self._down * self._across):
+            top, left = number // self._across * self._rows, number % self._across * self._columns
+            bottom, right = min(top + self._rows, self.height), min(left + self._columns, self.width)
+            for start in range(top, bottom, self._part_rows):
+                end = min(start + self._part_rows, bottom)
+                values = self._values(number, channels, start - top, end - top)
+                yield slice(start, end), slice(left, right), values[: end - start, : right - left]
+
+    def _values(self, number: int, channels: Sequence[int], first: int, last: int) -> NDArray[Any]:
+        """Some rows of a strip, or a whole tile."""
+        if not self._is_planar:
+            return self._decoded(number, first, last)[:, :, channels]
+        of_plane = self._down * self._across
+        planes = [self._decoded(plane * of_plane + number, first, last) for plane in channels]
+        return np.concatenate(planes, axis=2)
+
+    def _decoded(self, index: int, first: int, last: int) -> NDArray[Any]:
+        """The rows of a segment, (rows, columns, samples that are together)."""
+        start, count = int(self._offsets[index]), int(self._counts[index])
+        segment = memoryview(self._data)[start : start + count]
+        try:
+            if self.is_jpeg:
+                return self._jpeg(bytes(segment), last)
+            if self._is_tiled:
+                return self._strip(segment, self._rows)
+            if self._compression == _RAW:
+                return self._strip(segment[first * self._row_bytes : last * self._row_bytes], last - first)
+            return self._compressed_strip(segment, last)
+        except _FAULTS as err:
+            raise _corrupt("is damaged") from err
+
+    def _compressed_strip(self, segment: memoryview, rows: int) -> NDArray[Any]:
+        try:
+            return self._strip(segment, rows)
+        except _FAULTS:
+            if rows == self._rows:
+                raise
+            return self._strip(segment, self._rows)  # some writers fill up the last strip
+
+    def _strip(self, segment: memoryview, rows: int) -> NDArray[Any]:
+        if rows not in self._decoders:
+            file = io.BytesIO(self._file_of_one_strip(rows))
+            self._decoders[rows] = tifffile.TiffFile(file).pages.first.decode
+        values: NDArray[Any] = self._decoders[rows](segment, 0)[0][0]
+        return values
+
+    def _file_of_one_strip(self, rows: int) -> bytes:
+        """The directory that tifffile is given; the strip itself is not in it."""
+        fields = {Tag.WIDTH: self._columns, Tag.LENGTH: rows, Tag.BITS: self.bits, Tag.COMPRESSION: self._compression}
+        fields |= {
+            Tag.PHOTOMETRIC: 1,
+            Tag.STRIP_OFFSETS: 8,
+            Tag.SAMPLES: self._samples_together,
+            Tag.ROWS_PER_STRIP: rows,
+        }
+        fields |= {
+            Tag.STRIP_COUNTS: 1,
+            Tag.PLANAR: 1,
+            Tag.PREDICTOR: self._predictor,
+            Tag.SAMPLE_FORMAT: self.sample_format,
+        }
+        fields[Tag.FILL_ORDER] = 2 if self._page.number(Tag.FILL_ORDER, 1) == 2 else 1
+        order = self._page.byte_order
+        entries = b"".join(struct.pack(order + "HHLL", tag, 4, 1, value) for tag, value in sorted(fields.items()))
+        magic = b"II*\0" if order == "<" else b"MM\0*"
+        return magic + struct.pack(order + "LH", 8, len(fields)) + entries + bytes(4)
+
+    def _jpeg(self, segment: bytes, rows: int) -> NDArray[Any]:
+        tables = self._page.raw(Tag.JPEG_TABLES)
+        stream = tables.removesuffix(b"\xff\xd9") + segment[2:] if tables else segment
+        jpeg = read_segments(stream)
+        check_frame(jpeg)
+        is_colour = self._page.number(Tag.PHOTOMETRIC, 0) == 6
+        jpeg.has_jfif, jpeg.transform = False, 1 if is_colour and self._samples_together == 3 else 0
+        fits = jpeg.width == self._columns and rows <= jpeg.height <= max(self._rows, rows)
+        if not fits or len(jpeg.sampling) != self._samples_together:
+            raise _corrupt("holds JPEG data of another size")
+        return sound_pixels(jpeg, stream)
+
+
+def _corrupt(what: str) -> RejectionError:
+    return RejectionError(Reason.CORRUPT, f"the TIFF file {what}")
+
+
+def _unread(what: str) -> RejectionError:
+    return RejectionError(Reason.UNSUPPORTED_FORMAT, f"the TIFF file {what}")

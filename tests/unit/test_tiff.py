@@ -1,0 +1,263 @@
+"""TIFF in every combination that `tifffile` writes: the pixels are those that were written, or the file is refused."""
+
+import io
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from mribatch.scans.images import Decoded, ImageSpec, decode
+from mribatch.schema import Reason, Status
+from tests.unit.test_images import UPRIGHT
+
+pytestmark = pytest.mark.filterwarnings("error:::mribatch")
+
+SIDE = 40
+SPEC = ImageSpec(side_px=SIDE)
+DTYPES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
+COMPRESSIONS = (None, "lzw", "zlib", "packbits", "zstd", "lzma")
+LAYOUTS = ("grey", "white_is_zero", "chunky", "planar")
+
+
+def values(dtype: str, channels: int = 1) -> NDArray[Any]:
+    """(SIDE, SIDE[, channels]) over much of what a type holds, with noise, and no symmetry."""
+    kind = np.dtype(dtype)
+    noise = np.random.default_rng(7).uniform(-0.1, 0.1, (SIDE, SIDE, channels))
+    ramp = np.linspace(0.1, 0.9, SIDE * SIDE * channels).reshape(SIDE, SIDE, channels) + noise
+    if kind.kind == "f":
+        span = (ramp - 0.3) * 3000
+    else:
+        info = np.iinfo(kind)
+        span = ramp * (float(info.max) - float(info.min)) + float(info.min)
+    return span.astype(kind)[:, :, 0] if channels == 1 else span.astype(kind)
+
+
+def windowed(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Least to greatest value as 0 to 255, in Python's exact numbers."""
+    low, high = array.min().item(), array.max().item()
+    shades = [255 * (value - low) / (high - low) for value in array.ravel().tolist()]
+    return np.array(shades).reshape(array.shape)
+
+
+def expected(array: NDArray[Any], layout: str) -> NDArray[np.float64]:
+    """(SIDE, SIDE, 3) as a viewer shows it."""
+    if array.dtype.kind == "u" and array.dtype.itemsize <= (1 if array.ndim == 2 else 2):
+        shades = (array >> (8 * array.dtype.itemsize - 8)).astype(np.float64)
+    else:
+        shades = windowed(array)
+    if layout == "white_is_zero":
+        shades = 255 - shades
+    return shades if shades.ndim == 3 else np.dstack([shades] * 3)
+
+
+def written(array: NDArray[Any], **options: Any) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, metadata=None, **options)
+    return file.getvalue()
+
+
+def ok(data: bytes) -> NDArray[np.uint8]:
+    decoded = decode(data, SPEC)
+    assert (decoded.status, decoded.detail) == (Status.OK, None)
+    assert decoded.pixels is not None
+    return decoded.pixels
+
+
+def rejected(data: bytes, spec: ImageSpec = SPEC) -> Decoded:
+    decoded = decode(data, spec)
+    assert decoded.status is Status.REJECTED, decoded
+    return decoded
+
+
+def combinations(dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All layouts of one type, with what `tifffile` is told."""
+    predictors = (False,) if dtype in ("u8", "i8") else (False, True)  # tifffile writes no other
+    for order, compression, predictor, is_tiled, layout in product(
+        "<>", COMPRESSIONS, predictors, (False, True), LAYOUTS
+    ):
+        if predictor and compression is None:
+            continue
+        options: dict[str, Any] = {"byteorder": order, "compression": compression, "predictor": predictor}
+        options |= {"tile": (16, 32)} if is_tiled else {"rowsperstrip": 7}
+        options["photometric"] = {"grey": "minisblack", "white_is_zero": "miniswhite"}.get(layout, "rgb")
+        if layout in ("chunky", "planar"):
+            options["planarconfig"] = "contig" if layout == "chunky" else "separate"
+        yield layout, options
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_layout_gives_the_array_that_was_written(dtype: str) -> None:
+    counts: Counter[str] = Counter()
+    for layout, options in combinations(dtype):
+        array = values(dtype, 3 if layout in ("chunky", "planar") else 1)
+        file = written(np.moveaxis(array, 2, 0) if layout == "planar" else array, **options)
+        error = np.abs(ok(file) - expected(array, layout)).max()
+        assert error <= 1, (layout, options, error)
+        counts[layout] += 1
+    assert min(counts.values()) >= 40 and len(counts) == len(LAYOUTS)
+
+
+# Other kinds of values
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15])
+def test_packed_values_are_scaled_up_to_eight_bits_and_windowed_beyond(bits: int, order: str) -> None:
+    array = np.random.default_rng(bits).integers(0, 1 << bits, (SIDE, SIDE)).astype("u1" if bits <= 8 else "u2")
+    file = written(array.astype(bool) if bits == 1 else array, bitspersample=bits, byteorder=order, rowsperstrip=7)
+    shades = array * (255 / ((1 << bits) - 1)) if bits <= 8 else windowed(array)
+    assert np.abs(ok(file)[:, :, 0] - shades).max() <= 1
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bigtiff_is_read(dtype: str, order: str) -> None:
+    array = values(dtype)
+    file = written(array, bigtiff=True, byteorder=order, compression="zlib", rowsperstrip=7)
+    assert file[2:4] in (b"+\0", b"\0+")
+    assert np.abs(ok(file) - expected(array, "grey")).max() <= 1
+
+
+def test_values_that_differ_beyond_the_precision_of_floats_keep_their_order() -> None:
+    steps = np.arange(SIDE * SIDE, dtype="u8").reshape(SIDE, SIDE)
+    for array in (steps + (1 << 63), steps.astype("i8") - (1 << 62), steps.astype("f8") * 1e-320):
+        assert np.abs(ok(written(array))[:, :, 0] - windowed(array)).max() <= 1
+    extremes = np.linspace(-1.7e308, 1.7e308, SIDE * SIDE).reshape(SIDE, SIDE)  # their difference is infinite
+    assert np.abs(ok(written(extremes))[:, :, 0] - np.linspace(0, 255, SIDE * SIDE).reshape(SIDE, SIDE)).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4", "f4"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_composed_on_black_and_hides_from_the_window(channels: int, dtype: str) -> None:
+    array = values(dtype, 3)[:, :, :channels]
+    opaque = 1 if dtype == "f4" else np.iinfo(dtype).max
+    alpha = np.full((SIDE, SIDE, 1), opaque, dtype)
+    alpha[:4] = 0
+    array[:4] = array.max() if dtype in ("u1", "u2") else array.max() + (array.max() - array.min()) // 10
+    options: dict[str, Any] = {"photometric": "rgb" if channels == 3 else "minisblack", "planarconfig": "contig"}
+    pixels = ok(written(np.dstack([array, alpha]), extrasamples=["unassalpha"], **options))
+    assert not pixels[:4].any()
+    shown = array[4:] if channels == 3 else array[4:, :, 0]
+    assert np.abs(pixels[4:] - expected(shown, "chunky" if channels == 3 else "grey")).max() <= 1
+
+
+def test_extra_channel_of_no_known_meaning_is_no_alpha() -> None:
+    array = values("u1", 3)
+    nothing = np.zeros((SIDE, SIDE, 1), "u1")
+    file = written(np.dstack([array, nothing]), photometric="rgb", extrasamples=["unspecified"], planarconfig="contig")
+    np.testing.assert_array_equal(ok(file), array)
+
+
+def test_multiplied_alpha_is_on_black_already() -> None:
+    array = values("u1", 3)
+    half = np.full((SIDE, SIDE, 1), 128, "u1")
+    file = written(np.dstack([array, half]), photometric="rgb", extrasamples=["assocalpha"], planarconfig="contig")
+    np.testing.assert_array_equal(ok(file), array)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_palette_gives_its_colours(dtype: str, order: str) -> None:
+    colours = np.random.default_rng(1).integers(0, 65536, (3, 1 << (8 * np.dtype(dtype).itemsize)), dtype="u2")
+    numbers = values(dtype)
+    file = written(numbers, photometric="palette", colormap=colours, byteorder=order, compression="lzw")
+    np.testing.assert_array_equal(ok(file), np.moveaxis(colours[:, numbers] >> 8, 0, 2))
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_cmyk_becomes_rgb_as_in_pillow(dtype: str, planes: str) -> None:
+    array = values(dtype, 4)
+    stored = array if planes == "contig" else np.moveaxis(array, 2, 0)
+    eight = (array >> (8 * array.dtype.itemsize - 8)).astype("u1")
+    pixels = ok(written(stored, photometric="separated", planarconfig=planes))
+    np.testing.assert_array_equal(pixels, np.asarray(Image.fromarray(eight, "CMYK").convert("RGB")))
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite", "rgb", "ycbcr"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_jpeg_inside_is_decoded_in_its_colours(photometric: str, tile: tuple[int, int] | None) -> None:
+    ramp = np.add.outer(np.arange(SIDE) * 3, np.arange(SIDE) * 2).astype("u1")
+    array = np.dstack([ramp, 200 - ramp, ramp // 2]) if photometric in ("rgb", "ycbcr") else ramp
+    options = {"compression": "jpeg", "compressionargs": {"level": 98}, "photometric": photometric}
+    pixels = ok(written(array, **options, **({"tile": tile} if tile else {"rowsperstrip": 16})))
+    assert np.abs(pixels.astype(float) - expected(array, "white_is_zero" if photometric == "miniswhite" else "grey")).max() < 12
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("turn", UPRIGHT)
+def test_orientation_is_applied(turn: int, dtype: str) -> None:
+    array = values(dtype)[:24]
+    file = written(array, extratags=[(274, 3, 1, turn, True)], rowsperstrip=7, compression="zlib")
+    upright = written(np.ascontiguousarray(UPRIGHT[turn](array)))
+    assert decode(file, SPEC).pixels_sha256 == decode(upright, SPEC).pixels_sha256 is not None
+
+
+def test_bits_in_the_other_order_are_read() -> None:
+    array = values("u1")
+    file = written(array, rowsperstrip=SIDE, extratags=[(266, 3, 1, 2, True)])
+    start = file.index(array.tobytes())
+    turned = bytes(int(f"{byte:08b}"[::-1], 2) for byte in array.tobytes())
+    np.testing.assert_array_equal(ok(file[:start] + turned + file[start + array.size :])[:, :, 0], array)
+
+
+# What is about one picture, and what is about several
+
+
+def several(*pages: tuple[NDArray[Any], dict[str, Any]]) -> bytes:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for array, options in pages:
+            writer.write(array, metadata=None, **options)
+    return file.getvalue()
+
+
+SMALL = values("u2")[::4, ::4]
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [(values("u2"), {}), (SMALL, {"subfiletype": 1})],
+        [(values("u2"), {}), (SMALL, {})],
+        [(values("u2"), {}), (values("u2")[::2, ::2], {"subfiletype": 1}), (SMALL, {"subfiletype": 1})],
+        [(SMALL, {"subfiletype": 1}), (values("u2"), {})],
+        [(SMALL, {}), (values("u2"), {})],
+        [(values("u2"), {"subifds": 2}), (values("u2")[::2, ::2], {"subfiletype": 1}), (SMALL, {"subfiletype": 1})],
+        [(SMALL, {"subfiletype": 1, "subifds": 1}), (values("u2"), {})],
+        [(values("u2"), {}), (values("u2") > 30000, {"subfiletype": 4})],
+        [(values("u2"), {"subfiletype": 1})],
+    ],
+)
+def test_thumbnails_pyramids_and_masks_leave_one_picture(pages: list[tuple[NDArray[Any], dict[str, Any]]]) -> None:
+    assert np.abs(ok(several(*pages)) - expected(values("u2"), "grey")).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        several((values("u2"), {}), (values("u2"), {})),
+        several((values("u2"), {}), (values("u2")[:30], {})),
+        several((values("u1"), {"subfiletype": 2}), (values("u1"), {"subfiletype": 2})),
+        several(*[(values("u2"), {})] * 5),
+        written(np.stack([values("u2")] * 3), volumetric=True, tile=(1, 16, 16)),
+        *(several((np.stack([values("u2")] * 3), {}))[:0] for _ in range(0)),
+    ],
+)
+def test_stacks_become_multiple_frames(file: bytes) -> None:
+    assert rejected(file).reason is Reason.MULTIPLE_FRAMES
+
+
+def test_stack_in_one_directory_becomes_multiple_frames() -> None:
+    stack = np.stack([values("u2")] * 3)
+    for options in ({"imagej": True}, {"shaped": True}):
+        file = io.BytesIO()
+        tifffile.imwrite(file, stack, truncate=True, **options)
+        assert rejected(file.getvalue()).reason is Reason.MULTIPLE_FRAMES
