@@ -188,7 +188,10 @@ def test_jpeg_inside_is_decoded_in_its_colours(photometric: str, tile: tuple[int
     array = np.dstack([ramp, 200 - ramp, ramp // 2]) if photometric in ("rgb", "ycbcr") else ramp
     options = {"compression": "jpeg", "compressionargs": {"level": 98}, "photometric": photometric}
     pixels = ok(written(array, **options, **({"tile": tile} if tile else {"rowsperstrip": 16})))
-    assert np.abs(pixels.astype(float) - expected(array, "white_is_zero" if photometric == "miniswhite" else "grey")).max() < 12
+    assert (
+        np.abs(pixels.astype(float) - expected(array, "white_is_zero" if photometric == "miniswhite" else "grey")).max()
+        < 12
+    )
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
