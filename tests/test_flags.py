@@ -28,6 +28,13 @@ UNREACHABLE = {
     ("mribatch.runs.cluster", "--workers"): "only training with a number of workers, which baselines does not pass",
     ("mribatch.runs.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.runs.train", "--start-from"): "baselines trains with start_from=None",
+    ("mribatch.runs.train", "--backbone-weights"): "so the weights are never left unused beside it",
+    ("mribatch.runs.train", "--validation-fraction"): "baselines leaves it at its default",
+    ("mribatch.storage._label_names", "--classes"): "only baselines names classes",
+    ("mribatch.storage._labels", "--exclude"): "compact lists no scans",
+    ("mribatch.storage._listing", "--exclude"): "compact lists no scans",
+    ("mribatch.storage._disk", "--exclude"): "compact lists no scans",
+    ("mribatch.runs.morning", "--limit"): "compact only takes the lock of nights",
 }
 
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
