@@ -58,7 +58,10 @@ def sound_pixels(jpeg: JpegSegments, data: bytes) -> NDArray[np.uint8]:
     try:
         pixels = stream_pixels(plain_stream(jpeg, data, jpeg.scans), len(jpeg.sampling))
     except StreamError as err:
-        raise _damaged(jpeg) from err
+        unpadded = jpeg.without_padding(data)
+        if unpadded == jpeg:
+            raise _damaged(jpeg) from err
+        return sound_pixels(unpadded, data)
     if has_zero_hole(data, jpeg):
         raise RejectionError(Reason.CORRUPT, "the JPEG file has zeros in the place of data")
     return pixels

@@ -6,7 +6,7 @@ odd version numbers, padding behind a scan, a missing end marker. What it warns 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
@@ -30,8 +30,7 @@ _JFIF = bytes.fromhex("ffe0 0010 4a46494600 0101 00 0001 0001 0000")
 _ADOBE = bytes.fromhex("ffee 000e 41646f6265 0064 0000 0000")  # and one byte: the colour transform
 _MOST_SEGMENTS = 1 << 16  # metadata beyond 64 KiB takes many; more than these take minutes to walk through
 _MOST_SCANS = 256  # encoders write about ten; each costs time for the whole picture
-_PADDING = bytes(8)  # so many zero bytes at the end of a scan are no data
-_MAY_BE_DATA = 2  # of such zero bytes
+_MAY_BE_DATA = 2  # of the zero bytes at the end of a scan
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,14 @@ class JpegSegments:
             for name in low_bits.keys() & set(scan.components):
                 low_bits[name][first : last + 1] = [scan.bit_low] * len(low_bits[name][first : last + 1])
         return not any(map(any, low_bits.values()))
+
+    def without_padding(self, data: bytes) -> "JpegSegments":
+        """The same, with scans that end where the zero bytes behind their data begin."""
+        ends = [scan.start + len(data[scan.start : scan.end].rstrip(b"\0")) for scan in self.scans]
+        scans = [
+            replace(scan, end=min(end + _MAY_BE_DATA, scan.end)) for scan, end in zip(self.scans, ends, strict=True)
+        ]
+        return replace(self, scans=scans)
 
 
 def read_segments(data: bytes) -> JpegSegments:
@@ -169,7 +176,7 @@ def _add_frame(jpeg: JpegSegments, marker: int, segment: bytes) -> None:
 
 
 def _add_scan(jpeg: JpegSegments, segment: bytes, data: bytes, start: int, zero_symbols: dict[int, int]) -> int:
-    """Add the scan whose data begins at `start`; where the data ends, padding included."""
+    """Add the scan whose data begins at `start`; where the data ends."""
     body = segment[4:]
     if not body or len(body) < 4 + 2 * body[0] or len(jpeg.scans) == _MOST_SCANS:
         raise _corrupt("the JPEG file has a damaged scan header")
@@ -183,7 +190,7 @@ def _add_scan(jpeg: JpegSegments, segment: bytes, data: bytes, start: int, zero_
         Scan(
             header=segment[: 5 + 2 * body[0]] + bytes([first, last, bits]),
             start=start,
-            end=_without_padding(data, start, end),
+            end=end,
             components=tuple(names),
             spectrum=(first, last),
             bit_high=bits >> 4,
@@ -194,12 +201,6 @@ def _add_scan(jpeg: JpegSegments, segment: bytes, data: bytes, start: int, zero_
         )
     )
     return end
-
-
-def _without_padding(data: bytes, start: int, end: int) -> int:
-    if not data.endswith(_PADDING, start, end):
-        return end
-    return start + min(len(data[start:end].rstrip(b"\0")) + _MAY_BE_DATA, end - start)
 
 
 def _zero_symbols(body: bytes) -> dict[int, int]:
