@@ -47,6 +47,10 @@ _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _WATCHER_WANTED = os.environ.get(_WATCHER)
 _WRAPPERS = (ray.exceptions.RayError, TrainingFailedError, SystemException)
 _LONGEST = 300  # characters of a foreign message
+_ADVICE = re.compile(r"(^|\n)Failed to [^\n]+ after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
+"""What Ray Data appends to the message of each error that passes through it."""
+_TYPE = re.compile(r"^(?:\w+\.)*([A-Z]\w+): ", re.MULTILINE)
+_LATER = re.compile(r"^(?:The above exception was the direct cause|During handling of the above)", re.MULTILINE)
 _PRINTED = re.compile(r"^mribatch\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
@@ -96,7 +100,7 @@ def _connect() -> None:
     except SystemExit as err:
         raise Stopped(128 + signal.SIGTERM) from err  # of the handlers that Ray sets for SIGTERM while it starts
     except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as err:
-        raise RunFailed(f"Ray could not be started or reached ({_last_line(err)}): check RAY_ADDRESS and the token of the "
+        raise RunFailed(f"Ray could not be started or reached ({_last_line(str(err))}): check RAY_ADDRESS and the token of the "
                         "cluster; where an earlier one died on this machine, `ray stop` clears it away, and all other Ray here") from err  # fmt: skip
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the run with 1
@@ -131,7 +135,7 @@ def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
 
 def _plain(err: BaseException) -> MribatchError:
     """The package's own error within one of Ray's, or RunFailed with the type and the message of the first cause."""
-    causes = list(_causes(err, set()))
+    causes = [_without_advice(cause) for cause in _causes(err, set())]
     for cause in causes:
         if isinstance(cause, MribatchError) and not isinstance(cause, ray.exceptions.RayError):
             return cause
@@ -140,14 +144,28 @@ def _plain(err: BaseException) -> MribatchError:
         name, message = printed[-1]
         known: type[MribatchError] = getattr(errors, name, MribatchError)
         return known(message)
-    foreign = [cause for cause in causes if not isinstance(cause, _WRAPPERS)]
-    reason = f"{type(foreign[-1]).__name__}: {_last_line(foreign[-1])}" if foreign else _last_line(err)
+    foreign = [cause for cause in causes if not isinstance(cause, (*_WRAPPERS, StopIteration))]
+    reason = f"{type(foreign[-1]).__name__}: {_last_line(str(foreign[-1]))}" if foreign else _printed_reason(str(err))
     return RunFailed(f"Ray ended the run ({type(err).__name__}: {reason}): look into {ray_logs()} for the cause; the same command "
                      "goes on where it was")  # fmt: skip
 
 
-def _last_line(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+def _without_advice(err: BaseException) -> BaseException:
+    """Take what Ray Data appended out of an error's message, in place."""
+    words = (_ADVICE.sub("", arg) if isinstance(arg, str) else arg for arg in err.args)
+    err.args = tuple(word for word in words if word != "")
+    return err
+
+
+def _printed_reason(text: str) -> str:
+    """The type and the last line of the first error in a text of tracebacks."""
+    text = _LATER.split(_ADVICE.sub("", text))[0]
+    last, types = _last_line(text), _TYPE.findall(text)
+    return f"{types[-1]}: {last}" if types and not _TYPE.match(last) else last
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:_LONGEST] if lines else "it gave no reason"
 
 
