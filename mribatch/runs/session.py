@@ -1,5 +1,6 @@
 """Join a Ray cluster or start one, keep it quiet, and turn what Ray raises into one sentence."""
 
+import gc
 import logging
 import os
 import re
@@ -73,7 +74,20 @@ def session() -> Iterator[None]:
         raise _plain(err) from err
     finally:
         if started:
-            ray.shutdown()
+            _disconnect()
+
+
+def _disconnect() -> None:
+    """Shut Ray down, with no garbage collection in other threads meanwhile.
+
+    One that frees an object reference after Ray's core has gone ends the process: exit code 1, without a word.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _silence() -> None:
