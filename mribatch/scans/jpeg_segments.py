@@ -44,8 +44,7 @@ class Scan:
     spectrum: tuple[int, int]  # the first and the last coefficient
     bit_high: int  # successive approximation: 0 in the first scan of a coefficient, the bit refined before in others
     bit_low: int
-    dc_zero_symbols: tuple[int | None, ...]  # what a code of zeros means, by the tables of the components
-    ac_zero_symbols: tuple[int | None, ...]
+    ac_zero_symbols: tuple[int | None, ...]  # what a code of zeros means in the AC tables of the components
     preamble: int  # how many of `JpegSegments.tables` are before it
 
     def intervals(self, data: bytes) -> list[tuple[int, int]]:
@@ -195,7 +194,6 @@ def _add_scan(jpeg: JpegSegments, segment: bytes, data: bytes, start: int, zero_
             spectrum=(first, last),
             bit_high=bits >> 4,
             bit_low=bits & 15,
-            dc_zero_symbols=tuple(zero_symbols.get(which >> 4) for which in selectors),
             ac_zero_symbols=tuple(zero_symbols.get(0x10 | which & 15) for which in selectors),
             preamble=len(jpeg.tables),
         )
