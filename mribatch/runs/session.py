@@ -1,5 +1,6 @@
 """What every run needs of Ray: a session that is quiet, and errors that say one thing. No job's own logic."""
 
+import gc
 import logging
 import os
 import re
@@ -67,7 +68,20 @@ def session() -> Iterator[None]:
         raise _told(err) from err
     finally:
         if started:
-            ray.shutdown()
+            _disconnect()
+
+
+def _disconnect() -> None:
+    """Shut Ray down, with no garbage collection in other threads meanwhile.
+
+    One that frees an object reference after Ray's core has gone ends the process: exit code 1, without a word.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
 
 
 def _connect() -> None:
