@@ -1,5 +1,6 @@
 """S3 stores that are not AWS, private certificates, credentials that end: the rows are exact, or the end says why."""
 
+import gc
 import os
 import pickle
 import ssl
@@ -144,6 +145,20 @@ def test_a_checkpoint_comes_back_from_such_a_store(
     assert [(info.base_name, info.is_file) for info in listed] == [("checkpoint_1", False)]
     filesystem.delete_dir(path)
     assert filesystem.get_file_info(path).type == pyarrow.fs.FileType.NotFound
+
+
+def test_a_checkpoint_whose_copy_fails_leaves_no_file_that_looks_whole(bucket: str) -> None:
+    filesystem, path = uris.filesystem(f"{bucket}/training")
+    stream = filesystem.open_output_stream(f"{path}/last.weights.h5")
+    stream.write(b"half")
+    del stream
+    gc.collect()
+    assert uris.names(bucket) == []
+    with pytest.raises(FileNotFoundError):
+        filesystem.open_input_stream(f"{path}/last.weights.h5")
+    with pytest.raises(FileNotFoundError):
+        filesystem.get_file_info(pyarrow.fs.FileSelector(path))
+    assert filesystem.get_file_info(pyarrow.fs.FileSelector(path, allow_not_found=True)) == []
 
 
 # A private certificate authority
@@ -570,3 +585,22 @@ def test_another_process_trusts_the_authority(bucket: str, behind: Behind) -> No
         [sys.executable, "-c", code, path], input=pickle.dumps(filesystem), capture_output=True, check=True
     )
     assert done.stdout.decode().strip() == "b'data'"
+
+
+@pytest.mark.slow
+def test_nodes_of_a_cluster_that_was_there_pay_too(
+    bucket: str, behind: Behind, scans: Archive, tiny_model: Model, start: Start
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    behind(BillsReaders(), plain=True)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        cluster.add_node(num_cpus=2, object_store_memory=200 << 20)
+        flags = score_flags(tiny_model.uri, "s3://other-stores/scans", f"{bucket}/out", "--requester-pays")
+        job = start("score", *flags, environment={"RAY_ADDRESS": str(cluster.address)})
+        assert job.end() == 0, job.log.read_text()
+    finally:
+        cluster.shutdown()
+    with uris.paying(True):
+        standard.check(f"{bucket}/out", scans.uris, str(scans.undisturbed))

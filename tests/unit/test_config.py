@@ -153,10 +153,16 @@ def test_equal_settings_have_equal_fingerprints_and_each_setting_counts() -> Non
     assert len({config.fingerprint() for config in others}) == len(others)
 
 
+def test_who_pays_for_requests_changes_no_fingerprint() -> None:
+    """A training goes on from its checkpoints with the flag as without."""
+    assert train(requester_pays=True).fingerprint() == train().fingerprint()
+
+
 @pytest.mark.parametrize(
     "config",
     [
         train(),
+        train(requester_pays=True),
         train(data="a folder/it's", workers=3, epoch_sides=(96, 128), paper_protocol=True, seed=7, learning_rate=1e-4),
         train(backbone="cnn", storage="s3://bucket/x", run_name="night", precision="mixed_bfloat16"),
         train(start_from="models/first", epochs=2, epoch_sides=(96, 128)),

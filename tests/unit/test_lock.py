@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.errors import MribatchError, OutputHeld, RunFailed, StorageMissing, StorageUnavailable
+from mribatch.errors import ConfigError, MribatchError, OutputHeld, RunFailed, StorageMissing, StorageUnavailable
 from mribatch.storage import lock, uris
 
 DIGEST = "0123456789ab"
@@ -120,6 +120,21 @@ def test_an_output_that_is_a_file_ends_with_exit_code_2(tmp_path: Path) -> None:
     ):
         pass
     assert caught.value.exit_code == 2
+
+
+def test_storage_that_cannot_hold_a_lock_is_refused_before_a_holder_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: str) -> None:
+        raise ConfigError(f"no lock in {folder}")
+
+    say(tmp_path, 1, 7)
+    clock = Clock()
+    monkeypatch.setattr(uris, "check_exclusive", refuse)
+    with pytest.raises(ConfigError, match=f"no lock in {tmp_path}/_runs"), hold(tmp_path, "two", clock):
+        pass
+    assert clock.now == 0
+    assert generations(tmp_path) == [f"{DIGEST}.lock-1"]
 
 
 # A living holder

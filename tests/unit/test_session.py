@@ -1,10 +1,13 @@
 """What a session promises before any Ray has started: what is unwanted on stderr is kept from it, all else is not lost."""
 
+import gc
 import os
 
 import pytest
 
+from mribatch.runs import session
 from mribatch.runs.session import quiet_stderr
+from mribatch.storage import uris
 
 
 def test_only_unwanted_lines_are_kept_from_stderr(capfd: pytest.CaptureFixture[str]) -> None:
@@ -23,3 +26,22 @@ def test_what_was_held_back_comes_after_an_error_too(capfd: pytest.CaptureFixtur
         os.write(2, b"a warning\n")
         raise OSError("no luck")
     assert capfd.readouterr().err == "a warning\n"
+
+
+def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that collected an object reference then would end the process with exit code 1 and without a word."""
+    collecting: list[bool] = []
+    monkeypatch.setattr(session.ray, "shutdown", lambda: collecting.append(gc.isenabled()))
+    session._disconnect()
+    assert collecting == [False]
+    assert gc.isenabled()
+
+
+def test_workers_on_a_cluster_are_told_who_pays_unless_the_job_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert session._environment() is None
+    with uris.paying(True):
+        assert session._environment() == {"env_vars": {"AWS_REQUEST_PAYER": "requester"}}
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"env_vars": {"AWS_REQUEST_PAYER": "requester"}}')
+        assert session._environment() is None
+    assert session._environment() is None

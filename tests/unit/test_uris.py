@@ -652,3 +652,15 @@ def test_a_probe_tells_what_a_write_would_tell(no_root: Path, monkeypatch: pytes
     with pytest.raises(StorageFull, match="no space left"), uris.probe(f"{no_root}/full"):
         pytest.fail("its disk was full")
     assert os.listdir(no_root / "full") == []
+
+
+def test_a_disk_shows_that_it_creates_exclusively_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    uris.check_exclusive(str(tmp_path / "out" / "_runs"))
+    assert os.listdir(tmp_path / "out" / "_runs") == []
+
+
+def test_a_mount_that_replaces_what_it_should_refuse_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", shutil.copy)
+    with pytest.raises(ConfigError, match=f"the mount of {tmp_path} .*give an --output on a local disk"):
+        uris.check_exclusive(str(tmp_path))
+    assert os.listdir(tmp_path) == []
