@@ -1,6 +1,5 @@
 """PNG and BMP: what is beside the pixels does not reject a file; what is wrong with the pixels does."""
 
-import io
 import struct
 import zlib
 
