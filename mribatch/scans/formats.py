@@ -1,14 +1,12 @@
-"""What a file is and whether its end is missing, by its bytes alone. Nothing is decoded here.
+"""What a file is, by its first bytes alone. Nothing is decoded here.
 
 The formats that are read are what archives export; each codec more is one more to attack.
 """
 
-import struct
-
 from mribatch.errors import MribatchError
 from mribatch.schema import Reason
 
-__all__ = ["RejectionError", "ends_early", "sniffed"]
+__all__ = ["RejectionError", "sniffed"]
 
 _MAGIC = {  # BMP's magic is too short: see sniffed
     "JPEG": (b"\xff\xd8\xff",),
@@ -40,7 +38,6 @@ _UNREAD = (  # offset, name, magic; looked for first: a DICOM file may begin as 
     (0, "OpenEXR", (b"v/1\x01",)),
     (0, "Netpbm", tuple(b"P%d\n" % kind for kind in range(1, 7))),
 )
-_TIFF_UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)  # bytes of a value, by field type (TIFF 6.0, section 2)
 
 
 class RejectionError(MribatchError):
@@ -66,31 +63,3 @@ def sniffed(data: bytes, max_bytes: int) -> str:
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     raise RejectionError(Reason.NOT_AN_IMAGE, "the bytes are of no known image format")
-
-
-def ends_early(data: bytes, name: str) -> bool:
-    """Whether a file that could not be decoded lacks its end."""
-    if name == "JPEG":  # no end-of-image marker after the last start-of-scan
-        return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda")
-    if name == "PNG":
-        return b"IEND" not in data
-    if name == "BMP":
-        return int.from_bytes(data[2:6], "little") > len(data)
-    try:
-        return _directory_end(data) > len(data)
-    except struct.error:  # the directory itself lies beyond the end
-        return True
-
-
-def _directory_end(data: bytes) -> int:
-    """Where a TIFF's first directory ends, and the values it points to; in bytes from the start."""
-    if data[2:4] in (b"+\0", b"\0+"):
-        return 0  # BigTIFF: laid out otherwise and rare, so its cuts are called damage
-    order = "<" if data.startswith(b"II") else ">"
-    (start,) = struct.unpack_from(f"{order}L", data, 4)
-    (entries,) = struct.unpack_from(f"{order}H", data, start)
-    end: int = start + 2 + 12 * entries + 4
-    for _, kind, count, value in struct.iter_unpack(f"{order}HHLL", data[start + 2 : end - 4]):
-        size = count * (_TIFF_UNITS[kind] if kind < len(_TIFF_UNITS) else 0)
-        end = max(end, value + size if size > 4 else 0)  # up to 4 bytes stand in the directory itself
-    return end

@@ -13,6 +13,7 @@ MAX_PIXELS = 100_000_000  # several times the largest radiograph
 MAX_BYTES = 850_000_000  # MAX_PIXELS at 8 bytes (float64, or four channels of 16 bits), and metadata
 MAX_MEMORY_BYTES = 1_850_000_000
 """The file twice (in the process that read it and in the one that decodes it) and all that decoding allocates."""
+_STRIP_BYTES = 80_000_000  # what conversion to RGB, digest and resizing take, whatever the size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def check_size(width: int, height: int, spec: ImageSpec) -> None:
 
 def check_memory(file_bytes: int, decoded_bytes: int, spec: ImageSpec) -> None:
     """Check what decoding will allocate, as the header claims it. Raises RejectionError."""
-    need = 2 * file_bytes + decoded_bytes
+    need = 2 * file_bytes + decoded_bytes + _STRIP_BYTES
     if need > spec.max_memory_bytes:
         detail = f"decoding takes {need >> 20} MiB, more than the cap of {spec.max_memory_bytes >> 20}"
         raise RejectionError(Reason.TOO_LARGE, detail)

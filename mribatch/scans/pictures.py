@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["STRIP_PIXELS", "ArrayPicture", "Box", "Picture", "displayed_size", "on_black", "upright_strips"]
+__all__ = ["ArrayPicture", "Box", "Picture", "displayed_size", "on_black", "upright_strips"]
 
-STRIP_PIXELS = 4_000_000  # a strip takes about 10 bytes a pixel while it is converted
+_STRIP_PIXELS = 4_000_000  # a strip takes about 10 bytes a pixel while it is converted
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, as Pillow has it
 
@@ -66,7 +66,7 @@ def displayed_size(picture: Picture) -> tuple[int, int]:
 def upright_strips(picture: Picture) -> Iterator[Image.Image]:
     """The picture as displayed, 8-bit RGB, from top to bottom in strips of its full width."""
     width, height = displayed_size(picture)
-    rows = max(1, STRIP_PIXELS // width)
+    rows = max(1, _STRIP_PIXELS // width)
     turn = _TRANSPOSES.get(picture.orientation)
     for top in range(0, height, rows):
         strip = picture.rgb(_stored_box(picture, top, min(top + rows, height)))

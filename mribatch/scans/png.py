@@ -12,7 +12,7 @@ from PIL import Image
 from mribatch.scans.formats import RejectionError
 from mribatch.scans.limits import ImageSpec, check_memory, check_size
 from mribatch.scans.orientation import orientation
-from mribatch.scans.pictures import STRIP_PIXELS, ArrayPicture, Picture, on_black
+from mribatch.scans.pictures import ArrayPicture, Picture, on_black
 from mribatch.scans.pillow import HOSTILE, PillowPicture, hush
 from mribatch.scans.png_chunks import ChunkReader, PngChunks, read_chunks
 from mribatch.scans.window import Window
@@ -23,6 +23,7 @@ __all__ = ["png_picture"]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _GREY_ALPHA, _RGBA = 0, 4, 6  # colour types
 _STORED_BYTES = {_GREY: 2, 3: 1}  # of a pixel, by colour type: deep grey, palette; 4 of all others
+_BLOCK_PIXELS = 1_000_000  # of deep grey, windowed at once
 _END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 
 _Block = tuple[slice, NDArray[np.uint16], NDArray[np.uint8] | None]  # rows, values, alpha
@@ -82,7 +83,7 @@ def _windowed(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _blocks(image: Image.Image) -> Iterator[_Block]:
-    step, clear = max(1, STRIP_PIXELS // image.width), image.info.get("transparency")
+    step, clear = max(1, _BLOCK_PIXELS // image.width), image.info.get("transparency")
     for top in range(0, image.height, step):
         rows = slice(top, min(top + step, image.height))
         stored = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))

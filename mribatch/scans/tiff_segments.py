@@ -34,7 +34,7 @@ _COMPRESSIONS = (_RAW, _JPEG, 5, 8, 32946, 32773, 34925, 50000)  # LZW, deflate 
 _NO_PREDICTOR, _HORIZONTAL, _FLOATING_POINT = 1, 2, 3
 _MOST_SEGMENTS = 1 << 20  # the smallest legal tiles of the largest picture are 400,000
 _MOST_SAMPLES = 64
-_RAW_BYTES = 1 << 24  # a strip that is not compressed is read in parts of so many bytes
+_RAW_BYTES = 1 << 23  # a strip that is not compressed is read in parts of so many bytes
 _HELD_BYTES = 1 << 26  # decoded segments of so many bytes are kept for a second pass; others are decoded twice
 _WORK_COPIES = 4  # of a segment: decompressed, in the machine's byte order, without its predictor, converted
 _FAULTS = (ValueError, RuntimeError, TypeError, IndexError, OverflowError, struct.error)  # of tifffile and imagecodecs
@@ -66,9 +66,11 @@ class Segments:
     @property
     def memory_bytes(self) -> int:
         """What reading the blocks takes at most, beside what is made of them."""
-        rows = min(self._rows, self._part_rows)
-        values = rows * self._columns * self.samples
-        return _WORK_COPIES * values * self._item_bytes + _HELD_BYTES + (int(self._counts.max()) if self.is_jpeg else 0)
+        values = min(self._rows, self._part_rows) * self._columns * self.samples
+        held = self._decoded_bytes if self._decoded_bytes <= _HELD_BYTES else 0
+        if self.is_jpeg:  # its pixels, coefficients of 16 bits, and copies of its stream
+            return 3 * values + 3 * int(self._counts.max()) + held
+        return _WORK_COPIES * values * self._item_bytes + held
 
     def blocks(self, channels: Sequence[int], *, again: bool = False) -> Iterator[Block]:
         """All pixels of some channels, each once; `again` says that the same will be asked for once more."""

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pyarrow as pa
+import ray
 import ray.data
 
 from mribatch import schema
@@ -49,8 +50,9 @@ __all__ = [
 
 log = logging.getLogger("mribatch.source")
 
-DECODER_BYTES = 1 << 29
-"""What a scan of the largest size needs; so few decoders run that all fit, apart from the predictors."""
+DECODER_BYTES = 1 << 31
+"""What a scan of the largest size takes: MAX_MEMORY_BYTES, and the two processes at rest (measured: 260 MB). So few
+decoders run at once that all fit, apart from the predictors. A scan that would take more is rejected by its header."""
 
 DECODER_CORES = 0.5
 """Half of its time a decoder waits for the storage; a machine of one core can still feed its predictor."""
@@ -133,9 +135,15 @@ def decoded(
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
-        memory=DECODER_BYTES,
+        memory=_decoder_bytes(),
         num_cpus=DECODER_CORES,
     )
+
+
+def _decoder_bytes() -> int:
+    """What is reserved for a decoder: on a node with less memory than the largest scan takes, all of it."""
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
+    return int(min([DECODER_BYTES, *(node["memory"] for node in nodes if "memory" in node)]))
 
 
 def decode_table(

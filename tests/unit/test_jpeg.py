@@ -242,8 +242,8 @@ def test_claims_are_checked_before_anything_is_decoded(monkeypatch: pytest.Monke
     struct.pack_into(">HH", data, data.index(b"\xff\xc2") + 5, 10_000, 10_000)
     decoded = decode(bytes(data), ImageSpec(side_px=32, max_memory_bytes=1_000_000_000))
     assert decoded.reason is Reason.TOO_LARGE
-    assert decoded.detail == "decoding takes 1151 MiB, more than the cap of 953", (
-        "400 MB of pixels, 800 of coefficients"
+    assert decoded.detail == "decoding takes 1228 MiB, more than the cap of 953", (
+        "400 MB of pixels, 800 of coefficients, and the strips"
     )
     struct.pack_into(">HH", data, data.index(b"\xff\xc2") + 5, 65_535, 65_535)
     assert "65535 x 65535" in str(decode(bytes(data), SPEC).detail)

@@ -1,0 +1,38 @@
+"""The largest scans that are read, a hundred megapixels each: decoding them takes what is reserved for it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mribatch.storage.source import DECODER_BYTES
+from tests.conftest import ROOT
+from tests.unit.test_memory import LARGEST
+
+SIDE = 10_000
+
+_DECODE = """
+import sys
+from mribatch.scans.images import ImageSpec
+from mribatch.storage import source
+row = source.decode_table(source.listing(sys.argv[1:]), spec=ImageSpec(side_px=224), timeout_s=300).to_pylist()[0]
+print(row["status"], row["decoder_peak_bytes"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LARGEST)
+def test_largest_scan_takes_no_more_than_is_reserved(kind: str, tmp_path: Path) -> None:
+    scan = tmp_path / "scan"
+    scan.write_bytes(LARGEST[kind](SIDE))
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-c", _DECODE, scan], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+    finally:
+        scan.unlink()
+    status, peak_bytes = ran.stdout.split()
+    print(f"{kind}: {int(peak_bytes) / 1e6:.0f} MB")
+    assert status == "ok"
+    assert int(peak_bytes) <= DECODER_BYTES
