@@ -20,7 +20,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import ray
 import ray.data
 import ray.exceptions
-from ray.data.exceptions import SystemException
 from ray.train import TrainingFailedError
 
 from mribatch import errors
@@ -44,7 +43,13 @@ _OWN = {  # a session that a run starts itself: nobody looks at its metrics, and
 }
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _WATCHER_WANTED = os.environ.get(_WATCHER)
-_WRAPPERS = (ray.exceptions.RayError, TrainingFailedError, SystemException)
+
+# How Ray and Python print an exception with its causes
+_DIRECT_CAUSE = "The above exception was the direct cause of"
+_DURING = "During handling of the above exception, another exception occurred:"
+_ADVICE = "Failed to apply UDF transform after"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MODULE = re.compile(r"^(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_]\w*(?::|$))")
 _LONGEST = 300  # characters of a foreign message
 _PRINTED = re.compile(r"^mribatch\.errors\.(\w+): (.+)$", re.MULTILINE)
 
@@ -120,20 +125,26 @@ def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
 
 
 def _plain(err: BaseException) -> MribatchError:
-    """The package's own error within one of Ray's, or RunFailed with the type and the message of the first cause."""
-    causes = list(_causes(err, set()))
-    for cause in causes:
+    """The package's own error within one of Ray's, or RunFailed with the first cause in one line."""
+    for cause in _causes(err, set()):
         if isinstance(cause, MribatchError) and not isinstance(cause, ray.exceptions.RayError):
-            return cause
+            return type(cause)(str(cause).partition("\n")[0])  # Ray Data appends its own advice
     printed = _PRINTED.findall(str(err))  # of an actor's death Ray hands over the text alone
     if printed:
         name, message = printed[-1]
         known: type[MribatchError] = getattr(errors, name, MribatchError)
         return known(message)
-    foreign = [cause for cause in causes if not isinstance(cause, _WRAPPERS)]
-    reason = f"{type(foreign[-1]).__name__}: {_last_line(foreign[-1])}" if foreign else _last_line(err)
-    return RunFailed(f"Ray ended the run ({type(err).__name__}: {reason}): look into {ray_logs()} for the cause; the same command "
-                     "goes on where it was")  # fmt: skip
+    return RunFailed(f"Ray ended the run ({_first_cause(err)}): look into {ray_logs()}, then run the command again; it goes on "
+                     "where it was")  # fmt: skip
+
+
+def _first_cause(err: BaseException) -> str:
+    """Class and message of the exception that Ray's text begins with, or of Ray's own where it wraps none."""
+    text = _COLOUR.sub("", str(err)).partition(_DIRECT_CAUSE)[0].rpartition(_DURING)[2].partition(_ADVICE)[0]
+    lines = text.splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
+    message = lines[frames[-1] + 1 :] if frames else [f"{type(err).__name__}: ", *lines]
+    return _MODULE.sub("", " ".join(" ".join(message).split()))[:_LONGEST] or type(err).__name__
 
 
 def _last_line(err: BaseException) -> str:
