@@ -7,6 +7,7 @@ the same however often it is begun, and all its global batches are the same for 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -71,7 +72,9 @@ class Feed:
         weights = pa.array(rows < table.num_rows).cast(pa.float32())
         chosen = table.take(np.minimum(rows, table.num_rows - 1)).append_column("weight", weights)
         scans = source.decoded(chosen, ImageSpec(side_px=self.side_px))
-        ready = scans.map_batches(_readable, fn_args=(self.restart_flag,), batch_format="pyarrow", batch_size=None)
+        ready = scans.map_batches(
+            partial(_readable, restart_flag=self.restart_flag), batch_format="pyarrow", batch_size=None
+        )
         for batch in ready.iter_batches(batch_size=self.batch_scans, batch_format="pyarrow", prefetch_batches=2):
             block: pa.Table = batch
             pixels = np.frombuffer(b"".join(block["pixels"].to_pylist()), np.uint8)

@@ -29,7 +29,7 @@ def cluster_address(patience_s: float = _ANSWER_S) -> str | None:
     given = os.environ.get("RAY_ADDRESS", "")
     _check_form(given)
     try:
-        address = services.canonicalize_bootstrap_address(None)
+        address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # it takes None, too
     except ConnectionError as err:
         raise ConfigError(f"RAY_ADDRESS={given}, but no Ray runs on this machine: start one with `ray start --head`, or "
                           f"{_OWN}") from err  # fmt: skip

@@ -92,7 +92,7 @@ def supervised(main: Callable[[], int]) -> int:
 # The child
 
 
-def _run(main: Callable[[], int], note: "_Note", parent: int, mask: set[signal.Signals]) -> NoReturn:
+def _run(main: Callable[[], int], note: "_Note", parent: int, mask: set[int | signal.Signals]) -> NoReturn:
     """Run the command, and leave at once: what C++ libraries do at a normal exit may abort."""
     code = 1
     try:
