@@ -13,7 +13,7 @@ from mribatch.schema import Reason
 
 __all__ = ["JpegSegments", "Scan", "plain_stream", "read_segments"]
 
-SOI, EOI, SOS, DHT, DQT, DRI, DNL = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xDC
+EOI, SOS, DHT, DQT, DRI, DNL, DHP = 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xDC, 0xDE
 APP0, APP1, APP2, APP14, TEM, JPG, DAC = 0xE0, 0xE1, 0xE2, 0xEE, 0x01, 0xC8, 0xCC
 FRAMES = set(range(0xC0, 0xD0)) - {DHT, JPG, DAC}
 HUFFMAN_FRAMES = {
@@ -22,7 +22,7 @@ HUFFMAN_FRAMES = {
     0xC2,
 }  # baseline, extended, progressive; the others are lossless, arithmetic, hierarchical
 PROGRESSIVE = 0xC2
-_SKIPPED = {*range(0xE0, 0xF0), 0xFE, DNL}  # application data, comments
+_SKIPPED = {*range(0xE0, 0xF0), 0xFE, DNL, DAC}  # application data, comments
 
 _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # neither a stuffed byte nor a restart nor a fill byte
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -157,7 +157,9 @@ def _add_segment(jpeg: JpegSegments, marker: int, segment: bytes, zero_symbols: 
         jpeg.has_picture_index = True
     elif marker == APP14 and body.startswith(b"Adobe") and len(body) >= 12:
         jpeg.transform = body[11]
-    elif marker == DAC or marker not in _SKIPPED:
+    elif marker == DHP:
+        raise RejectionError(Reason.UNSUPPORTED_FORMAT, "hierarchical JPEG files are not read here")
+    elif marker not in _SKIPPED:
         raise _corrupt("the JPEG file has a segment that is out of place")
 
 

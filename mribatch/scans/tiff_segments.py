@@ -28,7 +28,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs the values o
 Block = tuple[slice, slice, NDArray[Any]]  # rows, columns, and their values: (rows, columns, channels)
 
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
-_BITS = {UNSIGNED: (*range(1, 33), 64), SIGNED: (8, 16, 32, 64), FLOAT: (16, 24, 32, 64)}
+_BITS = {UNSIGNED: (*range(1, 17), 32, 64), SIGNED: (8, 16, 32, 64), FLOAT: (16, 32, 64)}
 _RAW, _JPEG = 1, 7
 _COMPRESSIONS = (_RAW, _JPEG, 5, 8, 32946, 32773, 34925, 50000)  # LZW, deflate twice, PackBits, LZMA, Zstandard
 _NO_PREDICTOR, _HORIZONTAL, _FLOATING_POINT = 1, 2, 3

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import simplejpeg
@@ -227,6 +228,20 @@ def test_kinds_of_jpeg_that_are_not_read_become_unsupported_format(offset: int, 
     decoded = decode(with_frame(jpeg(), offset, value), SPEC)
     assert decoded.reason is Reason.UNSUPPORTED_FORMAT
     assert word in str(decoded.detail)
+
+
+@pytest.mark.parametrize(
+    "options", [{"bitspersample": 12}, {"lossless": True}, {"lossless": True, "bitspersample": 16}]
+)
+def test_deep_and_lossless_jpeg_become_unsupported_format(options: dict[str, Any]) -> None:
+    values = np.arange(64 * 64).reshape(64, 64)
+    deep = values.astype(np.uint16) if "bitspersample" in options else (values % 251).astype(np.uint8)
+    assert reason(imagecodecs.jpeg8_encode(deep, **options)) is Reason.UNSUPPORTED_FORMAT
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xcc\0\4\0\0", b"\xff\xde\0\x0b\x08\0\x20\0\x20\1\1\x11\0"])
+def test_arithmetic_and_hierarchical_jpeg_become_unsupported_format(marker: bytes) -> None:
+    assert reason(with_frame(before(jpeg(), 0xDB, marker), 1, 0xC9)) is Reason.UNSUPPORTED_FORMAT
 
 
 def test_height_at_the_end_is_not_read() -> None:

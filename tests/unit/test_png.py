@@ -64,6 +64,10 @@ def test_metadata_of_any_size_does_not_matter(added: bytes) -> None:
     assert digest(with_chunk(PLAIN, added, b"IEND")) == digest(PLAIN)
 
 
+def test_transparency_with_a_wrong_checksum_is_left_out_as_libpng_does() -> None:
+    assert digest(with_chunk(PLAIN, chunk(b"tRNS", bytes(6), right=False))) == digest(PLAIN)
+
+
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"IDAT"])
 def test_wrong_checksum_of_a_chunk_of_the_picture_becomes_corrupt(name: bytes) -> None:
     data = bytearray(encoded(Image.fromarray(RGB).convert("P"), "PNG"))
