@@ -495,8 +495,8 @@ def test_credentials_that_expire_in_the_middle_end_the_run_and_the_same_command_
     assert last_line(job).startswith("error: the storage refused the credentials for s3://"), job.log.read_text()
     assert "access key …ting (env)" in last_line(job)
     assert "Traceback" not in job.log.read_text()
-    assert standard.records(f"{bucket}/out") == []
     store.on, one.on = False, True
+    assert standard.records(f"{bucket}/out") == []
     job = start("score", *flags)
     assert job.end() == 0, job.log.read_text()
     assert "access denied (AccessDenied)" in job.log.read_text()
