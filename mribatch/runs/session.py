@@ -11,13 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; else it warns at each start
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actor pools log an "error" at each start
-os.environ.setdefault(
-    "RAY_DEDUP_LOGS_SKIP_REGEX", "[Ff]ailed|died"
-)  # Ray's reports of workers that died: the run goes on, or says why not
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import ray
 import ray.data
 import ray.exceptions
