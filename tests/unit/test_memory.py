@@ -80,7 +80,7 @@ LARGEST: dict[str, Callable[[int], bytes]] = {
     "TIFF, 16-bit colour": tiff("u2", 3),
     "TIFF, 16-bit colour in planes": tiff("u2", 3, planarconfig="separate"),
     "TIFF, 8-bit colour, lying": tiff("u1", 3, extratags=[(274, 3, 1, 6, True)]),
-    "TIFF, JPEG in one strip": tiff("u1", 3, compression="jpeg", rowsperstrip=10**5),
+    "TIFF, JPEG in one strip": tiff("u1", 3, compression="jpeg", rowsperstrip=10**5, compressionargs={"level": 50}),
     "PNG, 8-bit colour": png(8, 2, 3),
     "PNG, 16-bit grey": png(16, 0, 1),
     "PNG, 16-bit grey with alpha": png(16, 4, 2),
