@@ -2,14 +2,19 @@
 
 import json
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+import trustme
 
 from mribatch.learning.artifact import Model
+from tests.faults.odd_stores import Store
 from tests.faults.processes import Job, Process, score_flags
+from tests.faults.s3_proxy import S3Proxy
 from tests.integration.conftest import tiny_model
 
 __all__ = ["tiny_model"]
@@ -60,6 +65,42 @@ def launch(tmp_path: Path, started: list[Process]) -> Launch:
         return process
 
     return launch
+
+
+class Behind(Protocol):
+    """Leads this process, and those it starts, to a store before the server; over https without `plain`."""
+
+    def __call__(self, store: Store, *, plain: bool = False) -> S3Proxy: ...
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+    """What an https server of a private certificate authority needs, and the authority's certificate."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    certificate = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(certificate)
+    return context, certificate
+
+
+@pytest.fixture
+def behind(s3_server: str, authority: tuple[ssl.SSLContext, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Behind]:
+    proxies: list[S3Proxy] = []
+    for name in ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def lead(store: Store, *, plain: bool = False) -> S3Proxy:
+        context, certificate = authority
+        proxy = S3Proxy(s3_server, store=store, tls=None if plain else context)
+        proxies.append(proxy.__enter__())
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.address)
+        if not plain:
+            monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        return proxy
+
+    yield lead
+    for proxy in proxies:
+        proxy.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 __all__ = [
     "Asked", "BillsReaders", "Both", "IgnoresConditions", "OtherChecksums", "Refusal", "Refuses", "RefusesChunks", "Store",
-    "StoresChunks",
+    "StoresChunks", "denies", "expired",
 ]  # fmt: skip
 
 
@@ -128,3 +128,11 @@ class Both(Store):
 
     def told(self, method: str) -> dict[str, str]:
         return {name: value for store in self._stores for name, value in store.told(method).items()}
+
+
+def expired(which: Callable[[Asked], bool] = lambda _: True) -> Refuses:
+    return Refuses(Refusal(400, "ExpiredToken"), which)
+
+
+def denies(which: Callable[[Asked], bool]) -> Refuses:
+    return Refuses(Refusal(403, "AccessDenied"), lambda asked: asked.method == "GET" and which(asked))

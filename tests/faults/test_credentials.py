@@ -1,0 +1,162 @@
+"""Credentials that end or are refused, a wrong region, closed scans: each says which, and what to do."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mribatch.errors import ConfigError, CredentialsRefused, StorageDenied
+from mribatch.scans.images import ImageSpec
+from mribatch.storage import _access, source, uris
+from tests.conftest import write_scans
+from tests.faults.conftest import Behind
+from tests.faults.odd_stores import (
+    Refusal,
+    Refuses,
+    denies,
+    expired,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+# Credentials and permissions
+
+
+def write_credentials(path: Path, key: str) -> None:
+    path.write_text(f"[night]\naws_access_key_id = {key}\naws_secret_access_key = hidden\naws_session_token = t\n")
+
+
+@pytest.fixture
+def profile(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:  # noqa: ARG001 - sets what this unsets
+    """The credentials file in use: that of the profile `night`."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "night")
+    write_credentials(tmp_path / "credentials", "AKIAOLDOLD1234")
+    return tmp_path / "credentials"
+
+
+@pytest.mark.usefixtures("profile")
+def test_refused_credentials_are_named_by_their_end_and_source_and_never_by_the_secret(
+    bucket: str, behind: Behind
+) -> None:
+    behind(expired(), plain=True)
+    now = f"{datetime.now(UTC):%Y-%m-%d}"
+    words = (
+        rf"ExpiredToken.*access key …1234 \(shared-credentials-file, profile night\) on .*refused at {now}.*renew them"
+    )
+    with pytest.raises(CredentialsRefused, match=words) as caught:
+        uris.read(f"{bucket}/x")
+    assert "AKIA" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_credentials_whose_file_was_rewritten_are_read_anew(bucket: str, behind: Behind, profile: Path) -> None:
+    uris.put(f"{bucket}/x", b"data")
+    store = expired(lambda asked: asked.access_key == "AKIAOLDOLD1234")
+    behind(store, plain=True)
+    store.on = False
+    assert uris.read(f"{bucket}/x") == b"data"
+    store.on = True
+    with pytest.raises(CredentialsRefused):
+        uris.read(f"{bucket}/x")
+    write_credentials(profile, "AKIANEWNEW5678")
+    assert uris.read(f"{bucket}/x") == b"data"
+    refused = store.refused
+    uris.put(f"{bucket}/y", b"data")
+    assert store.refused == refused, "the old ones are asked with no more"
+
+
+@pytest.mark.usefixtures("s3_server")
+def test_credentials_that_say_when_they_end_are_named_with_it(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    end = datetime.now(UTC) - timedelta(minutes=5)
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", end.isoformat())
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "t")
+    with pytest.raises(CredentialsRefused, match=rf"\(env\).*which expired at {end:%Y-%m-%d %H:%M:%S} UTC: renew them"):
+        uris.read(f"{bucket}/x")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (403, "InvalidAccessKeyId", "renew them"),
+        (403, "SignatureDoesNotMatch", "check AWS_SECRET_ACCESS_KEY"),
+        (403, "RequestTimeTooSkewed", "set the clock"),
+        (400, "TokenRefreshRequired", "renew them"),
+        (401, "Unauthorized", "renew them"),
+    ],
+)
+def test_each_refusal_of_credentials_ends_a_block_of_scans(
+    bucket: str, behind: Behind, status: int, code: str, words: str
+) -> None:
+    write_scans(bucket, {"glioma": 1})
+    table = source.listing([bucket])
+    behind(Refuses(Refusal(status, code)), plain=True)
+    with pytest.raises(CredentialsRefused, match=f"{code}.*{words}"):
+        source.decode_table(table, spec=ImageSpec(side_px=32))
+
+
+def test_a_redirect_names_the_region_and_what_to_set(bucket: str, behind: Behind) -> None:
+    for refusal in (
+        Refusal(301, "PermanentRedirect", {"x-amz-bucket-region": "eu-central-1"}),
+        Refusal(400, "AuthorizationHeaderMalformed", {"x-amz-bucket-region": "eu-central-1"}),
+    ):
+        behind(Refuses(refusal), plain=True)
+        with pytest.raises(ConfigError, match=r"in region eu-central-1.*set AWS_DEFAULT_REGION=eu-central-1"):
+            uris.read(f"{bucket}/x")
+
+
+# Closed scans, and everything closed
+
+
+@pytest.fixture
+def access(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has not been denied anything yet."""
+    monkeypatch.setattr(source, "_access", _access.Access())
+
+
+@pytest.mark.usefixtures("access")
+def test_a_closed_folder_among_good_ones_is_failed_scans_with_the_cause(bucket: str, behind: Behind) -> None:
+    write_scans(bucket, {"closed": 40, "good": 4})
+    table = source.listing([bucket])
+    behind(denies(lambda asked: "/closed/" in asked.path), plain=True)
+    rows = source.decode_table(table, spec=ImageSpec(side_px=32), among=_access.witnesses(table)).to_pylist()
+    assert {(row["status"], row["detail"]) for row in rows if "/closed/" in row["scan_uri"]} == {
+        ("failed", "access denied (AccessDenied)")
+    }
+    assert [row["status"] for row in rows if "/good/" in row["scan_uri"]] == ["ok"] * 4
+    again = table.slice(0, 40)  # the next run has only the closed ones left to do
+    rows = source.decode_table(again, spec=ImageSpec(side_px=32), among=_access.witnesses(table)).to_pylist()
+    assert {row["status"] for row in rows} == {"failed"}
+
+
+@pytest.mark.usefixtures("access")
+def test_when_everything_is_closed_the_run_ends(bucket: str, behind: Behind) -> None:
+    write_scans(bucket, {"glioma": 40})
+    table = source.listing([bucket])
+    store = denies(lambda _: True)
+    behind(store, plain=True)
+    with pytest.raises(StorageDenied, match=r"AccessDenied.*last 8 scans were refused, and so were 16"):
+        source.decode_table(table, spec=ImageSpec(side_px=32), among=_access.witnesses(table))
+    assert store.refused == 8 + 16
+
+
+@pytest.mark.usefixtures("access")
+def test_the_same_holds_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_scans(tmp_path, {"glioma": 10})
+    table = source.listing([str(tmp_path)])
+
+    def closed(uri: str, version: str) -> bytes:
+        raise StorageDenied(f"no permission for {uri}, {version}", detail="permission denied")
+
+    monkeypatch.setattr(uris, "read_version", closed)  # tests may run as root, whom no mode keeps out
+    with pytest.raises(StorageDenied, match="last 8 scans"):
+        source.decode_table(table, spec=ImageSpec(side_px=32), among=_access.witnesses(table))
