@@ -30,7 +30,7 @@ class Process:
         self._file = log.open("w")
         self.process = subprocess.Popen(
             command, stdout=self._file, stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {_MARK: self._mark} | dict(environment or {}),
+            env=os.environ | {_MARK: self._mark} | dict(environment or {}), preexec_fn=_hear_signals,
         )  # fmt: skip
 
     def end(self, seconds: float = 300) -> int:
@@ -64,6 +64,12 @@ class Process:
             except (OSError, UnicodeDecodeError):
                 continue  # it has ended
         return found
+
+
+def _hear_signals() -> None:
+    """As in a terminal: tests that themselves run under nohup, or in the background of a script, pass on ignored signals."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Job(Process):
