@@ -114,7 +114,7 @@ def test_a_path_that_only_one_node_sees_is_refused_before_anything_is_done(
     for folder in (shared, source / "scans"):
         write_scans(folder, {"glioma": 8, "notumor": 8})
     shutil.copytree(tiny_model.uri, source / "model")
-    (source / "weights.h5").write_bytes(b"never read: no worker is started")
+    (source / "weights.h5").write_bytes((Path(tiny_model.uri) / "weights.h5").read_bytes())
     training = [
         "--backbone",
         "cnn",
