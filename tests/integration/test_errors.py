@@ -92,13 +92,21 @@ def in_a_function_over_blocks(make: Make) -> None:
 
 def in_an_actor_over_blocks(make: Make) -> None:
     rows().map_batches(
-        Failing, fn_constructor_args=(None, make), batch_format="pyarrow", compute=ActorPoolStrategy(size=1)
+        Failing,
+        fn_constructor_args=(None, make),
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=1),
+        num_cpus=0,  # an actor that outlives its test must not hold a core of the session
     ).materialize()
 
 
 def in_the_constructor_of_an_actor_over_blocks(make: Make) -> None:
     rows().map_batches(
-        Failing, fn_constructor_args=(make, make), batch_format="pyarrow", compute=ActorPoolStrategy(size=1)
+        Failing,
+        fn_constructor_args=(make, make),
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=1),
+        num_cpus=0,  # an actor that outlives its test must not hold a core of the session
     ).materialize()
 
 
