@@ -14,6 +14,7 @@ __all__ = ["ROOT", "SABOTAGE", "Job", "Process", "command", "parts", "score_flag
 
 ROOT = Path(__file__).parent.parent.parent
 SABOTAGE = ROOT / "tests" / "sabotage"
+_NO_WORKERS = ("IDLE", "DashboardAgent")  # without the latter the raylet ends, which other tests do
 _MARK = "MRIBATCH_TEST_JOB"  # its own value in the environment of all processes of a job
 
 
@@ -91,7 +92,7 @@ class Job(Process):
         return [
             pid
             for pid, title in self._processes()
-            if title.startswith("ray::") and doing in title and "IDLE" not in title
+            if title.startswith("ray::") and doing in title and not any(name in title for name in _NO_WORKERS)
         ]
 
     def kill_a_worker(self, doing: str, rng: random.Random) -> bool:
