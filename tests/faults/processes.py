@@ -14,7 +14,7 @@ __all__ = ["ROOT", "SABOTAGE", "Job", "Process", "command", "parts", "score_flag
 
 ROOT = Path(__file__).parent.parent.parent
 SABOTAGE = ROOT / "tests" / "sabotage"
-_NO_WORKERS = ("IDLE", "Agent")  # without its agents the raylet ends, which is another fault
+_NO_WORKERS = ("IDLE", "Agent")  # a raylet exits as soon as one of its agents dies: that is the loss of a node
 _MARK = "MRIBATCH_TEST_JOB"  # its own value in the environment of all processes of a job
 
 
