@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.config import ScoreConfig, TrainConfig
 from mribatch.errors import InputError
-from mribatch.scans.images import ImageSpec, decode
-from mribatch.storage import uris
+from mribatch.scans.decode import ImageSpec, decode
+from mribatch.settings.score import ScoreConfig
+from mribatch.settings.train import TrainConfig
+from mribatch.stores import uris
 
 __all__ = ["BareScoreConfig", "BareTrainConfig", "clocked", "pixels", "write"]
 

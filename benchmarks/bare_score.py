@@ -10,23 +10,23 @@ from typing import Any
 import bare
 import tyro
 
-from mribatch.learning import artifact
-from mribatch.storage import uris
+from mribatch.models import directory
+from mribatch.stores import uris
 
 BATCHES = 4  # held in memory; one would stay in the processor's cache, the pipeline's do not
 
 
 def measure(config: bare.BareScoreConfig) -> dict[str, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from mribatch.learning import network
+    from mribatch.models.tensorflow_engine import TensorFlowEngine
 
-    model = artifact.named(config.model)
-    function = network.frozen(artifact.network(model), model.image_spec.side_px)
+    model = directory.named(config.model)
+    engine = TensorFlowEngine(model)
     names = sorted(entry.uri for uri in config.input for entry in uris.walk(uri))
     scans = bare.pixels(islice(cycle(names), BATCHES * config.batch_size), model.image_spec)
     batches = scans.reshape(BATCHES, config.batch_size, *scans.shape[1:])
     return bare.clocked(
-        lambda number: function(batches[number % BATCHES]),
+        lambda number: engine(batches[number % BATCHES]),
         scans_per_call=config.batch_size,
         seconds=config.seconds,
     )

@@ -11,9 +11,9 @@ import bare
 import numpy as np
 import tyro
 
-from mribatch.learning.step import Batch, TrainingStep
-from mribatch.scans.images import ImageSpec
-from mribatch.storage import source
+from mribatch.scans.decode import ImageSpec
+from mribatch.sources.labels import labelled
+from mribatch.training.step import Batch, TrainingStep
 
 
 def measure(config: bare.BareTrainConfig) -> dict[str, Any]:
@@ -21,14 +21,14 @@ def measure(config: bare.BareTrainConfig) -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    from mribatch.learning import network
+    from mribatch.models import networks
 
     labels, batch = _batch(config)
     keras.config.set_dtype_policy(config.precision)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
-        model = network.build(config.backbone, labels, workers=replicas, seed=config.seed)
+        model = networks.build(config.backbone, labels, workers=replicas, seed=config.seed)
         optimizer = keras.optimizers.Adamax(config.peak_rate)
         optimizer.build(model.trainable_variables)
     step = TrainingStep(strategy, model, optimizer)
@@ -41,7 +41,7 @@ def measure(config: bare.BareTrainConfig) -> dict[str, Any]:
 
 def _batch(config: bare.BareTrainConfig) -> tuple[int, Batch]:
     """How many labels there are, and one batch of scans of all of them."""
-    rows = source.labelled(config.data).select(["scan_uri", "label"]).to_pylist()
+    rows = labelled(config.data).select(["scan_uri", "label"]).to_pylist()
     labels = sorted({row["label"] for row in rows})
     stride = max(1, len(rows) // config.batch_size)
     chosen = list(islice(cycle(rows[::stride]), config.batch_size))

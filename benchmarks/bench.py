@@ -7,6 +7,7 @@ again, …; then the training step alone, jobs/train.py, the step again, …. Le
 Writes OUTPUT.json (all rounds, machine, versions, commands) and OUTPUT.md (the table).
 """
 
+import dataclasses
 import logging
 import os
 import signal
@@ -26,9 +27,10 @@ import results
 import tyro
 from measures import Round
 
-from mribatch.config import Backbone, ScoreConfig, TrainConfig
 from mribatch.errors import ConfigError, MribatchError
-from mribatch.learning import artifact
+from mribatch.models import directory
+from mribatch.settings.score import ScoreConfig
+from mribatch.settings.train import Backbone, TrainConfig
 
 log = logging.getLogger("bench")
 
@@ -122,7 +124,7 @@ def bench(config: BenchConfig) -> str:
 
     Raises ModelError or InputError where model or scans are missing, RunFailed where a job fails.
     """
-    artifact.read(config.model)
+    directory.read(config.model)
     scoring, training = config.scoring(), config.training()
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     started_at, begun, load = datetime.now(UTC), time.monotonic(), _load()
@@ -140,7 +142,7 @@ def bench(config: BenchConfig) -> str:
         "seconds": round(time.monotonic() - begun, 1),
         **machine.facts(),
         "load_before": load,
-        "settings": results.settings(config),
+        "settings": results.settings(dataclasses.asdict(config)),
         "commands": results.commands(scoring, training, config.bare_seconds),
         "scans": {"scored": scans, "trained_on": labelled},
     }

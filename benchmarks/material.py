@@ -5,7 +5,7 @@ from pathlib import Path
 from children import REPOSITORY
 
 from mribatch.errors import InputError
-from mribatch.storage import uris
+from mribatch.stores import uris
 
 __all__ = ["gather", "shown"]
 

@@ -16,8 +16,9 @@ import pyarrow.parquet
 from bare import BareScoreConfig, BareTrainConfig
 from children import Ended, run
 
-from mribatch.config import ScoreConfig, TrainConfig
 from mribatch.errors import RunFailed
+from mribatch.settings.score import ScoreConfig
+from mribatch.settings.train import TrainConfig
 
 __all__ = ["Round", "Scoring", "Training"]
 

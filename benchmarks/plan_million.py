@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from mribatch import schema
-from mribatch.storage import history, ledger
+from mribatch.predictions import history, ledger
 
 log = logging.getLogger("bench")
 

@@ -2,26 +2,24 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from material import shown
 from measures import Round
 
-from mribatch.config import ScoreConfig, TrainConfig
-
-if TYPE_CHECKING:
-    from bench import BenchConfig
+from mribatch.settings.score import ScoreConfig
+from mribatch.settings.train import TrainConfig
 
 __all__ = ["commands", "settings", "summary", "write"]
 
 
-def settings(config: "BenchConfig") -> dict[str, Any]:
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """All settings, without this machine's folders."""
     return {name: shown(value) if isinstance(value, str) else value
-            for name, value in dataclasses.asdict(config).items()}  # fmt: skip
+            for name, value in config.items()}  # fmt: skip
 
 
 def commands(scoring: ScoreConfig, training: TrainConfig, bare_seconds: float) -> dict[str, str]:

@@ -8,12 +8,12 @@ On a cluster:     ray job submit --working-dir . -- python jobs/evaluate.py --mo
 import sys
 from collections.abc import Sequence
 
-from mribatch.runs.command import run_command
-from mribatch.runs.supervisor import supervised
+from mribatch.cluster.supervisor import supervised
+from mribatch.commands.cli import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("EvaluateConfig", "evaluate", str(__doc__), argv)
+    return run_command("evaluate", str(__doc__), argv)
 
 
 if __name__ == "__main__":

@@ -9,27 +9,23 @@ A research and triage tool, not a medical device. Names are loaded when first us
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mribatch.config import (
-        BaselinesConfig,
-        CompactConfig,
-        EvaluateConfig,
-        NightlyConfig,
-        PromoteConfig,
-        ScoreConfig,
-        TrainConfig,
-    )
-    from mribatch.errors import MribatchError
-    from mribatch.runs.baselines import compare
-    from mribatch.runs.compact import compact
-    from mribatch.runs.evaluate import evaluate
-    from mribatch.runs.nightly import nightly
-    from mribatch.runs.predictions import read_predictions
-    from mribatch.runs.promote import promote
-    from mribatch.runs.score import score
-    from mribatch.runs.train import train
+from mribatch.version import __version__
 
-__version__ = "0.1.0"  # here, not only in what is installed: a cluster runs the uploaded sources
+if TYPE_CHECKING:
+    from mribatch.commands.compact import compact
+    from mribatch.commands.compare import compare
+    from mribatch.commands.evaluate import evaluate
+    from mribatch.commands.nightly import nightly
+    from mribatch.commands.promote import promote
+    from mribatch.commands.read_predictions import read_predictions
+    from mribatch.commands.score import score
+    from mribatch.commands.train import train
+    from mribatch.errors import MribatchError
+    from mribatch.settings.compare import BaselinesConfig
+    from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+    from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
+    from mribatch.settings.train import TrainConfig
+
 
 __all__ = [
     "BaselinesConfig",
@@ -40,6 +36,7 @@ __all__ = [
     "PromoteConfig",
     "ScoreConfig",
     "TrainConfig",
+    "__version__",
     "compact",
     "compare",
     "evaluate",
@@ -51,22 +48,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BaselinesConfig": "mribatch.config",
-    "CompactConfig": "mribatch.config",
-    "EvaluateConfig": "mribatch.config",
-    "NightlyConfig": "mribatch.config",
-    "PromoteConfig": "mribatch.config",
+    "BaselinesConfig": "mribatch.settings.compare",
+    "CompactConfig": "mribatch.settings.score",
+    "EvaluateConfig": "mribatch.settings.evaluate",
+    "NightlyConfig": "mribatch.settings.score",
+    "PromoteConfig": "mribatch.settings.evaluate",
     "MribatchError": "mribatch.errors",
-    "ScoreConfig": "mribatch.config",
-    "TrainConfig": "mribatch.config",
-    "compact": "mribatch.runs.compact",
-    "compare": "mribatch.runs.baselines",
-    "evaluate": "mribatch.runs.evaluate",
-    "nightly": "mribatch.runs.nightly",
-    "promote": "mribatch.runs.promote",
-    "read_predictions": "mribatch.runs.predictions",
-    "score": "mribatch.runs.score",
-    "train": "mribatch.runs.train",
+    "ScoreConfig": "mribatch.settings.score",
+    "TrainConfig": "mribatch.settings.train",
+    "compact": "mribatch.commands.compact",
+    "compare": "mribatch.commands.compare",
+    "evaluate": "mribatch.commands.evaluate",
+    "nightly": "mribatch.commands.nightly",
+    "promote": "mribatch.commands.promote",
+    "read_predictions": "mribatch.commands.read_predictions",
+    "score": "mribatch.commands.score",
+    "train": "mribatch.commands.train",
 }
 
 

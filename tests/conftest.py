@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mribatch.storage import uris
+from mribatch.stores import uris
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

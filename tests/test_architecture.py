@@ -1,128 +1,130 @@
-"""The import rules of the house, held by reading every module's imports."""
+"""Hold the rules of the house: who may import whom, how long files and functions are, and what things are called."""
 
 import ast
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-
-# A place may import from its own folder and from places with a lower floor; two on one floor do not meet.
-FLOORS = {
-    "mribatch.errors": 0,
-    "mribatch.checks": 0.5,  # knows errors, and config knows it
-    "mribatch.schema": 0,
-    "mribatch.config": 1,
-    "mribatch.scans": 1,
-    "mribatch.storage": 2,
-    "mribatch.learning": 3,
-    "mribatch.reports": 3,
-    "mribatch.runs": 4,
-    "mribatch": 5,
-    "jobs": 5,
-}
-RAY = ("mribatch/storage/source.py", "mribatch/storage/sink.py", "mribatch/learning/fit.py", "mribatch/runs/")
-LEARNING = ("tensorflow", "keras")
-KERAS_AT_THE_TOP = "mribatch/learning/network.py"  # imported inside functions only, by the processes that learn
-STORAGE_ONLY = ("boto3", "botocore")
-PURE = "mribatch/scans/"
-IMPURE = ("os", "pathlib", "shutil", "socket", "subprocess", "requests")
-
-
-class Import(NamedTuple):
-    target: str
-    at_the_top: bool
-
-
-def imports(source: str) -> Iterator[Import]:
-    """The imports of a module that run; those for the type checker do not."""
-    tree = ast.parse(source)
-    for node in _running(tree):
-        if isinstance(node, ast.Import):
-            yield from (Import(alias.name, node in tree.body) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            yield Import(base, node in tree.body)
-            yield from (Import(f"{base}.{alias.name}", node in tree.body) for alias in node.names)
-
-
-def _running(node: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
-        yield child
-        yield from _running(child)
-
-
-def place_of(module: str) -> str:
-    """The room of a module: mribatch.storage of mribatch.storage.uris."""
-    known = [place for place in FLOORS if module == place or module.startswith(place + ".")]
-    return max(known, key=len, default="")
-
-
-def violations(path: str, source: str) -> list[str]:
-    """What a module's imports break, one sentence each."""
-    here = place_of(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-    found = []
-    for target, top in imports(source):
-        there, library = place_of(target), target.partition(".")[0]
-        if there and there != here and there != "mribatch" and FLOORS[there] >= FLOORS[here]:
-            found.append(f"{path} ({here}) imports {target}: {there} is not below it")
-        if library == "ray" and not path.startswith(RAY):
-            found.append(f"{path} imports {target}: Ray stays in {', '.join(RAY)}")
-        if library in LEARNING and not path.startswith("mribatch/learning/"):
-            found.append(f"{path} imports {target}: it stays in learning/")
-        if library in LEARNING and top and path != KERAS_AT_THE_TOP:
-            found.append(f"{path} imports {target} when it is imported: do that inside a function")
-        if target == "mribatch.learning.network" and top:
-            found.append(f"{path} imports {target} when it is imported, and Keras with it: do that inside a function")
-        if library in STORAGE_ONLY and not path.startswith("mribatch/storage/"):
-            found.append(f"{path} imports {target}: only storage/ talks to S3")
-        if path.startswith(PURE) and library in IMPURE:
-            found.append(f"{path} imports {target}: scans/ does no I/O")
-    return sorted(set(found))
-
-
-def modules() -> list[Path]:
-    return sorted([*(ROOT / "mribatch").rglob("*.py"), *(ROOT / "jobs").glob("*.py")])
-
-
-def test_every_module_imports_downwards_only() -> None:
-    assert len(modules()) > 20, "the tree has moved: this test reads the wrong place"
-    broken = [v for path in modules() for v in violations(path.relative_to(ROOT).as_posix(), path.read_text())]
-    assert broken == []
-
-
-@pytest.mark.parametrize(
-    ("path", "line"),
-    [
-        ("mribatch/storage/uris.py", "from mribatch.runs import score"),
-        ("mribatch/storage/uris.py", "import ray"),
-        ("mribatch/scans/images.py", "from mribatch.storage import uris"),
-        ("mribatch/scans/images.py", "import os"),
-        ("mribatch/reports/metrics.py", "from mribatch.learning.artifact import Model"),
-        ("mribatch/learning/predict.py", "import ray.data"),
-        ("mribatch/learning/predict.py", "import tensorflow as tf"),
-        ("mribatch/learning/artifact.py", "from mribatch.learning import network"),
-        ("mribatch/runs/score.py", "def f():\n    import tensorflow"),
-        ("mribatch/reports/page.py", "import boto3"),
-        ("mribatch/schema.py", "from mribatch.config import ScoreConfig"),
-        ("mribatch/config.py", "from mribatch.scans.images import ImageSpec"),
-    ],
+from tests.architecture import (
+    ENGINES,
+    FLOORS,
+    LOAD_AN_ENGINE,
+    ROOT,
+    Modules,
+    circles,
+    command_imports,
+    early_engines,
+    imports,
+    misplaced_imports,
+    misplaced_libraries,
+    read,
+    within,
 )
-def test_a_forbidden_import_is_found(path: str, line: str) -> None:
-    assert violations(path, (ROOT / path).read_text() + "\n" + line) != []
+from tests.style import (
+    FUNCTION_LINES_P90,
+    formatter_switches,
+    function_lines,
+    long_files,
+    p90,
+    poor_docstrings,
+    private_uses,
+    vague_names,
+)
+
+HOUSE = read(ROOT)
+PACKAGE = {name: module for name, module in HOUSE.items() if within(name, ("mribatch",))}
+PUBLIC_NAMES_ONLY = ("mribatch", "jobs", "benchmarks", "tests.faults")  # unit tests may look inside the file they test
+
+
+def assert_none(breaches: list[str]) -> None:
+    assert not breaches, "\n" + "\n".join(breaches)
+
+
+def test_the_tree_is_where_this_test_reads_it() -> None:
+    rooms = {room for floor in FLOORS for room in floor if room != "jobs"}
+    assert rooms - PACKAGE.keys() == set()
+    assert len(PACKAGE) > 50
+    assert {f"jobs.{command}" for command in ("score", "nightly", "train")} <= HOUSE.keys()
+
+
+def test_a_file_imports_from_its_own_room_and_from_lower_floors_only() -> None:
+    assert_none(misplaced_imports(HOUSE))
+
+
+def test_commands_are_imported_by_the_entrances_and_by_commands_built_on_them() -> None:
+    assert_none(command_imports(HOUSE))
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    assert_none(circles(HOUSE))
+
+
+def test_no_file_uses_private_names_of_another_one() -> None:
+    assert_none(private_uses(HOUSE, PUBLIC_NAMES_ONLY))
+
+
+def test_ray_engines_s3_and_drawing_each_stay_in_their_places() -> None:
+    assert_none(misplaced_libraries(HOUSE))
+
+
+def test_engines_are_imported_inside_functions() -> None:
+    assert_none(early_engines(HOUSE))
+
+
+def test_files_of_the_package_have_at_most_400_lines() -> None:
+    assert_none(long_files(PACKAGE.values()))
+
+
+def test_nine_functions_in_ten_have_at_most_18_lines() -> None:
+    lines = function_lines(PACKAGE.values())
+    assert p90(lines) <= FUNCTION_LINES_P90, f"the longest ten have {lines[-10:]} lines"
+
+
+def test_the_formatter_is_never_switched_off() -> None:
+    assert_none(formatter_switches(HOUSE.values()))
+
+
+def test_every_module_opens_with_a_sentence_that_says_what_it_holds() -> None:
+    empty = {name for name, module in HOUSE.items() if within(name, ("tests",)) and not module.text}
+    assert_none(poor_docstrings(module for name, module in HOUSE.items() if name not in empty))
+
+
+def test_values_have_names_that_say_what_they_are() -> None:
+    assert_none(vague_names(HOUSE.values()))
+
+
+def test_importing_the_package_loads_neither_ray_nor_an_engine() -> None:
+    assert loaded_by(["mribatch"], ("ray", *ENGINES)) == []
+
+
+def test_only_the_modules_that_need_an_engine_load_one() -> None:
+    assert loaded_by(sorted(PACKAGE.keys() - set(LOAD_AN_ENGINE)), ENGINES) == []
+
+
+def loaded_by(modules: list[str], libraries: tuple[str, ...]) -> list[str]:
+    """Import these modules in a new process and return the first that loads one of the libraries, with their names."""
+    code = f"""
+import importlib, sys
+for module in {modules!r}:
+    importlib.import_module(module)
+    loaded = [library for library in {libraries!r} if library in sys.modules]
+    if loaded:
+        print(module, *loaded)
+        break
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 def declared(*extras: str) -> set[str]:
-    """The libraries that pyproject.toml names."""
+    """Return the libraries that pyproject.toml names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
     return {re.split(r"[^A-Za-z0-9_-]", line)[0] for line in wanted}
@@ -132,18 +134,12 @@ def declared(*extras: str) -> set[str]:
     ("folder", "extras"), [("mribatch", ()), ("jobs", ()), ("benchmarks", ("dev",)), ("tests", ("dev",))]
 )
 def test_every_library_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
-    paths = list((ROOT / folder).rglob("*.py"))
-    own = {path.stem for path in paths} | {"mribatch", "tests"}
-    found = {target.partition(".")[0] for path in paths for target, _ in imports(path.read_text())}
+    modules = [module for name, module in HOUSE.items() if within(name, (folder,))]
+    own = {Path(module.path).stem for module in modules} | {"mribatch", "tests"}
+    imported = {target.partition(".")[0] for module in modules for target, _ in imports(module.text)}
     homes = packages_distributions()
-    foreign = found - own - set(sys.stdlib_module_names)
+    foreign = imported - own - set(sys.stdlib_module_names)
     assert {name for name in foreign if not declared(*extras) & {home.lower() for home in homes.get(name, [])}} == set()
-
-
-def test_scoring_and_its_help_load_no_tensorflow() -> None:
-    code = "import sys, mribatch.runs.score, mribatch.runs.evaluate; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
 
 
 def test_each_job_is_short_and_opens_with_its_launch_commands() -> None:
@@ -153,3 +149,142 @@ def test_each_job_is_short_and_opens_with_its_launch_commands() -> None:
         doc = ast.get_docstring(ast.parse(text)) or ""
         assert f"python jobs/{path.name}" in doc, path.name
         assert "ray job submit" in doc, path.name
+
+
+CLEAN = {
+    "mribatch/__init__.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mribatch.commands.score import score",
+    "mribatch/errors.py": "",
+    "mribatch/schema.py": "",
+    "mribatch/settings/__init__.py": "",
+    "mribatch/stores/__init__.py": "",
+    "mribatch/stores/uris.py": "from mribatch.stores import disk\nfrom .disk import put",
+    "mribatch/stores/disk.py": "import os\nfrom mribatch.errors import StoreError\ndef put(): ...\ndef _sync(): ...",
+    "mribatch/stores/_old.py": "",
+    "mribatch/scans/__init__.py": "",
+    "mribatch/scans/raster.py": "",
+    "mribatch/models/__init__.py": "",
+    "mribatch/models/networks.py": "import keras",
+    "mribatch/models/directory.py": "def load():\n    from mribatch.models import networks",
+    "mribatch/cluster/__init__.py": "import ray",
+    "mribatch/commands/__init__.py": "",
+    "mribatch/commands/score.py": "import ray.data\nfrom mribatch.models import directory",
+    "mribatch/commands/nightly.py": "from mribatch.commands.score import score",
+    "mribatch/commands/train.py": "",
+    "jobs/score.py": "from mribatch.commands import score",
+    "benchmarks/bench.py": "import results",
+    "benchmarks/results.py": "",
+    "tests/faults/test_kills.py": "from mribatch.stores import disk",
+}
+LIBRARY = "from mribatch.stores import disk\n"
+
+
+def planted(root: Path, path: str = "", text: str = "") -> Modules:
+    """Write a small clean tree with these lines added to one file, and read it."""
+    files = CLEAN | ({path: CLEAN.get(path, "") + f"\n{text}"} if path else {})
+    for name, lines in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        docstring = "" if lines.startswith('\n"""') else '"""Do one thing."""\n'
+        (root / name).write_text(f"{docstring}{lines}\n")
+    return read(root)
+
+
+def private_names(modules: Modules) -> list[str]:
+    return private_uses(modules, PUBLIC_NAMES_ONLY)
+
+
+def over_values(rule: Callable[..., list[str]]) -> Callable[[Modules], list[str]]:
+    """Turn a rule about single files into one about a tree."""
+    return lambda modules: rule(modules.values())
+
+
+RULES = {
+    "floors": misplaced_imports,
+    "commands": command_imports,
+    "circles": circles,
+    "private": private_names,
+    "libraries": misplaced_libraries,
+    "early": early_engines,
+    "long": over_values(long_files),
+    "formatter": over_values(formatter_switches),
+    "docstring": over_values(poor_docstrings),
+    "names": over_values(vague_names),
+}
+
+
+def test_a_clean_tree_breaks_no_rule(tmp_path: Path) -> None:
+    modules = planted(tmp_path)
+    assert {name: breaches for name, rule in RULES.items() if (breaches := rule(modules))} == {}
+
+
+def test_the_length_of_nine_functions_in_ten_counts_signature_docstring_and_inner_functions(tmp_path: Path) -> None:
+    text = 'def f(\n    x,\n):\n    """Go."""\n    def g():\n        pass\n    return g'
+    assert function_lines(planted(tmp_path, "mribatch/schema.py", text).values()) == [1, 1, 2, 2, 7]
+    assert p90([*[1] * 9, 50]) == 1
+    assert p90([*[1] * 8, 50, 50]) == 50
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "text", "words"),
+    [
+        ("floors", "mribatch/stores/uris.py", "from mribatch.commands import score", "upwards from mribatch.stores"),
+        ("floors", "mribatch/stores/uris.py", "from ..commands import score", "upwards from mribatch.stores"),
+        ("floors", "mribatch/stores/uris.py", "def f():\n    import mribatch.cluster", "mribatch.cluster, upwards"),
+        ("floors", "mribatch/settings/base.py", "from mribatch import errors, stores", "mribatch.stores, upwards"),
+        ("floors", "mribatch/errors.py", "from mribatch import __version__", "imports mribatch, upwards"),
+        ("floors", "mribatch/scans/raster.py", "from mribatch.stores import uris", "sideways from mribatch.scans"),
+        ("floors", "mribatch/schema.py", "import mribatch.errors", "mribatch.errors, sideways"),
+        ("floors", "mribatch/models/x.py", "import importlib\nimportlib.import_module('mribatch.cluster')", "upwards"),
+        ("floors", "mribatch/stores/uris.py", "if TYPE_CHECKING:\n    import mribatch.models.directory", "upwards"),
+        ("floors", "mribatch/helpers.py", "", "is in no room"),
+        ("commands", "mribatch/commands/train.py", "from mribatch.commands.score import score", "not built on"),
+        ("commands", "mribatch/commands/cli.py", "from mribatch.commands import train", "not built on"),
+        ("commands", "benchmarks/bench.py", "from mribatch.commands import score", "only jobs and the package"),
+        (
+            "circles",
+            "mribatch/stores/disk.py",
+            "from mribatch.stores import uris",
+            "stores.disk -> mribatch.stores.uris ->",
+        ),
+        (
+            "circles",
+            "mribatch/stores/disk.py",
+            "def f():\n    from . import uris",
+            "stores.disk -> mribatch.stores.uris ->",
+        ),
+        (
+            "circles",
+            "benchmarks/results.py",
+            "if TYPE_CHECKING:\n    from bench import X",
+            "benchmarks.bench -> benchmarks",
+        ),
+        ("private", "mribatch/stores/uris.py", "from mribatch.stores import _old", "mribatch.stores._old"),
+        ("private", "mribatch/stores/uris.py", "from mribatch.stores.disk import _sync", "mribatch.stores.disk._sync"),
+        ("private", "mribatch/models/x.py", LIBRARY + "disk._sync()", "mribatch.stores.disk._sync"),
+        ("private", "mribatch/models/x.py", "import mribatch.stores.disk\nmribatch.stores.disk._sync()", "disk._sync"),
+        ("private", "benchmarks/bench.py", "results._table()", "benchmarks.results._table"),
+        ("private", "tests/faults/test_kills.py", "monkeypatch.setattr(disk, '_sync', None)", "stores.disk._sync"),
+        ("private", "tests/faults/test_kills.py", "STEP = 'mribatch.stores.disk:_sync:before'", "disk:_sync"),
+        ("libraries", "mribatch/models/directory.py", "import ray", "imports ray: only mribatch.cluster"),
+        ("libraries", "mribatch/training/feed.py", "def f():\n    from ray.train import report", "imports ray"),
+        ("libraries", "mribatch/commands/score.py", "def f():\n    import tensorflow", "imports tensorflow"),
+        ("libraries", "mribatch/commands/score.py", "import boto3", "imports boto3: only mribatch.stores"),
+        ("libraries", "mribatch/commands/score.py", "import matplotlib.figure", "imports matplotlib"),
+        ("libraries", "mribatch/scans/raster.py", "import os", "does no I/O"),
+        ("early", "mribatch/models/directory.py", "import tensorflow as tf", "loads tensorflow"),
+        ("early", "mribatch/models/directory.py", "try:\n    import keras\nexcept ImportError: ...", "loads keras"),
+        ("early", "mribatch/models/directory.py", "from mribatch.models import networks", "loads mribatch.models"),
+        ("early", "mribatch/commands/train.py", "from ray.train.tensorflow import X", "loads ray.train.tensorflow"),
+        ("long", "mribatch/stores/uris.py", "x = 1\n" * 400, "has 404 lines"),
+        ("formatter", "mribatch/stores/uris.py", "x = [1,2]  # fmt: skip", "fmt: skip"),
+        ("formatter", "tests/faults/test_kills.py", "# fmt: off", "fmt: off"),
+        ("docstring", "mribatch/stores/glob.py", '"""What is here"""', "does not open with a sentence"),
+        ("docstring", "mribatch/stores/glob.py", '""""""', "has no docstring"),
+        ("names", "mribatch/stores/uris.py", "def f(seen): ...", "'seen'"),
+        ("names", "mribatch/stores/uris.py", "self.found = 1", "'found'"),
+        ("names", "benchmarks/bench.py", "for told in (): ...", "'told'"),
+    ],
+)
+def test_a_planted_breach_is_reported(tmp_path: Path, rule: str, path: str, text: str, words: str) -> None:
+    (breach,) = RULES[rule](planted(tmp_path, path, text))
+    assert path in breach or rule == "circles"
+    assert words in breach

@@ -1,1 +1,1 @@
-"""Turn labels and scores into numbers (`metrics`, `drift`), figures and self-contained HTML pages."""
+"""Draw figures and render self-contained HTML pages. A page is a function of numbers; nothing is decided here."""

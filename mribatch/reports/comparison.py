@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mribatch.reports import metrics
-from mribatch.reports.metrics import Scores
-from mribatch.reports.rendering import DISCLAIMER, decimal, interval, percent, picture, render, visible
+from mribatch.reports.rendering import DISCLAIMER, decimal, interval, picture, render, visible
+from mribatch.statistics import metrics
+from mribatch.statistics.metrics import Scores, percent
 
 __all__ = ["Contender", "Duel", "comparison_page", "comparison_table", "duels", "markdown", "ranked"]
 

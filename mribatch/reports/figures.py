@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from mribatch.errors import InputError
-from mribatch.reports import metrics
-from mribatch.reports.metrics import Scores
+from mribatch.statistics import metrics
+from mribatch.statistics.metrics import Scores
 
 __all__ = [
     "ScanEntry",

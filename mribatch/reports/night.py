@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from mribatch.reports.drift import Drift
 from mribatch.reports.rendering import render
+from mribatch.statistics.drift import Drift
 
 __all__ = ["Change", "Comparison", "Night", "Reject", "Tally", "night_page"]
 

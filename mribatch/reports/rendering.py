@@ -11,8 +11,9 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mribatch.errors import InputError
+from mribatch.statistics.metrics import percent
 
-__all__ = ["DISCLAIMER", "Picture", "confidence", "decimal", "interval", "percent", "picture", "render", "visible"]
+__all__ = ["DISCLAIMER", "Picture", "confidence", "decimal", "interval", "picture", "render", "visible"]
 
 DISCLAIMER = "Research and triage tool, not a medical device."
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -38,16 +39,6 @@ def picture(caption: str, png: bytes) -> Picture:
         raise InputError(f"expected the figure {caption!r} as PNG, got other bytes: pass what reports.figures returns")
     width, height = struct.unpack(">II", png[16:24])
     return Picture(caption, f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height)
-
-
-def percent(share: float | None) -> str:
-    """Format a share with two decimals. Only 0 and 1 themselves read 0.00% and 100.00%; None reads –."""
-    if share is None:
-        return "–"
-    text = f"{share:.2%}"
-    if text == "100.00%" and share < 1:
-        return "> 99.99%"
-    return "< 0.01%" if text == "0.00%" and share > 0 else text
 
 
 def confidence(probability: float) -> str:

@@ -1,1 +1,1 @@
-"""Scan bytes into checked RGB pixels. Pure functions: no Ray, no TensorFlow, no I/O."""
+"""Turn the bytes of a file into frames of checked pixels. Pure functions, apart from `sandbox`, which runs them in a process of its own."""

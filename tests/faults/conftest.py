@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 import trustme
 
-from mribatch.learning.artifact import Model
+from mribatch.models.format import Model
 from tests.faults.odd_stores import Store
 from tests.faults.processes import Job, Process, score_flags
 from tests.faults.s3_proxy import S3Proxy

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mribatch import schema
-from mribatch.storage import ledger, uris
-from mribatch.storage.lock import RUNS
+from mribatch.predictions import ledger
+from mribatch.predictions.lock import RUNS
+from mribatch.stores import uris
 
 __all__ = ["check", "failed", "records", "rows"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.learning.artifact import Model
+from mribatch.models.format import Model
 from tests.conftest import write_scans
 from tests.faults import standard
 from tests.faults.conftest import Archive, Start, Tell

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mribatch.cluster import decoding
 from mribatch.errors import ConfigError, CredentialsRefused, StorageDenied
-from mribatch.scans.images import ImageSpec
-from mribatch.storage import _access, source, uris
+from mribatch.scans.decode import ImageSpec
+from mribatch.sources.listing import list_scans
+from mribatch.stores import access, uris
 from tests.conftest import write_scans
 from tests.faults.conftest import Behind
 from tests.faults.odd_stores import (
@@ -98,10 +100,10 @@ def test_each_refusal_of_credentials_ends_a_block_of_scans(
     bucket: str, behind: Behind, status: int, code: str, words: str
 ) -> None:
     write_scans(bucket, {"glioma": 1})
-    table = source.listing([bucket])
+    table = list_scans([bucket])
     behind(Refuses(Refusal(status, code)), plain=True)
     with pytest.raises(CredentialsRefused, match=f"{code}.*{words}"):
-        source.decode_table(table, spec=ImageSpec(side_px=32))
+        decoding.decode_table(table, spec=ImageSpec(side_px=32))
 
 
 def test_a_redirect_names_the_region_and_what_to_set(bucket: str, behind: Behind) -> None:
@@ -118,45 +120,45 @@ def test_a_redirect_names_the_region_and_what_to_set(bucket: str, behind: Behind
 
 
 @pytest.fixture
-def access(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_denials_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has not been denied anything yet."""
-    monkeypatch.setattr(source, "_access", _access.Access())
+    monkeypatch.setattr(decoding, "denials", access.Access())
 
 
-@pytest.mark.usefixtures("access")
+@pytest.mark.usefixtures("no_denials_yet")
 def test_a_closed_folder_among_good_ones_is_failed_scans_with_the_cause(bucket: str, behind: Behind) -> None:
     write_scans(bucket, {"closed": 40, "good": 4})
-    table = source.listing([bucket])
+    table = list_scans([bucket])
     behind(denies(lambda asked: "/closed/" in asked.path), plain=True)
-    rows = source.decode_table(table, spec=ImageSpec(side_px=32), among=_access.witnesses(table)).to_pylist()
+    rows = decoding.decode_table(table, spec=ImageSpec(side_px=32), among=access.witnesses(table)).to_pylist()
     assert {(row["status"], row["detail"]) for row in rows if "/closed/" in row["scan_uri"]} == {
         ("failed", "access denied (AccessDenied)")
     }
     assert [row["status"] for row in rows if "/good/" in row["scan_uri"]] == ["ok"] * 4
     again = table.slice(0, 40)  # the next run has only the closed ones left to do
-    rows = source.decode_table(again, spec=ImageSpec(side_px=32), among=_access.witnesses(table)).to_pylist()
+    rows = decoding.decode_table(again, spec=ImageSpec(side_px=32), among=access.witnesses(table)).to_pylist()
     assert {row["status"] for row in rows} == {"failed"}
 
 
-@pytest.mark.usefixtures("access")
+@pytest.mark.usefixtures("no_denials_yet")
 def test_when_everything_is_closed_the_run_ends(bucket: str, behind: Behind) -> None:
     write_scans(bucket, {"glioma": 40})
-    table = source.listing([bucket])
+    table = list_scans([bucket])
     store = denies(lambda _: True)
     behind(store, plain=True)
     with pytest.raises(StorageDenied, match=r"AccessDenied.*last 8 scans were refused, and so were 16"):
-        source.decode_table(table, spec=ImageSpec(side_px=32), among=_access.witnesses(table))
+        decoding.decode_table(table, spec=ImageSpec(side_px=32), among=access.witnesses(table))
     assert store.refused == 8 + 16
 
 
-@pytest.mark.usefixtures("access")
+@pytest.mark.usefixtures("no_denials_yet")
 def test_the_same_holds_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_scans(tmp_path, {"glioma": 10})
-    table = source.listing([str(tmp_path)])
+    table = list_scans([str(tmp_path)])
 
     def closed(uri: str, version: str) -> bytes:
         raise StorageDenied(f"no permission for {uri}, {version}", detail="permission denied")
 
     monkeypatch.setattr(uris, "read_version", closed)  # tests may run as root, whom no mode keeps out
     with pytest.raises(StorageDenied, match="last 8 scans"):
-        source.decode_table(table, spec=ImageSpec(side_px=32), among=_access.witnesses(table))
+        decoding.decode_table(table, spec=ImageSpec(side_px=32), among=access.witnesses(table))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mribatch.learning.artifact import Model
+from mribatch.models.format import Model
 from tests.faults import standard
 from tests.faults.conftest import Archive, Start, Tell
 from tests.faults.processes import ROOT, SABOTAGE, parts, score_flags, until
@@ -23,18 +23,18 @@ ScanFolder = Callable[..., list[str]]
 QUICK, FULL = 240, 1000  # scans
 
 STEPS = [
-    "mribatch.storage.lock:_acquire:before",
-    "mribatch.storage.lock:_acquire:after",
-    "mribatch.storage.ledger:plan:after",
-    "mribatch.storage.sink:PartSink._write_part:before:3",
-    "mribatch.storage._disk:_write:before:3:part-",
-    "mribatch.storage._disk:_write:after:3:part-",
-    "mribatch.storage.sink:PartSink._write_part:after:3",
-    "mribatch.storage.ledger:verify:before",
-    "mribatch.storage.ledger:verify:after",
-    "mribatch.storage.ledger:write_record:before",
-    "mribatch.storage.ledger:write_record:after",
-    "mribatch.storage.lock:_release:before",
+    "mribatch.stores.uris:create:before:1:.lock-",
+    "mribatch.stores.uris:create:after:1:.lock-",
+    "mribatch.predictions.ledger:plan:after",
+    "mribatch.stores.uris:put:before:3:part-",
+    "mribatch.stores.disk:write_flushed:before:3:part-",
+    "mribatch.stores.disk:write_flushed:after:3:part-",
+    "mribatch.stores.uris:put:after:3:part-",
+    "mribatch.predictions.ledger:verify:before",
+    "mribatch.predictions.ledger:verify:after",
+    "mribatch.predictions.ledger:write_record:before",
+    "mribatch.predictions.ledger:write_record:after",
+    'mribatch.stores.uris:put:before:1:"released": true',
 ]
 QUICK_STEP = STEPS[5]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.storage.source import DECODER_BYTES
+from mribatch.cluster.decoding import DECODER_BYTES
 from tests.conftest import ROOT
 from tests.unit.test_memory import LARGEST
 
@@ -14,11 +14,12 @@ SIDE = 10_000
 
 _DECODE = """
 import sys
-from mribatch.scans.images import ImageSpec
-from mribatch.storage import source
-from mribatch.storage._decoder import decoder
+from mribatch.scans.decode import ImageSpec
+from mribatch.cluster.decoding import decode_table
+from mribatch.sources.listing import list_scans
+from mribatch.scans.sandbox import decoder
 spec = ImageSpec(side_px=224)
-row = source.decode_table(source.listing(sys.argv[1:]), spec=spec, timeout_s=300).to_pylist()[0]
+row = decode_table(list_scans(sys.argv[1:]), spec=spec, timeout_s=300).to_pylist()[0]
 own = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(row["status"], own + decoder(spec, 300).peak_bytes())
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.learning.artifact import Model
+from mribatch.models.format import Model
 from tests.faults import standard
 from tests.faults.conftest import Archive, Start, Tell
 from tests.faults.processes import parts, score_flags, until

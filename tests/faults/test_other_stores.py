@@ -13,7 +13,8 @@ import pyarrow.fs
 import pytest
 
 from mribatch.errors import ConfigError, ScanChanged, StorageDenied, StorageError
-from mribatch.storage import _client, _s3, lock, uris
+from mribatch.predictions import lock
+from mribatch.stores import client, s3, uris
 from tests.faults.conftest import Behind
 from tests.faults.odd_stores import (
     Asked,
@@ -71,11 +72,11 @@ def test_such_a_store_does_break_a_client_that_insists_on_them(
 
 @pytest.mark.usefixtures("s3_server")
 def test_aws_itself_is_sent_the_newer_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _client.client().meta.config.request_checksum_calculation == "when_required"
+    assert client.client().meta.config.request_checksum_calculation == "when_required"
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
-    assert _client.client().meta.config.request_checksum_calculation == "when_supported"
+    assert client.client().meta.config.request_checksum_calculation == "when_supported"
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://vpce-1.s3.eu-central-1.vpce.amazonaws.com")
-    assert _client.client().meta.config.request_checksum_calculation == "when_supported"
+    assert client.client().meta.config.request_checksum_calculation == "when_supported"
 
 
 @pytest.mark.parametrize("store", OTHERS)
@@ -183,7 +184,7 @@ def test_an_unknown_authority_is_wrong_use_and_says_what_to_set(
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No store has shown yet what it does with conditions."""
-    monkeypatch.setattr(_s3, "_exclusive", set())
+    monkeypatch.setattr(s3, "known_exclusive", set())
 
 
 @pytest.mark.usefixtures("unasked")

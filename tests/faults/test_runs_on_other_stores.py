@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mribatch.learning.artifact import Model
-from mribatch.storage import uris
+from mribatch.models.format import Model
+from mribatch.stores import uris
 from tests.conftest import write_scans
 from tests.faults import standard
 from tests.faults.conftest import Archive, Behind, Start, Tell

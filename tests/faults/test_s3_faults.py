@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from mribatch.errors import StorageMissing, StorageUnavailable
-from mribatch.learning.artifact import Model
-from mribatch.storage import uris
+from mribatch.models.format import Model
+from mribatch.stores import uris
 from tests.conftest import write_scans
 from tests.faults import standard
 from tests.faults.conftest import Start, Tell

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.learning.artifact import Model
+from mribatch.models.format import Model
 from tests.faults import standard
 from tests.faults.conftest import Archive, Launch, ScanFolder, Start, Tell
 from tests.faults.processes import Job, parts, score_flags, until

@@ -5,30 +5,29 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.learning import artifact
+from mribatch.models import directory
+from mribatch.models.format import Model
 
 
 @pytest.fixture(scope="package")
 def ray_session(s3_server: str) -> Iterator[None]:  # noqa: ARG001 - Ray hands its environment to the workers
     import ray
 
-    from mribatch.runs import session  # noqa: F401 - its environment must be set before Ray starts
-
     ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
     yield
     ray.shutdown()
 
 
-def make_model(folder: Path, *, seed: int = 0, labels: tuple[str, ...] = ("glioma", "notumor")) -> artifact.Model:
+def make_model(folder: Path, *, seed: int = 0, labels: tuple[str, ...] = ("glioma", "notumor")) -> Model:
     """A cnn with random weights at 32 px: wrong, but real and quick."""
-    from mribatch.learning import network
+    from mribatch.models import networks
 
     path = folder.parent / f"{folder.name}.weights.h5"
-    network.build("cnn", len(labels), side_px=32, seed=seed).save_weights(path)
+    networks.build("cnn", len(labels), side_px=32, seed=seed).save_weights(path)
     facts = {"labels": list(labels), "backbone": "cnn", "image_side_px": 32}
-    return artifact.save(str(folder), path, facts, "A test's model, {digest}.")
+    return directory.save(str(folder), path, facts, "A test's model, {digest}.")
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> artifact.Model:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return make_model(tmp_path_factory.mktemp("models") / "tiny")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mribatch.config import EvaluateConfig
+from mribatch.commands.evaluate import Evaluated, evaluate
 from mribatch.errors import InputError
-from mribatch.learning.artifact import Model
-from mribatch.runs.evaluate import Evaluated, evaluate
-from mribatch.storage import uris
+from mribatch.models.format import Model
+from mribatch.settings.evaluate import EvaluateConfig
+from mribatch.stores import uris
 from tests.conftest import write_scans
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mribatch.config import BaselinesConfig, ScoreConfig
+from mribatch.commands.compare import compare
+from mribatch.commands.score import score
 from mribatch.errors import InputError
-from mribatch.runs.baselines import compare
-from mribatch.runs.score import score
-from mribatch.storage import source, uris
+from mribatch.settings.compare import BaselinesConfig
+from mribatch.settings.score import ScoreConfig
+from mribatch.sources.listing import list_scans
+from mribatch.stores import uris
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -64,7 +66,7 @@ def test_every_model_has_its_row_for_each_split_and_no_copy_stands_on_both_sides
 
 def test_a_comparison_leaves_nothing_behind_that_a_listing_takes_for_a_scan(whole: Path) -> None:
     with pytest.raises(InputError, match="at least one file that is not mribatch's own output"):
-        source.listing([str(whole)])
+        list_scans([str(whole)])
 
 
 def test_the_page_the_table_and_the_pictures_are_there(whole: Path) -> None:

@@ -10,8 +10,8 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, Datasink
 
+from mribatch.cluster.session import session
 from mribatch.errors import ModelError, MribatchError, RunFailed
-from mribatch.runs.session import session
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

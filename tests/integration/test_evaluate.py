@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from mribatch.config import EvaluateConfig
-from mribatch.learning.artifact import Model
-from mribatch.runs.evaluate import Evaluated, evaluate
-from mribatch.storage import source, uris
+from mribatch.commands.evaluate import Evaluated, evaluate
+from mribatch.models.format import Model
+from mribatch.settings.evaluate import EvaluateConfig
+from mribatch.sources.listing import list_scans
+from mribatch.stores import uris
 from tests.conftest import write_scans
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -27,7 +28,7 @@ def test_an_evaluation_inside_the_labelled_folder_can_be_repeated(tiny_model: Mo
     again = run(output=tmp_path / "evaluation")
     assert (again.scored.planned, again.numbers["scans"]) == (0, 8)
     assert run(output=tmp_path).rows["scan_uri"].to_pylist() == scans, "the output is the input"
-    assert source.listing([str(tmp_path)])["scan_uri"].to_pylist() == scans
+    assert list_scans([str(tmp_path)])["scan_uri"].to_pylist() == scans
     part = run(output=tmp_path / "part", exclude="*/*_0003.*")
     assert part.numbers["scans"] == 6
 

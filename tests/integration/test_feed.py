@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mribatch.cluster import decoding
+from mribatch.cluster.session import session
 from mribatch.errors import RunFailed
-from mribatch.learning.feed import Feed
-from mribatch.runs.session import session
-from mribatch.scans.images import ImageSpec, decode
-from mribatch.storage import source
+from mribatch.scans.decode import ImageSpec, decode
+from mribatch.sources.listing import list_scans
+from mribatch.training.feed import Feed
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -24,12 +25,13 @@ def scans(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> 
     """90 scans, so that an epoch is several blocks, each with a number of its own in place of a class."""
     folder = tmp_path_factory.mktemp("feed")
     scan_folder(folder, {"glioma": 90})
-    listed = source.listing([str(folder)])
+    listed = list_scans([str(folder)])
     return listed.append_column("class_number", pa.array(range(90), pa.int64()))
 
 
 def feed(training: pa.Table, validation: pa.Table, rank: int = 0) -> Feed:
     return Feed(
+        decode=decoding.decoded,
         training=training,
         validation=validation,
         side_px=SIDE,
@@ -71,7 +73,7 @@ def test_a_scan_that_has_gone_since_it_was_surveyed_ends_the_epoch_with_a_senten
     tmp_path: Path, scan_folder: ScanFolder
 ) -> None:
     scan_folder(tmp_path, {"glioma": 16})
-    listed = source.listing([str(tmp_path)])
+    listed = list_scans([str(tmp_path)])
     Path(listed["scan_uri"][3].as_py()).unlink()
     table = listed.append_column("class_number", pa.array([0] * 16, pa.int64()))
     with pytest.raises(RunFailed, match="1 training scans changed, vanished"), session():

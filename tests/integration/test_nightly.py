@@ -16,15 +16,16 @@ import pyarrow.compute as pc
 import pytest
 
 import mribatch
-from mribatch.config import CompactConfig, NightlyConfig, ScoreConfig
+from mribatch.commands import nightly as module
+from mribatch.commands.compact import compact
+from mribatch.commands.nightly import Done, Forecast, nightly
+from mribatch.commands.read_predictions import read_predictions
+from mribatch.commands.score import score
 from mribatch.errors import OutputHeld
-from mribatch.learning import artifact
-from mribatch.runs import nightly as module
-from mribatch.runs.compact import compact
-from mribatch.runs.nightly import Done, Forecast, nightly
-from mribatch.runs.predictions import read_predictions
-from mribatch.runs.score import score
-from mribatch.storage import ledger, lock, uris
+from mribatch.models import directory
+from mribatch.predictions import ledger, lock
+from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
+from mribatch.stores import uris
 from tests.conftest import ROOT, write_scans
 from tests.integration.conftest import make_model
 
@@ -160,7 +161,7 @@ def test_a_night_that_its_deadline_stops_is_completed_by_the_next_one(
 
 def test_the_second_of_two_overlapping_nights_is_turned_away(place: Place) -> None:
     place.add("glioma", 2)
-    digest = artifact.read(str(place.root / "models")).digest
+    digest = directory.read(str(place.root / "models")).digest
     with lock.held(place.output, digest, "the-other", lease_s=2), pytest.raises(OutputHeld, match="the-other"):
         place.night()
 
@@ -250,7 +251,7 @@ def test_the_newest_row_of_each_scan_is_read_and_the_query_in_the_readme_gives_t
 ) -> None:
     place, gone = three_nights.place, three_nights.scans[2]
     newest = mribatch.read_predictions(place.output)
-    first, second = (artifact.read(str(place.root / "models" / name)).digest for name in ("first", "second"))
+    first, second = (directory.read(str(place.root / "models" / name)).digest for name in ("first", "second"))
     by = dict(zip(newest["scan_uri"].to_pylist(), newest["model_digest"].to_pylist(), strict=True))
     assert len(by) == newest.num_rows == 13
     assert {uri for uri, digest in by.items() if digest == first} == {gone}, "it stays, though it has vanished"
@@ -273,7 +274,7 @@ def test_compaction_lets_old_rows_go_and_keeps_the_newest_of_each_scan(
     shutil.copytree(three_nights.place.output, output)
     newest = read_predictions(output)
     first, second = (
-        artifact.read(str(three_nights.place.root / "models" / name)).digest for name in ("first", "second")
+        directory.read(str(three_nights.place.root / "models" / name)).digest for name in ("first", "second")
     )
     assert compact(CompactConfig(output=output)).models == {first: (13, 1, 0), second: (1, 1, 0)}
     assert read_predictions(output, latest=False).num_rows == 26

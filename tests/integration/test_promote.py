@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.config import PromoteConfig
+from mribatch.commands.promote import Promotion, promote
 from mribatch.errors import ModelError, MribatchError
-from mribatch.learning import artifact
-from mribatch.runs.promote import Promotion, promote
-from mribatch.storage import source
+from mribatch.models import directory
+from mribatch.settings.evaluate import PromoteConfig
+from mribatch.sources.listing import list_scans
 from tests.conftest import write_scans
 from tests.integration.conftest import make_model
 
@@ -61,7 +61,7 @@ def test_the_better_model_is_promoted_and_the_worse_one_only_by_force(
     assert second.promoted == (duel.candidate_right >= duel.current_right)
     better, worse = ("two", "one") if second.promoted else ("one", "two")
     assert duel.candidate_right != duel.current_right, "the two networks must differ, or this shows nothing"
-    assert artifact.read(str(models)).uri.endswith(better)
+    assert directory.read(str(models)).uri.endswith(better)
     refused = try_to_promote(models, worse)
     assert (refused.exit_code, refused.promoted) == (1, False)
     assert "refused" in refused.table()
@@ -73,7 +73,7 @@ def test_the_better_model_is_promoted_and_the_worse_one_only_by_force(
     assert [record["promoted"] for record in told] == [True, second.promoted, False, True]
     assert told[-1]["forced"] is True
     assert "is the current model already" in try_to_promote(models, worse).table()
-    listed = source.listing([str(models.parent)], ["models/*.weights.h5"])["scan_uri"].to_pylist()
+    listed = list_scans([str(models.parent)], ["models/*.weights.h5"])["scan_uri"].to_pylist()
     assert listed == sorted(map(str, (models.parent / "labelled").rglob("*.*"))), "models and evaluations are no scans"
 
 

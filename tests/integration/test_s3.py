@@ -17,6 +17,7 @@ import moto.settings
 import pytest
 from botocore.exceptions import ClientError
 
+from mribatch.cluster import decoding
 from mribatch.errors import (
     ConfigError,
     CredentialsRefused,
@@ -31,9 +32,12 @@ from mribatch.errors import (
     StorageMissing,
     StorageUnavailable,
 )
-from mribatch.scans.images import ImageSpec
+from mribatch.predictions import ledger, lock
+from mribatch.scans.decode import ImageSpec
 from mribatch.schema import Reason
-from mribatch.storage import _client, _retry, ledger, lock, source, uris
+from mribatch.sources.labels import labelled
+from mribatch.sources.listing import archive, list_scans
+from mribatch.stores import client, retry, uris
 from tests.conftest import write_scans
 from tests.unit.test_ledger import DIGEST, listing, part
 from tests.unit.test_lock import Clock, race
@@ -98,7 +102,7 @@ def test_junk_is_in_no_listing_of_a_bucket(bucket: str) -> None:
     assert below(bucket, bucket) == ["glioma/a.jpg", "notumor/a.jpg", "train.zip"]
     assert below(bucket, f"{bucket}/*/*") == ["glioma/a.jpg", "notumor/a.jpg"]
     assert uris.folders(bucket) == ["glioma", "notumor"]
-    assert source.labelled(bucket)["label"].to_pylist() == ["glioma", "notumor"]
+    assert labelled(bucket)["label"].to_pylist() == ["glioma", "notumor"]
 
 
 def test_an_empty_bucket_is_an_empty_folder(bucket: str) -> None:
@@ -174,7 +178,7 @@ def test_own_outputs_on_s3_are_passed_over_and_an_archive_says_what_it_would_lis
     run = "20250101T000000Z-abc123"
     fill(bucket, "a.jpg", "b/c.jpg", "skip/d.jpg", "out/_runs/0123456789ab.lock-1", f"out/_nights/{run}/nightly.json",
          "b/model=0123456789ab/part-1.parquet", "eval/metrics.json", "eval/report.html", "eval/scans.png")  # fmt: skip
-    table, covers = source.archive([bucket], ["skip"])
+    table, covers = archive([bucket], ["skip"])
     assert table["scan_uri"].to_pylist() == [f"{bucket}/a.jpg", f"{bucket}/b/c.jpg"]
     assert [covers(f"{bucket}/{name}") for name in ("b/gone.jpg", "skip/gone.jpg", "eval/scans.png")] == [
         True,
@@ -267,8 +271,8 @@ def test_of_four_creators_at_once_exactly_one_wins_twenty_times(bucket: str) -> 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *told: Callable[[Callable[[], Any]], Any]) -> None:
     """Let what put_object answers be told by others, one call after the other; then by the server again."""
-    client, waiting = _client.client(), list(told)
-    put = client.put_object
+    s3, waiting = client.client(), list(told)
+    put = s3.put_object
 
     def put_object(**request: Any) -> Any:
         def really() -> Any:
@@ -276,7 +280,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *told: Callable[[Callable[[], Any]]
 
         return waiting.pop(0)(really) if waiting else really()
 
-    monkeypatch.setattr(client, "put_object", put_object)
+    monkeypatch.setattr(s3, "put_object", put_object)
 
 
 def refusal(code: str, status: int) -> ClientError:
@@ -297,7 +301,7 @@ def test_a_create_that_conflicts_asks_again(bucket: str, monkeypatch: pytest.Mon
     def conflict(_: Callable[[], Any]) -> Any:
         raise refusal("ConditionalRequestConflict", 409)
 
-    monkeypatch.setattr(_retry, "_pause", lambda _: None)
+    monkeypatch.setattr(retry, "_pause", lambda _: None)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     answers(monkeypatch, conflict, conflict)
     assert uris.create(f"{bucket}/lock", b"data")
@@ -488,7 +492,7 @@ def test_a_server_error_is_asked_again(answering: Answering) -> None:
 def test_a_body_that_was_cut_is_read_again_and_not_for_ever(
     answering: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_retry, "_pause", lambda _: None)
+    monkeypatch.setattr(retry, "_pause", lambda _: None)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     answering.answers = [(200, b"da", 4), (200, b"", 4), (200, b"data", 4)]
     assert uris.read("s3://bucket/a.jpg") == b"data"
@@ -547,14 +551,14 @@ def test_a_plan_and_its_verification_on_s3(bucket: str, folder: str) -> None:
 def test_class_folders_on_s3(bucket: str, s3_client: "S3Client") -> None:
     write_scans(f"{bucket}/data", {"glioma": 2, "no tumor": 2})
     fill(bucket, "data/README.md", "database/x.jpg")
-    rows = source.labelled(f"{bucket}/data/").to_pylist()
+    rows = labelled(f"{bucket}/data/").to_pylist()
     assert [(uris.relative(row["scan_uri"], f"{bucket}/data"), row["label"]) for row in rows] == [
         ("glioma/glioma_0000.png", "glioma"), ("glioma/glioma_0001.jpg", "glioma"),
         ("no tumor/no tumor_0000.png", "no tumor"), ("no tumor/no tumor_0001.jpg", "no tumor"),
     ]  # fmt: skip
     s3_client.put_object(Bucket=bucket.removeprefix("s3://"), Key="data/pituitary/")
     with pytest.raises(InputError, match="data/pituitary"):
-        source.labelled(f"{bucket}/data")
+        labelled(f"{bucket}/data")
 
 
 def test_a_manifest_on_s3(bucket: str, tmp_path: Path) -> None:
@@ -562,17 +566,17 @@ def test_a_manifest_on_s3(bucket: str, tmp_path: Path) -> None:
     (tmp_path / "d.jpg").write_bytes(b"d")
     rows = f"uri,label\n./a.jpg,x\n../scans/b c.jpg,y\n{bucket}/scans/c.jpg,y\n{tmp_path}/d.jpg,x\n"
     uris.put(f"{bucket}/lists/m.csv", rows.encode())
-    found = source.labelled(f"{bucket}/lists/m.csv")["scan_uri"].to_pylist()
+    found = labelled(f"{bucket}/lists/m.csv")["scan_uri"].to_pylist()
     names = ("lists/a.jpg", "scans/b c.jpg", "scans/c.jpg")
     assert found == [f"{tmp_path}/d.jpg", *(f"{bucket}/{name}" for name in names)]
 
 
 def test_scans_from_s3_are_decoded_or_keep_their_reason(bucket: str) -> None:
     good, changed, gone = write_scans(bucket, {"a": 3})
-    table = source.listing([bucket])
+    table = list_scans([bucket])
     uris.put(changed, b"other")
     uris.delete(gone)
-    rows = source.decode_table(table, spec=ImageSpec(side_px=16)).to_pylist()
+    rows = decoding.decode_table(table, spec=ImageSpec(side_px=16)).to_pylist()
     assert {row["scan_uri"]: row["reason"] for row in rows} == {
         good: None,
         changed: Reason.CHANGED,
@@ -589,6 +593,6 @@ def test_the_arrow_filesystem_reads_what_was_put(bucket: str) -> None:
 
 def test_another_process_finds_the_server(bucket: str) -> None:
     fill(bucket, "a.jpg")
-    code = f"from mribatch.storage import uris; print([e.uri for e in uris.walk({bucket!r})])"
+    code = f"from mribatch.stores import uris; print([e.uri for e in uris.walk({bucket!r})])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"['{bucket}/a.jpg']"

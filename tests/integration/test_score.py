@@ -17,13 +17,14 @@ import pytest
 from PIL import Image
 
 from mribatch import schema
-from mribatch.config import ScoreConfig
+from mribatch.commands.score import Scored, score
 from mribatch.errors import OutputHeld
-from mribatch.learning.artifact import Model
-from mribatch.learning.predict import Predictor
-from mribatch.runs.score import Scored, score
-from mribatch.scans.images import decode
-from mribatch.storage import ledger, lock, uris
+from mribatch.models.format import Model
+from mribatch.models.predictor import Predictor
+from mribatch.predictions import ledger, lock
+from mribatch.scans.decode import decode
+from mribatch.settings.score import ScoreConfig
+from mribatch.stores import uris
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

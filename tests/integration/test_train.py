@@ -14,13 +14,15 @@ import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from mribatch.config import ScoreConfig, TrainConfig
+from mribatch.commands.score import score
+from mribatch.commands.train import Trained, train
 from mribatch.errors import ConfigError, InputError, ModelError
-from mribatch.learning import artifact
-from mribatch.learning.fit import HISTORY
-from mribatch.runs.score import score
-from mribatch.runs.train import Trained, train
-from mribatch.storage import source, uris
+from mribatch.models import directory
+from mribatch.settings.score import ScoreConfig
+from mribatch.settings.train import TrainConfig
+from mribatch.sources.listing import list_scans
+from mribatch.stores import uris
+from mribatch.training.fit import HISTORY
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -76,7 +78,7 @@ def test_training_learns_and_writes_a_model_that_scores(
 
 def test_a_training_leaves_nothing_behind_that_a_listing_takes_for_a_scan(learnt: tuple[TrainConfig, Trained]) -> None:
     with pytest.raises(InputError, match="at least one file that is not mribatch's own output"):
-        source.listing([str(Path(learnt[0].output).parent)])
+        list_scans([str(Path(learnt[0].output).parent)])
 
 
 def test_copies_of_one_image_never_stand_on_both_sides(learnt: tuple[TrainConfig, Trained]) -> None:
@@ -112,7 +114,7 @@ def test_training_goes_on_from_another_model_with_checkpoints_and_model_on_s3(
     card = uris.read(f"{bucket}/model/MODEL_CARD.md").decode()
     assert f"`models/stage-1`: was model {first.model.digest}" in card
     assert card.count("models/stage-1") == 3, "written by one command, read by the next, explained"
-    assert artifact.read(f"{bucket}/model").digest == second.model.digest
+    assert directory.read(f"{bucket}/model").digest == second.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
     assert any(uri.endswith("optimizer.npz") for uri in stored)
     averaged, learning = (
@@ -149,13 +151,13 @@ def _same_steps(told: dict[str, Any]) -> None:
     import keras
     import tensorflow as tf
 
-    from mribatch.learning import network
-    from mribatch.learning.step import TrainingStep
+    from mribatch.models import networks
+    from mribatch.training.step import TrainingStep
 
     workers, rank = ray.train.get_context().get_world_size(), ray.train.get_context().get_world_rank()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
-        model = network.build("cnn", 2, workers=workers, seed=1)
+        model = networks.build("cnn", 2, workers=workers, seed=1)
         for layer in model.layers:
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0  # each worker draws its own; what is left must agree

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mribatch.learning.artifact import Model
+from mribatch.models.format import Model
 
 ROOT = Path(__file__).parent.parent.parent
 

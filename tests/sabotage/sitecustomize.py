@@ -84,15 +84,15 @@ def _kill_the_driver() -> None:
 
 
 def _sabotaged(module: ModuleType) -> None:
-    if module.__name__ == "mribatch.scans.images":
+    if module.__name__ == "mribatch.scans.decode":
         module.decode = _decode(module.decode)  # type: ignore[attr-defined]
-    if module.__name__ == "mribatch.learning.predict":
+    if module.__name__ == "mribatch.models.predictor":
         module.Predictor.__call__ = _predict(module.Predictor.__call__)  # type: ignore[attr-defined]
     if hasattr(module, "datetime") and CLOCK_H:
         module.datetime = _Skewed  # type: ignore[attr-defined]
     place, _, rest = STEP.partition(":")
     if module.__name__ == place:
-        words = rest.split(":")
+        words = rest.split(":", 3)
         function, when, count, word = (*words, *("1", "")[len(words) - 2 :])
         owner: Any = module
         *path, name = function.split(".")

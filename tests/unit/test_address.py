@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from mribatch.cluster.address import cluster_address
 from mribatch.errors import ConfigError, RunFailed
-from mribatch.runs.address import cluster_address
 
 PATIENCE_S = 1.0
 

@@ -14,11 +14,13 @@ import pytest
 import tyro
 from PIL import Image
 
-from mribatch.config import BaselinesConfig, TrainConfig
+from mribatch.commands.describe import Evidence, describe
 from mribatch.errors import InputError, ModelError, StorageMissing
-from mribatch.learning import artifact
-from mribatch.reports import card, figures, recipe
-from mribatch.runs.describe import Evidence, describe
+from mribatch.models import card, directory, recipe
+from mribatch.models.format import Model
+from mribatch.reports import figures
+from mribatch.settings.compare import BaselinesConfig
+from mribatch.settings.train import TrainConfig
 from tests.conftest import ROOT
 
 SHIPPED = ROOT / "models" / "brain-mri-v1"
@@ -149,14 +151,14 @@ def test_a_chain_whose_beginning_is_not_recorded_says_so() -> None:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> artifact.Model:
+def model(tmp_path: Path) -> Model:
     """The shipped model under another name, as an earlier version left it: local paths and no evidence."""
     shutil.copytree(SHIPPED, tmp_path / "model")
     facts = json.loads((tmp_path / "model" / "model.json").read_text())
     del facts["evidence"]
     facts["training"]["command"] = train_command("../keep/v3", "models/other").replace("cnn", "xception")
     (tmp_path / "model" / "model.json").write_text(json.dumps(facts))
-    return artifact.read(str(tmp_path / "model"))
+    return directory.read(str(tmp_path / "model"))
 
 
 def evaluation(folder: Path, digest: str, right: int) -> Evidence:
@@ -165,10 +167,10 @@ def evaluation(folder: Path, digest: str, right: int) -> Evidence:
     return Evidence(str(folder), f"{folder.name}.")
 
 
-def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: artifact.Model, tmp_path: Path) -> None:
+def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: Model, tmp_path: Path) -> None:
     describe(model.uri, {"published": evaluation(tmp_path / "a", model.digest, 99)})
     described = describe(model.uri, {"other_source": evaluation(tmp_path / "b", model.digest, 31)})
-    assert described.digest == model.digest == artifact.read(model.uri).digest
+    assert described.digest == model.digest == directory.read(model.uri).digest
     assert set(described.facts["evidence"]) == {"published", "other_source"}, "what is not named stays"
     text = (Path(model.uri) / "MODEL_CARD.md").read_text()
     assert text.startswith(f"# Model {model.digest}\n")
@@ -177,7 +179,7 @@ def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: ar
     assert "keep" not in (Path(model.uri) / "model.json").read_text().replace('"kept"', "").replace("--keep last", "")
 
 
-def test_evidence_of_another_model_of_another_kind_or_missing_is_refused(model: artifact.Model, tmp_path: Path) -> None:
+def test_evidence_of_another_model_of_another_kind_or_missing_is_refused(model: Model, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in Path(model.uri).iterdir()}
     for kind, digest, error in (("other_source", "0" * 12, ModelError), ("hearsay", model.digest, InputError)):
         with pytest.raises(error):
@@ -187,20 +189,20 @@ def test_evidence_of_another_model_of_another_kind_or_missing_is_refused(model: 
     assert {path.name: path.read_bytes() for path in Path(model.uri).iterdir()} == before
 
 
-def test_facts_of_another_model_do_not_replace_those_of_this_one(model: artifact.Model) -> None:
+def test_facts_of_another_model_do_not_replace_those_of_this_one(model: Model) -> None:
     with pytest.raises(ModelError, match="those of another model"):
-        artifact.redescribe(model, model.facts | {"image_side_px": 96}, "")
+        directory.redescribe(model, model.facts | {"image_side_px": 96}, "")
 
 
 # The shipped model
 
 
 @pytest.fixture(scope="module")
-def shipped() -> artifact.Model:
-    return artifact.read(str(SHIPPED))
+def shipped() -> Model:
+    return directory.read(str(SHIPPED))
 
 
-def test_the_shipped_card_and_curves_are_those_of_its_facts_and_history(shipped: artifact.Model) -> None:
+def test_the_shipped_card_and_curves_are_those_of_its_facts_and_history(shipped: Model) -> None:
     text = card.model_card(shipped.facts).replace("{digest}", shipped.digest)
     assert (SHIPPED / "MODEL_CARD.md").read_text() == text
     history = pq.read_table(SHIPPED / "history.parquet")
@@ -211,7 +213,7 @@ def test_the_shipped_card_and_curves_are_those_of_its_facts_and_history(shipped:
     assert (difference > 64).mean() < 0.001, "another machine may draw an edge otherwise, but no ring elsewhere"
 
 
-def test_the_metrics_and_the_epoch_of_the_shipped_model_are_those_of_its_history(shipped: artifact.Model) -> None:
+def test_the_metrics_and_the_epoch_of_the_shipped_model_are_those_of_its_history(shipped: Model) -> None:
     rows = {row["epoch"]: row for row in pq.read_table(SHIPPED / "history.parquet").to_pylist()}
     kept = rows[shipped.facts["training"]["epoch"]]
     assert shipped.facts["metrics"] == {name: kept[name] for name in shipped.facts["metrics"]}
@@ -219,7 +221,7 @@ def test_the_metrics_and_the_epoch_of_the_shipped_model_are_those_of_its_history
     assert kept["epoch"] == max(rows)
 
 
-def test_the_shipped_model_names_no_place_that_others_lack(shipped: artifact.Model) -> None:
+def test_the_shipped_model_names_no_place_that_others_lack(shipped: Model) -> None:
     for name in ("MODEL_CARD.md", "model.json"):
         text = (SHIPPED / name).read_text()
         assert "../" not in text
@@ -232,7 +234,7 @@ def test_the_shipped_model_names_no_place_that_others_lack(shipped: artifact.Mod
 
 
 def test_the_readme_gives_the_three_figures_of_the_shipped_model_at_its_top_and_in_its_section(
-    shipped: artifact.Model,
+    shipped: Model,
 ) -> None:
     readme = (ROOT / "README.md").read_text()
     top, section = readme[: readme.index("\n## ")], readme[readme.index("## The shipped model") :]
@@ -244,7 +246,7 @@ def test_the_readme_gives_the_three_figures_of_the_shipped_model_at_its_top_and_
         assert re.search(rf"\| {found['scans']} \| {found['right']} \| \**{share:.2%}", section), key
 
 
-def test_the_best_figure_of_the_shipped_model_stands_nowhere_alone(shipped: artifact.Model) -> None:
+def test_the_best_figure_of_the_shipped_model_stands_nowhere_alone(shipped: Model) -> None:
     evidence = {key: shipped.facts["evidence"][key] for key in ("published", "other_source")}
     best, worst = (found["right"] / found["scans"] for found in evidence.values())
     for name in ("README.md", "models/brain-mri-v1/MODEL_CARD.md"):

@@ -7,16 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mribatch.config import (
-    BaselinesConfig,
-    CompactConfig,
-    EvaluateConfig,
-    NightlyConfig,
-    PromoteConfig,
-    ScoreConfig,
-    TrainConfig,
-)
 from mribatch.errors import ConfigError
+from mribatch.settings.compare import BaselinesConfig
+from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
+from mribatch.settings.train import TrainConfig
 
 REQUIRED: dict[type, dict[str, Any]] = {
     TrainConfig: {"data": "d", "output": "o"},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.runs.classes import shown
+from mribatch.commands.classes import shown
 from tests.unit.test_labelled import touch
 
 

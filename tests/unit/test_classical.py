@@ -17,9 +17,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from mribatch.errors import InputError, ModelError
-from mribatch.learning import artifact, classical, features
-from mribatch.learning.classical import RECIPES, Span
-from mribatch.learning.predict import Predictor
+from mribatch.models import classical_engine, directory, features
+from mribatch.models.format import Model
+from mribatch.models.predictor import Predictor
+from mribatch.training import classical
+from mribatch.training.classical import RECIPES, Span
 from tests.conftest import write_scans
 
 SIDE = 24
@@ -39,10 +41,10 @@ def fitted(name: str, features: NDArray[Any], classes: NDArray[np.int64], cache:
     return classical.fit(name, features, classes, np.arange(len(classes)), 0, str(cache))
 
 
-def saved(name: str, pipeline: Any, folder: Path, **changes: Any) -> artifact.Model:
+def saved(name: str, pipeline: Any, folder: Path, **changes: Any) -> Model:
     facts = {"labels": list(LABELS), "backbone": "none", "image_side_px": SIDE,
              "head": {"classifier": name, "features": "pixels"}, "libraries": {"scikit-learn": _version()}}  # fmt: skip
-    return artifact.save_classical(
+    return directory.save_classical(
         str(folder), classical.stored(pipeline), None, facts | changes, "A test's, {digest}."
     )
 
@@ -122,7 +124,7 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     products = features.products(features.grey(pixels))
     span = Span(products[np.ix_(learnt, learnt)])
     found = fitted(name, span.training, classes[learnt], tmp_path / "cache")
-    probabilities = classical.probabilities(found.pipeline, span.coordinates(products[np.ix_(other, learnt)]), 2)
+    probabilities = classical_engine.probabilities(found.pipeline, span.coordinates(products[np.ix_(other, learnt)]), 2)
     assert (probabilities.argmax(axis=1) == classes[other]).mean() >= 0.7, "two classes of plain patterns"
     assert set(found.chosen) == set(RECIPES[name].tuned)
     whole = classical.on_pixels(found.pipeline, span, *features.centred(features.grey(pixels[learnt])))
@@ -138,7 +140,7 @@ def test_a_class_of_three_scans_two_of_them_to_learn_from_can_be_fitted(name: st
     classes = np.array([0] * 16 + [1] * 2)
     seen = (np.random.default_rng(0).normal(size=(18, 30)) + classes[:, None]).astype(np.float32)
     found = fitted(name, seen, classes, tmp_path)
-    assert classical.probabilities(found.pipeline, seen, 2).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert classical_engine.probabilities(found.pipeline, seen, 2).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_same_seed_gives_the_same_answers(
@@ -149,7 +151,7 @@ def test_the_same_seed_gives_the_same_answers(
     first, second = (fitted("mlp", seen, classes, tmp_path / str(n)) for n in (0, 1))
     assert first.chosen == second.chosen
     np.testing.assert_array_equal(
-        *(classical.probabilities(each.pipeline, seen, 2) for each in (first, second)), strict=True
+        *(classical_engine.probabilities(each.pipeline, seen, 2) for each in (first, second)), strict=True
     )
 
 
@@ -170,11 +172,11 @@ def test_a_classifier_that_was_altered_is_refused(tmp_path: Path) -> None:
     model = saved("svm", Pipeline([("model", "passthrough")]), tmp_path / "model")
     (tmp_path / "model" / "classifier.skops").write_bytes(skops.io.dumps(PCA()))
     with pytest.raises(ModelError, match="SHA-256"):
-        artifact.read(model.uri)
+        directory.read(model.uri)
 
 
 def test_a_model_on_pixels_needs_no_tensorflow(tmp_path: Path) -> None:
     model = saved("svm", Pipeline([("model", "passthrough")]), tmp_path / "model")
-    program = "import sys; from mribatch.learning.predict import Predictor; Predictor(sys.argv[1], threads=1); "
+    program = "import sys; from mribatch.models.predictor import Predictor; Predictor(sys.argv[1], threads=1); "
     program += "assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", program, model.uri], check=True)

@@ -9,10 +9,10 @@ import pytest
 import ray
 from ray.data import ActorPoolStrategy
 
+from mribatch.cluster import nodes
+from mribatch.cluster.nodes import predictors, trainers
 from mribatch.errors import ConfigError, RunFailed
-from mribatch.runs import cluster
-from mribatch.runs.cluster import predictors, trainers
-from mribatch.storage import uris
+from mribatch.stores import uris
 
 Node = dict[str, Any]
 
@@ -40,21 +40,21 @@ def grows(pool: dict[str, Any]) -> bool:
 def test_dead_nodes_and_a_head_without_cores_do_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     works, gone, head, half = node(2), node(4, alive=False), node(0), node(0.5)
     monkeypatch.setattr(ray, "nodes", lambda: [head, works, gone, half])
-    assert cluster.working_nodes() == [works]
+    assert nodes.working_nodes() == [works]
 
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What was asked of an autoscaler, in order."""
     asked: list[int] = []
-    monkeypatch.setattr(cluster, "request_resources", lambda num_cpus: asked.append(num_cpus))
+    monkeypatch.setattr(nodes, "request_resources", lambda num_cpus: asked.append(num_cpus))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return asked
 
 
 def test_nothing_is_asked_of_a_cluster_that_has_a_node(requests: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [node(2)])
-    cluster.await_node(0)
+    nodes.await_node(0)
     assert requests == []
 
 
@@ -63,7 +63,7 @@ def test_a_cluster_without_nodes_is_asked_for_the_first_and_waited_for(
 ) -> None:
     looks: Iterator[list[Node]] = iter([[node(0)], [node(0)], [node(0)], [node(0), node(2)]])
     monkeypatch.setattr(ray, "nodes", lambda: next(looks))
-    cluster.await_node(60)
+    nodes.await_node(60)
     assert requests == [1, 0], "what was asked for is given back: the run's own work keeps the node"
 
 
@@ -72,7 +72,7 @@ def test_a_node_that_never_joins_ends_the_run_with_what_to_look_at(
 ) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [node(0)])
     with pytest.raises(RunFailed, match=r"within 0\.01 s: see `ray status`"):
-        cluster.await_node(0.01)
+        nodes.await_node(0.01)
     assert requests == [1, 0]
 
 
@@ -178,25 +178,25 @@ def scan(tmp_path: Path) -> dict[str, str | None]:
 
 def test_files_are_seen_by_name_and_by_version(tmp_path: Path, scan: dict[str, str | None]) -> None:
     (place,) = scan
-    assert cluster._unseen(scan) == cluster._unseen({place: None}) == []
-    assert cluster._unseen({place: "6-1"}) == [place], "another file of this name, on a disk of the node's own"
-    assert cluster._unseen({f"{tmp_path}/absent": None}) == [f"{tmp_path}/absent"]
+    assert nodes._unseen(scan) == nodes._unseen({place: None}) == []
+    assert nodes._unseen({place: "6-1"}) == [place], "another file of this name, on a disk of the node's own"
+    assert nodes._unseen({f"{tmp_path}/absent": None}) == [f"{tmp_path}/absent"]
 
 
 def test_a_node_that_sees_all_files_may_work(scan: dict[str, str | None]) -> None:
-    cluster._check_answer("10.0.0.2", scan, answering())
+    nodes._check_answer("10.0.0.2", scan, answering())
 
 
 def test_a_file_that_a_node_does_not_see_is_refused_with_both_names(scan: dict[str, str | None]) -> None:
     (place,) = scan
     with pytest.raises(ConfigError, match=rf"10\.0\.0\.2 does not see {place} .* s3://"):
-        cluster._check_answer("10.0.0.2", scan, answering(place))
+        nodes._check_answer("10.0.0.2", scan, answering(place))
 
 
 def test_a_file_that_changed_since_it_was_listed_is_no_fault_of_the_node(scan: dict[str, str | None]) -> None:
     (place,) = scan
     Path(place).unlink()
-    cluster._check_answer("10.0.0.2", scan, answering(place))
+    nodes._check_answer("10.0.0.2", scan, answering(place))
 
 
 @pytest.mark.parametrize(
@@ -207,15 +207,15 @@ def test_a_node_whose_storage_does_not_answer_is_told(scan: dict[str, str | None
         raise error
 
     with pytest.raises(ConfigError, match=r"10\.0\.0\.2 could not look for .*scan\.png"):
-        cluster._check_answer("10.0.0.2", scan, answer)
+        nodes._check_answer("10.0.0.2", scan, answer)
 
 
 def test_a_node_that_has_gone_needs_to_see_nothing(scan: dict[str, str | None]) -> None:
     def answer() -> list[str]:
         raise ray.exceptions.NodeDiedError("gone")
 
-    cluster._check_answer("10.0.0.2", scan, answer)
+    nodes._check_answer("10.0.0.2", scan, answer)
 
 
 def test_of_files_on_s3_no_node_is_asked() -> None:
-    cluster.check_seen({"s3://bucket/scan.png": None, "s3://bucket/model/model.json": None})
+    nodes.check_seen({"s3://bucket/scan.png": None, "s3://bucket/model/model.json": None})

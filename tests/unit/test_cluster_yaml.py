@@ -17,7 +17,9 @@ from ray._private.runtime_env.working_dir import upload_working_dir_if_needed
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
-from mribatch.config import EvaluateConfig, NightlyConfig, ScoreConfig, TrainConfig
+from mribatch.settings.evaluate import EvaluateConfig
+from mribatch.settings.score import NightlyConfig, ScoreConfig
+from mribatch.settings.train import TrainConfig
 
 ROOT = Path(__file__).parent.parent.parent
 IN_IMAGE = "/mribatch/"

@@ -14,7 +14,7 @@ from mribatch.reports.comparison import (
     markdown,
     ranked,
 )
-from mribatch.reports.metrics import Scores
+from mribatch.statistics.metrics import Scores
 from tests.unit.test_page import HOSTILE, Document
 
 LABELS = ("notumor", "meningioma")

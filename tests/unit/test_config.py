@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import tyro
 
-from mribatch.config import BaselinesConfig, EvaluateConfig, ScoreConfig, TrainConfig
+from mribatch.commands.arguments import gathered
 from mribatch.errors import ConfigError
-from mribatch.runs.arguments import gathered
+from mribatch.settings.compare import BaselinesConfig
+from mribatch.settings.evaluate import EvaluateConfig
+from mribatch.settings.score import ScoreConfig
+from mribatch.settings.train import TrainConfig
 
 
 def train(**settings: Any) -> TrainConfig:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from mribatch.errors import DecoderLost
-from mribatch.scans.images import ImageSpec, decode
+from mribatch.scans.decode import ImageSpec, decode
+from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
-from mribatch.storage._decoder import Decoder
 from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
 
 SPEC = ImageSpec(side_px=32)
@@ -87,7 +87,7 @@ def test_a_large_scan_does_not_wait_for_ever_for_a_decoder_that_is_stopped(decod
 
 
 def test_a_decoder_that_cannot_start_is_not_the_scans_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mribatch.storage._decoder._MAIN", "raise SystemExit(1)")
+    monkeypatch.setattr("mribatch.scans.sandbox._MAIN", "raise SystemExit(1)")
     with pytest.raises(DecoderLost, match="exit code 1"):
         Decoder(SPEC).decode(scan())
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mribatch.errors import InputError
-from mribatch.reports.drift import (
+from mribatch.statistics.drift import (
     CONFIDENCE_EDGES,
     CONFIDENCE_RANGES,
     Drift,

@@ -2,24 +2,29 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from mribatch.errors import RunFailed
-from mribatch.learning.feed import Feed, ahead
-from mribatch.learning.step import Batch
+from mribatch.training.feed import Feed, ahead
+from mribatch.training.step import Batch
 
 
 def names(count: int) -> pa.Table:
     return pa.table({"scan_uri": [f"/scans/{number}" for number in range(count)]})
 
 
+def no_decoding(*_: object) -> Any:
+    raise AssertionError("these tests decode nothing")
+
+
 def feeds(workers: int, batch_scans: int, *, training: int = 50, validation: int = 7, seed: int = 0) -> list[Feed]:
     return [
         Feed(training=names(training), validation=names(validation), side_px=32, batch_scans=batch_scans, restart_flag="--run-name",
-             workers=workers, rank=rank, seed=seed)
+             workers=workers, rank=rank, seed=seed, decode=no_decoding)
         for rank in range(workers)
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from PIL import Image
 from mribatch.errors import InputError
 from mribatch.reports import figures
 from mribatch.reports.figures import ScanEntry
-from mribatch.reports.metrics import Scores
+from mribatch.statistics.metrics import Scores
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -86,7 +86,7 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_users_style(
 def test_drawing_never_loads_pyplot() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from mribatch.reports import figures, metrics\n"
+        "from mribatch.reports import figures\nfrom mribatch.statistics import metrics\n"
         "s = metrics.Scores(labels=('a', 'b'), truth=np.array([0, 1]), probabilities=np.eye(2))\n"
         "figures.confusion_matrix(s); sys.exit('matplotlib.pyplot' in sys.modules)"
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.storage import source
-from mribatch.storage._label_names import looks_like_split, same_class, split_of
+from mribatch.sources.label_names import looks_like_split, same_class, split_of
+from mribatch.sources.labels import labelled
 from tests.unit.test_labelled import labels_of, touch, wrong
 
 # Splits
@@ -154,7 +154,7 @@ def test_classes_that_differ_in_more_are_two(tmp_path: Path, first: str, second:
 def test_the_classes_that_are_named_are_taken_and_no_question_is_asked_of_others(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "copy/a/1.jpg", "A/1.jpg")
     (tmp_path / "empty").mkdir()
-    assert source.labelled(str(tmp_path), classes=("a", "b"))["label"].to_pylist() == ["a", "b"]
+    assert labelled(str(tmp_path), classes=("a", "b"))["label"].to_pylist() == ["a", "b"]
 
 
 # What stands beside classes

@@ -10,7 +10,8 @@ import pytest
 
 from mribatch import schema
 from mribatch.errors import RunFailed
-from mribatch.storage import history, ledger, uris
+from mribatch.predictions import history, ledger
+from mribatch.stores import uris
 
 OLD, NEW = "0123456789ab", "ba9876543210"
 DAY = datetime(2025, 1, 1, tzinfo=UTC)

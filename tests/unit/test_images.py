@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from mribatch.errors import ConfigError
-from mribatch.scans.images import MIN_SIDE_PX, Decoded, ImageSpec, decode
+from mribatch.scans.decode import MIN_SIDE_PX, Decoded, ImageSpec, decode
 from mribatch.schema import Reason, Status
 
 pytestmark = pytest.mark.filterwarnings("error")  # a warning that leaks out of decode fails its test

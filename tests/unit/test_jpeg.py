@@ -16,7 +16,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mribatch.scans.images import Decoded, ImageSpec, decode
+from mribatch.scans.decode import Decoded, ImageSpec, decode
 from mribatch.schema import Reason, Status
 
 SPEC = ImageSpec(side_px=32)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.storage import source, uris
-from mribatch.storage._junk import is_junk
+from mribatch.sources.labels import labelled
+from mribatch.sources.listing import list_scans
+from mribatch.stores import uris
+from mribatch.stores.junk import is_junk
 from tests.unit.test_labelled import touch
 
 JUNK = [
@@ -30,12 +32,12 @@ def test_names_that_only_look_alike_are_no_junk(name: str) -> None:
 def test_no_listing_of_a_folder_or_glob_has_junk_and_junk_that_is_named_is_listed(tmp_path: Path) -> None:
     touch(tmp_path, *JUNK, *(f"a/{name}" for name in JUNK), "a/1.jpg")
     for uri in (str(tmp_path), f"{tmp_path}/*", f"{tmp_path}/**/*.jpg"):
-        assert source.listing([uri])["scan_uri"].to_pylist() == [f"{tmp_path}/a/1.jpg"], uri
+        assert list_scans([uri])["scan_uri"].to_pylist() == [f"{tmp_path}/a/1.jpg"], uri
     assert uris.folders(str(tmp_path)) == ["a"]
-    assert source.listing([f"{tmp_path}/Thumbs.db"]).num_rows == 1
-    assert source.listing([f"{tmp_path}/@eaDir"]).num_rows == 1
+    assert list_scans([f"{tmp_path}/Thumbs.db"]).num_rows == 1
+    assert list_scans([f"{tmp_path}/@eaDir"]).num_rows == 1
 
 
 def test_junk_inside_and_beside_class_folders_changes_no_label(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", *JUNK, *(f"a/{name}" for name in JUNK))
-    assert source.labelled(str(tmp_path))["scan_uri"].to_pylist() == [f"{tmp_path}/a/1.jpg", f"{tmp_path}/b/1.jpg"]
+    assert labelled(str(tmp_path))["scan_uri"].to_pylist() == [f"{tmp_path}/a/1.jpg", f"{tmp_path}/b/1.jpg"]

@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mribatch import schema
+from mribatch.cluster import decoding
 from mribatch.errors import ConfigError, InputError, StorageMissing
-from mribatch.scans.images import ImageSpec
+from mribatch.scans.decode import ImageSpec
 from mribatch.schema import Reason, Status
-from mribatch.storage import source, uris
+from mribatch.sources.labels import LABELLED, labelled
+from mribatch.sources.listing import archive, list_scans
+from mribatch.stores import uris
 from tests.conftest import ScanFolder
 
 SPEC = ImageSpec(side_px=16)
@@ -29,13 +32,13 @@ def touch(root: Path, *names: str) -> None:
 
 def labels_of(root: Path) -> dict[str, tuple[str, str | None]]:
     """Label and split by the name below the root."""
-    rows = source.labelled(str(root)).to_pylist()
+    rows = labelled(str(root)).to_pylist()
     return {uris.relative(row["scan_uri"], str(root)): (row["label"], row["split"]) for row in rows}
 
 
 def wrong(root: Path | str) -> str:
     with pytest.raises(InputError) as caught:
-        source.labelled(str(root))
+        labelled(str(root))
     assert caught.value.exit_code == 2
     return str(caught.value)
 
@@ -55,8 +58,8 @@ def test_a_folder_per_class_labels_what_is_in_it_at_any_depth(tmp_path: Path) ->
 
 def test_the_table_has_its_schema_its_versions_and_is_sorted(tmp_path: Path) -> None:
     touch(tmp_path, "b/2.jpg", "a/1.jpg", "a/0.jpg")
-    table = source.labelled(f"{tmp_path}/")
-    assert table.schema == source.LABELLED
+    table = labelled(f"{tmp_path}/")
+    assert table.schema == LABELLED
     assert table["scan_uri"].to_pylist() == [f"{tmp_path}/{name}" for name in ("a/0.jpg", "a/1.jpg", "b/2.jpg")]
     versions = {entry.uri: entry.version for entry in uris.walk(str(tmp_path))}
     assert dict(zip(*table.select(["scan_uri", "scan_version"]).to_pydict().values(), strict=True)) == versions
@@ -133,7 +136,7 @@ def test_an_empty_root_a_missing_one_a_file_and_a_glob_are_told_apart(tmp_path: 
     (tmp_path / "empty").mkdir()
     assert "no scans in" in wrong(tmp_path / "empty")
     with pytest.raises(StorageMissing, match="absent"):
-        source.labelled(f"{tmp_path}/absent")
+        labelled(f"{tmp_path}/absent")
     touch(tmp_path, "data/a/1.jpg", "data/b/1.jpg")
     assert "expected a folder of class folders" in wrong(tmp_path / "data/a/1.jpg")
     assert "expected a folder of class folders" in wrong(f"{tmp_path}/data/*")
@@ -142,7 +145,7 @@ def test_an_empty_root_a_missing_one_a_file_and_a_glob_are_told_apart(tmp_path: 
 def test_a_scan_whose_name_is_not_utf8_keeps_its_label_and_a_class_cannot_be_called_so(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.jpg")).write_bytes(b"")
-    assert [row["label"] for row in source.labelled(str(tmp_path)).to_pylist()] == ["a", "b", "a"]
+    assert [row["label"] for row in labelled(str(tmp_path)).to_pylist()] == ["a", "b", "a"]
     os.mkdir(os.fsencode(tmp_path) + b"/\xff")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff/1.jpg")).write_bytes(b"")
     assert "not UTF-8" in wrong(tmp_path)
@@ -150,7 +153,7 @@ def test_a_scan_whose_name_is_not_utf8_keeps_its_label_and_a_class_cannot_be_cal
 
 @pytest.mark.shared
 def test_the_real_data_has_its_published_numbers(shared: Path) -> None:
-    table = source.labelled(str(shared / "data" / "brain-tumor-mri"))
+    table = labelled(str(shared / "data" / "brain-tumor-mri"))
     counted = table.group_by(["split", "label"]).aggregate([("scan_uri", "count")]).to_pylist()
     assert {(row["split"], row["label"]): row["scan_uri_count"] for row in counted} == {
         ("training", "glioma"): 1321, ("training", "meningioma"): 1339, ("training", "notumor"): 1591,
@@ -184,8 +187,8 @@ def test_a_manifest_gives_labels_splits_and_patients(tmp_path: Path, name: str) 
         "patient_id": ["007", None, ""],
         "remark": ["x", "y", "z"],
     }
-    table = source.labelled(manifest(tmp_path, columns, name))
-    assert table.schema == source.LABELLED
+    table = labelled(manifest(tmp_path, columns, name))
+    assert table.schema == LABELLED
     assert table.drop_columns("scan_version").to_pylist() == [
         {"scan_uri": f"{tmp_path}/a.jpg", "label": "glioma", "split": "training", "patient_id": "007"},
         {"scan_uri": f"{tmp_path}/b/c d.jpg", "label": "notumor", "split": "test", "patient_id": None},
@@ -198,14 +201,14 @@ def test_a_manifest_takes_numbers_categories_and_hidden_scans(tmp_path: Path) ->
     touch(tmp_path, ".a.jpg", "b.jpg")
     table = pa.table({"uri": pa.array([".a.jpg", "b.jpg"]).dictionary_encode(), "label": [0, 1], "patient_id": [7, 8]})
     pq.write_table(table, tmp_path / "m.parquet")
-    rows = source.labelled(str(tmp_path / "m.parquet"))
+    rows = labelled(str(tmp_path / "m.parquet"))
     assert (rows["label"].to_pylist(), rows["patient_id"].to_pylist()) == (["0", "1"], ["7", "8"])
 
 
 def test_a_csv_as_excel_saves_it_is_read(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "m.csv").write_bytes("\ufeffuri,label\r\na.jpg,001\r\nb.jpg,Größe\r\n".encode())
-    assert source.labelled(str(tmp_path / "m.csv"))["label"].to_pylist() == ["001", "Größe"]
+    assert labelled(str(tmp_path / "m.csv"))["label"].to_pylist() == ["001", "Größe"]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +232,7 @@ def test_a_csv_as_excel_saves_it_is_read(tmp_path: Path) -> None:
 def test_a_manifest_that_does_not_fit_says_where(tmp_path: Path, columns: dict[str, list[str]], told: str) -> None:
     touch(tmp_path, "a.jpg", "b.jpg", "folder/c.jpg")
     with pytest.raises(InputError, match=told):
-        source.labelled(manifest(tmp_path, columns))
+        labelled(manifest(tmp_path, columns))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +254,7 @@ def test_a_column_that_is_no_text_at_all_is_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_names_scans_in_known_storage_only(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gs://bucket"):
-        source.labelled(manifest(tmp_path, {"uri": ["gs://bucket/a.jpg"], "label": ["x"]}))
+        labelled(manifest(tmp_path, {"uri": ["gs://bucket/a.jpg"], "label": ["x"]}))
 
 
 # Listings
@@ -259,18 +262,18 @@ def test_a_manifest_names_scans_in_known_storage_only(tmp_path: Path) -> None:
 
 def test_a_listing_is_sorted_and_has_each_scan_once(tmp_path: Path) -> None:
     touch(tmp_path, "b/2.jpg", "a/1.jpg", "c.jpg")
-    table = source.listing([f"{tmp_path}/b", str(tmp_path), f"{tmp_path}/*/1.jpg"])
+    table = list_scans([f"{tmp_path}/b", str(tmp_path), f"{tmp_path}/*/1.jpg"])
     assert table.schema == schema.PLAN
     assert table["scan_uri"].to_pylist() == [f"{tmp_path}/{name}" for name in ("a/1.jpg", "b/2.jpg", "c.jpg")]
 
 
 def test_a_listing_without_any_scan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no scans in"):
-        source.listing([str(tmp_path)])
+        list_scans([str(tmp_path)])
 
 
 def archive_of(root: Path, *exclude: str) -> tuple[list[str], Callable[[str], bool]]:
-    table, covers = source.archive([f"{root}/one", f"{root}/two/*.jpg"], exclude)
+    table, covers = archive([f"{root}/one", f"{root}/two/*.jpg"], exclude)
     return table["scan_uri"].to_pylist(), covers
 
 
@@ -295,7 +298,7 @@ def test_an_exclusion_that_matches_nothing_is_told_in_one_line(
 def test_a_listing_that_is_excluded_whole_says_so(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     with pytest.raises(InputError, match="at least one file that is not excluded"):
-        source.listing([str(tmp_path)], ["**"])
+        list_scans([str(tmp_path)], ["**"])
 
 
 def test_a_second_evaluation_inside_the_labelled_folder_meets_no_class_of_its_own(tmp_path: Path) -> None:
@@ -315,15 +318,15 @@ def test_an_output_that_a_killed_run_left_empty_is_no_class(tmp_path: Path) -> N
         (tmp_path / name).mkdir(parents=True)
     assert "a label without scans" in wrong(tmp_path)
     outputs = (f"{tmp_path}/models/v2", f"{tmp_path}/_training", "s3://elsewhere/x")
-    assert source.labelled(str(tmp_path), outputs=outputs).num_rows == 2
+    assert labelled(str(tmp_path), outputs=outputs).num_rows == 2
 
 
 def test_excluded_folders_are_no_classes_and_a_manifest_takes_no_exclusion(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "b/2.tmp", "masks/1.png", "Thumbs/x")
-    table = source.labelled(str(tmp_path), exclude=["masks", "Thumbs/**", "**/*.tmp"])
+    table = labelled(str(tmp_path), exclude=["masks", "Thumbs/**", "**/*.tmp"])
     assert table["label"].to_pylist() == ["a", "b"]
     with pytest.raises(InputError, match="remove the rows from it instead"):
-        source.labelled(manifest(tmp_path, {"uri": ["a/1.jpg", "b/1.jpg"], "label": ["x", "y"]}), exclude=["masks"])
+        labelled(manifest(tmp_path, {"uri": ["a/1.jpg", "b/1.jpg"], "label": ["x", "y"]}), exclude=["masks"])
 
 
 def test_the_folder_that_a_disk_keeps_for_itself_is_no_class(tmp_path: Path) -> None:
@@ -338,7 +341,7 @@ def test_every_scan_keeps_its_row_with_the_reason(
     tmp_path: Path, scan_folder: ScanFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan_folder(tmp_path, {"a": 5})
-    table = source.listing([str(tmp_path)])
+    table = list_scans([str(tmp_path)])
     good, changed, gone, large, closed = table["scan_uri"].to_pylist()
     Path(changed).write_bytes(b"other")
     Path(gone).unlink()
@@ -347,7 +350,7 @@ def test_every_scan_keeps_its_row_with_the_reason(
     table = pa.table([table["scan_uri"], [versions.get(u, v) for u, v in zip(*table.to_pydict().values(), strict=True)]],
                      schema=schema.PLAN)  # fmt: skip
     fail_reading(closed, monkeypatch)
-    rows = {row["scan_uri"]: row for row in source.decode_table(table, spec=SPEC).to_pylist()}
+    rows = {row["scan_uri"]: row for row in decoding.decode_table(table, spec=SPEC).to_pylist()}
     told = {uri: (row["status"], row["reason"]) for uri, row in rows.items()}
     assert told == {
         good: (Status.OK, None),
@@ -374,7 +377,7 @@ def fail_reading(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_decoding_keeps_the_columns_that_came_with_the_scans(tmp_path: Path, scan_folder: ScanFolder) -> None:
     scan_folder(tmp_path, {"a": 1, "b": 1})
-    table = source.decode_table(source.labelled(str(tmp_path)), spec=SPEC)
-    assert table.schema == pa.schema([*source.LABELLED, *schema.decoded_fields(16)])
+    table = decoding.decode_table(labelled(str(tmp_path)), spec=SPEC)
+    assert table.schema == pa.schema([*LABELLED, *schema.decoded_fields(16)])
     assert table["label"].to_pylist() == ["a", "b"]
-    assert source.decode_table(table.select(source.LABELLED.names).slice(0, 0), spec=SPEC).num_rows == 0
+    assert decoding.decode_table(table.select(LABELLED.names).slice(0, 0), spec=SPEC).num_rows == 0

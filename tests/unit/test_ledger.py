@@ -13,9 +13,10 @@ import pytest
 
 from mribatch import schema
 from mribatch.errors import OutputHeld, RunFailed
-from mribatch.storage import ledger, uris
-from mribatch.storage.ledger import Plan, Receipt
-from mribatch.storage.lock import Fence
+from mribatch.predictions import ledger
+from mribatch.predictions.ledger import Plan, Receipt
+from mribatch.predictions.lock import Fence
+from mribatch.stores import uris
 
 DIGEST = "0123456789ab"
 LABELS = ("glioma", "notumor")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mribatch.errors import ConfigError, MribatchError, OutputHeld, RunFailed, StorageMissing, StorageUnavailable
-from mribatch.storage import lock, uris
+from mribatch.predictions import lock
+from mribatch.stores import uris
 
 DIGEST = "0123456789ab"
 

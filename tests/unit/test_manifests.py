@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mribatch.errors import ConfigError, InputError
-from mribatch.storage import source
+from mribatch.sources.labels import labelled, training_scans
 from tests.unit.test_labelled import touch, wrong
 
 ROWS = [("a.jpg", "glioma"), ("b/c d.jpg", "notumor")]
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 def labels(root: Path, content: str | bytes, name: str = "m.csv") -> list[tuple[str, str, str | None, str | None]]:
     """What is read of a manifest, row by row."""
     (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    rows = source.labelled(str(root / name)).to_pylist()
+    rows = labelled(str(root / name)).to_pylist()
     return [(row["scan_uri"].removeprefix(f"{root}/"), row["label"], row["split"], row["patient_id"]) for row in rows]
 
 
@@ -149,7 +149,7 @@ def test_a_quoted_field_may_hold_the_separator(root: Path) -> None:
 def test_a_row_that_does_not_fit_is_named_with_its_line_and_the_change(root: Path, rows: str, told: str) -> None:
     (root / "m.csv").write_text("uri,label\n" + rows)
     with pytest.raises(InputError, match=told):
-        source.labelled(str(root / "m.csv"))
+        labelled(str(root / "m.csv"))
 
 
 def test_a_name_in_another_unicode_form_and_an_unknown_scheme_are_named_with_their_rows(root: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_name_in_another_unicode_form_and_an_unknown_scheme_are_named_with_the
     assert "in another Unicode form" in told
     (root / "m.csv").write_text("uri,label\na.jpg,x\ngs://bucket/b.jpg,y\n")
     with pytest.raises(ConfigError, match=r"row 2, line 3 of the manifest .*m.csv: expected .* got gs://bucket/b.jpg"):
-        source.labelled(str(root / "m.csv"))
+        labelled(str(root / "m.csv"))
 
 
 def test_a_split_that_is_none_is_named_with_its_row(root: Path) -> None:
@@ -186,7 +186,7 @@ def test_parquet_is_read_by_the_same_rules_and_counts_rows(root: Path) -> None:
 
 def training(*uris: Path) -> tuple[list[str], int]:
     """The names of the scans, and how many test scans do not count."""
-    found = source.training_scans([str(uri) for uri in uris])
+    found = training_scans([str(uri) for uri in uris])
     return [uri.rpartition("/")[2] for uri in found.scans["scan_uri"].to_pylist()], found.test_scans
 
 
@@ -216,4 +216,4 @@ def test_what_names_no_scan_is_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "lists/m.csv", "labels.xlsx")
     (tmp_path / "empty.csv").write_text("uri,label\n")
     with pytest.raises(InputError, match=f"no scans in {tmp_path}/{name}: expected a folder with scans, or a manifest"):
-        source.training_scans([str(tmp_path / name)])
+        training_scans([str(tmp_path / name)])

@@ -12,10 +12,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from mribatch.scans.images import MAX_MEMORY_BYTES, ImageSpec
+from mribatch.cluster.decoding import DECODER_BYTES
+from mribatch.scans.decode import MAX_MEMORY_BYTES, ImageSpec
+from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
-from mribatch.storage._decoder import Decoder
-from mribatch.storage.source import DECODER_BYTES
 
 SIDE = 2400  # several strips of each kind
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mribatch.errors import InputError
-from mribatch.reports.metrics import (
+from mribatch.statistics.metrics import (
     Scores,
     calibration_bins,
     classification_report,

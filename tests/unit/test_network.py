@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mribatch.learning import step
+from mribatch.models import tensorflow_engine
+from mribatch.training import step
 
 SIDES = {"cnn": 32, "xception": 71}
 
@@ -15,10 +16,10 @@ def trained_once(backbone: str, workers: int | None) -> dict[str, Any]:
     """A network's output for a batch, its gradients and its weights after it."""
     import tensorflow as tf
 
-    from mribatch.learning import network
+    from mribatch.models import networks
 
     side = SIDES[backbone]
-    model = network.build(backbone, 3, side_px=side, workers=workers, seed=1)
+    model = networks.build(backbone, 3, side_px=side, workers=workers, seed=1)
     images = tf.constant(np.random.default_rng(0).normal(0.5, 2, (8, side, side, 3)), tf.float32)
     base = model.layers[0]
     with tf.GradientTape() as tape:
@@ -41,9 +42,9 @@ def test_one_worker_trains_with_the_numbers_of_keras_own_batch_normalization(bac
 
 
 def test_weights_of_a_network_that_trains_fit_one_that_predicts(tmp_path: Any) -> None:
-    from mribatch.learning import network
+    from mribatch.models import networks
 
-    trains, predicts = network.build("cnn", 3, workers=1, seed=1), network.build("cnn", 3, side_px=32, seed=2)
+    trains, predicts = networks.build("cnn", 3, workers=1, seed=1), networks.build("cnn", 3, side_px=32, seed=2)
     trains.save_weights(tmp_path / "x.weights.h5")
     predicts.load_weights(tmp_path / "x.weights.h5")
     for ours, theirs in zip(trains.get_weights(), predicts.get_weights(), strict=True):
@@ -55,9 +56,9 @@ def small_step() -> tuple[Any, "step.TrainingStep"]:
     import keras
     import tensorflow as tf
 
-    from mribatch.learning import network
+    from mribatch.models import networks
 
-    model = network.build("cnn", 2, side_px=32, workers=1, seed=1)
+    model = networks.build("cnn", 2, side_px=32, workers=1, seed=1)
     optimizer = keras.optimizers.SGD(1e-3)
     optimizer.build(model.trainable_variables)
     return model, step.TrainingStep(tf.distribute.get_strategy(), model, optimizer, augment=None)
@@ -83,13 +84,12 @@ def test_a_step_without_finite_gradients_is_left_out_and_counted() -> None:
 def test_a_process_that_is_killed_leaves_no_files_of_tensorflow_behind(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mribatch.learning import network
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model, training = small_step()
     training.train(small_batch(), side_px=32, seed=(0, 0))
     training.validate(small_batch())
-    network.frozen(model, 32)(small_batch()[0])
+    tensorflow_engine.frozen(lambda images: [model(images)], 32)(small_batch()[0])
     assert not list(tmp_path.iterdir())
 
 

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mribatch.reports.drift import drift
+from mribatch.reports.evaluation import DISCLAIMER
 from mribatch.reports.night import Change, Comparison, Night, Reject, Tally, night_page
-from mribatch.reports.page import DISCLAIMER
+from mribatch.statistics.drift import drift
 from tests.unit.test_page import HOSTILE, Document
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mribatch.config import NightlyConfig
+from mribatch.commands.nightly import Forecast, _end, _expected, next_time
 from mribatch.errors import ConfigError
-from mribatch.runs.nightly import Forecast, _end, _expected, next_time
+from mribatch.settings.score import NightlyConfig
 
 PARIS = ZoneInfo("Europe/Paris")
 

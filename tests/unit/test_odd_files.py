@@ -17,14 +17,17 @@ import pytest
 from PIL import Image
 
 from mribatch import schema
+from mribatch.causes import cause
+from mribatch.cluster import decoding, nodes
+from mribatch.cluster.guarded import WatchedPredictor
 from mribatch.errors import InputError, RunFailed, StorageDenied, StorageError
-from mribatch.runs import cluster
-from mribatch.runs.watched import WatchedPredictor
-from mribatch.scans.images import ImageSpec, decode
+from mribatch.predictions import ledger
+from mribatch.scans import sandbox
+from mribatch.scans.decode import ImageSpec, decode
+from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
-from mribatch.storage import _decoder, ledger, source, uris
-from mribatch.storage._decoder import Decoder
-from mribatch.storage.causes import cause
+from mribatch.sources.listing import content_digests, list_scans
+from mribatch.stores import uris
 
 SPEC = ImageSpec(side_px=16)
 NOBODY = 65534
@@ -39,7 +42,7 @@ def scan(shade: int = 128) -> bytes:
 
 def rows_below(root: Path | str) -> dict[str, dict[str, Any]]:
     """A row per scan below a folder, by its URI."""
-    rows = source.decode_table(source.listing([str(root)], ()), spec=SPEC).to_pylist()
+    rows = decoding.decode_table(list_scans([str(root)], ()), spec=SPEC).to_pylist()
     assert len({row["scan_uri"] for row in rows}) == len(rows)
     return {row["scan_uri"]: row for row in rows}
 
@@ -56,7 +59,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         def decode(self, data: bytes) -> Any:
             return decode(data, SPEC)
 
-    monkeypatch.setattr(source, "decoder", lambda *_: Here(SPEC))
+    monkeypatch.setattr(decoding, "decoder", lambda *_: Here(SPEC))
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ def test_a_scan_of_any_age_is_a_row_like_any_other_and_stays_done(tmp_path: Path
         os.utime(tmp_path / name, ns=(at, at))
     (tmp_path / "empty").write_bytes(b"")
     os.utime(tmp_path / "empty", ns=(-1, -1))
-    listing = source.listing([str(tmp_path)])
+    listing = list_scans([str(tmp_path)])
     sizes = {uri: uris.size(uri, version) for uri, version in zip(*listing.to_pydict().values(), strict=True)}
     assert sizes == {str(path): path.stat().st_size for path in tmp_path.iterdir()}
     expected = dict.fromkeys(times_ns, (Status.OK, None)) | {"empty": (Status.REJECTED, Reason.EMPTY)}
@@ -210,10 +213,10 @@ def test_odd_kinds_of_files_get_their_row_or_are_no_files(tmp_path: Path, monkey
 @pytest.mark.usefixtures("in_process")
 def test_a_pipe_that_takes_the_place_of_a_scan_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(scan())
-    listing = source.listing([str(tmp_path)])
+    listing = list_scans([str(tmp_path)])
     (tmp_path / "a.png").unlink()
     os.mkfifo(tmp_path / "a.png")
-    (row,) = source.decode_table(listing, spec=SPEC).to_pylist()
+    (row,) = decoding.decode_table(listing, spec=SPEC).to_pylist()
     assert (row["status"], row["reason"]) == (Status.REJECTED, Reason.CHANGED)
 
 
@@ -249,16 +252,16 @@ def test_a_closed_folder_is_named_with_what_to_do_and_can_be_excluded(as_nobody:
     for folder in (closed, as_nobody / "lost+found"):
         folder.chmod(0)
     with pytest.raises(StorageDenied) as caught:
-        source.listing([str(as_nobody)], ())
+        list_scans([str(as_nobody)], ())
     assert caught.value.exit_code == 2
     assert str(caught.value) == (
         f"the folder {closed} cannot be listed (permission denied): make it readable for this user, or leave it out with "
         "--exclude 'a [[]1]/closed'"
     )
-    (scan_uri,) = source.listing([str(as_nobody)], ["a [[]1]/closed"])["scan_uri"].to_pylist()
+    (scan_uri,) = list_scans([str(as_nobody)], ["a [[]1]/closed"])["scan_uri"].to_pylist()
     assert scan_uri == f"{as_nobody}/good.png"
     with pytest.raises(StorageDenied, match=r"make it readable for this user$"):
-        source.listing([str(as_nobody)])  # for a command without that flag
+        list_scans([str(as_nobody)])  # for a command without that flag
 
 
 def test_a_folder_with_a_disk_error_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +275,7 @@ def test_a_folder_with_a_disk_error_is_named_too(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "scandir", broken)
     with pytest.raises(StorageError, match=r"bad cannot be listed \(input/output error\): .* --exclude bad$"):
-        source.listing([str(tmp_path)], ())
+        list_scans([str(tmp_path)], ())
 
 
 def test_a_first_scan_that_cannot_be_looked_at_does_not_end_the_run(as_nobody: Path) -> None:
@@ -280,8 +283,8 @@ def test_a_first_scan_that_cannot_be_looked_at_does_not_end_the_run(as_nobody: P
     (as_nobody / "closed" / "x.png").write_bytes(scan())
     (as_nobody / "closed").chmod(0)
     odd = f"{as_nobody}/closed/x.png"
-    assert cluster._unseen({odd: "1-1"}) == [odd]
-    cluster._check_answer("10.0.0.2", {odd: "1-1"}, lambda: [odd])
+    assert nodes._unseen({odd: "1-1"}) == [odd]
+    nodes._check_answer("10.0.0.2", {odd: "1-1"}, lambda: [odd])
 
 
 # Errors that nobody foresaw
@@ -323,7 +326,7 @@ def test_a_row_that_does_not_fit_its_columns_fails_alone(
             whole = decode(data, SPEC)
             return replace(whole, **change) if data == scan(1) else whole
 
-    monkeypatch.setattr(source, "decoder", lambda *_: Odd(SPEC))
+    monkeypatch.setattr(decoding, "decoder", lambda *_: Odd(SPEC))
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(scan(number))
     told = outcome(rows_below(tmp_path))
@@ -334,13 +337,13 @@ def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(m
     def broken(data: bytes, spec: ImageSpec) -> Any:  # noqa: ARG001
         raise LookupError("JOHN^DOE")
 
-    monkeypatch.setattr(_decoder, "decode", broken)
+    monkeypatch.setattr(sandbox, "decode", broken)
 
     class Line:
         def recv_bytes(self) -> bytes:
             return scan()
 
-    answer = _decoder._next(Line(), SPEC, 5.0)  # type: ignore[arg-type]
+    answer = sandbox._next(Line(), SPEC, 5.0)  # type: ignore[arg-type]
     assert (answer.status, answer.reason) == (Status.FAILED, Reason.UNFORESEEN)
     assert answer.detail.startswith("LookupError in storage/_decoder.py, line ")
 
@@ -349,7 +352,7 @@ def test_a_cause_tells_the_type_and_the_place_and_no_more() -> None:
     try:
         uris.size("/x", "JOHN^DOE")
     except ValueError as err:
-        assert cause(err).startswith("ValueError in storage/uris.py, line ")
+        assert cause(err).startswith("ValueError in stores/uris.py, line ")
         assert cause(err).endswith(", size")
     assert cause(OSError(28, "JOHN^DOE")) == "OSError (No space left on device)"
     assert cause(ValueError("JOHN^DOE")) == "ValueError"
@@ -370,12 +373,12 @@ def test_copies_are_recognized_though_some_scans_cannot_be_read(
         return real(uri)
 
     monkeypatch.setattr(uris, "read", odd)
-    listing = source.listing([str(tmp_path)])
+    listing = list_scans([str(tmp_path)])
     expected = {decode(scan(number), SPEC).content_sha256 for number in (0, 2)}
-    assert source.contents(listing) == expected
+    assert content_digests(listing) == expected
     assert caplog.messages == ["1 of 3 scans could not be read (OverflowError): copies of them are not recognized"]
     with pytest.raises(InputError, match=r"none of the 1 scans to compare with can be read \(OverflowError\)"):
-        source.contents(listing.slice(1, 1))
+        content_digests(listing.slice(1, 1))
 
 
 # A predictor that raises

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mribatch.errors import InputError
-from mribatch.storage import source
-from mribatch.storage._outputs import Outputs
+from mribatch.sources.listing import list_scans
+from mribatch.sources.outputs import Outputs
 
 RUN = "20250101T000000Z-abc123"
 PREDICTIONS = (
@@ -65,7 +65,7 @@ def fill(root: Path, *names: str) -> None:
 
 
 def scans_in(root: Path, *inputs: Path) -> list[str]:
-    uris = source.listing([str(uri) for uri in inputs or (root,)])["scan_uri"].to_pylist()
+    uris = list_scans([str(uri) for uri in inputs or (root,)])["scan_uri"].to_pylist()
     return [uri.removeprefix(f"{root}/") for uri in uris]
 
 
@@ -149,4 +149,4 @@ def test_what_was_passed_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_an_input_of_outputs_only_says_so(tmp_path: Path) -> None:
     fill(tmp_path, *PREDICTIONS)
     with pytest.raises(InputError, match="at least one file that is not mribatch's own output"):
-        source.listing([str(tmp_path)])
+        list_scans([str(tmp_path)])

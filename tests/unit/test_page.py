@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mribatch.errors import InputError
-from mribatch.reports.page import DISCLAIMER, Evaluation, Mistake, evaluation_page
+from mribatch.reports.evaluation import DISCLAIMER, Evaluation, Mistake, evaluation_page
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mribatch.scans.images import ImageSpec, decode
+from mribatch.scans.decode import ImageSpec, decode
 from mribatch.schema import Reason, Status
 from tests.unit.test_images import GREY, RGB, UPRIGHT, encoded, exif, ok, png, rejected
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.config import CompactConfig
+from mribatch.commands.compact import compact
+from mribatch.commands.read_predictions import read_predictions
 from mribatch.errors import InputError, ModelError, MribatchError, StorageMissing
-from mribatch.runs.compact import compact
-from mribatch.runs.predictions import read_predictions
-from mribatch.storage import uris
+from mribatch.settings.score import CompactConfig
+from mribatch.stores import uris
 from tests.unit.test_history import NEW, OLD, part
 
 Use = Callable[[str], object]

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mribatch.errors import ModelError, StorageError
-from mribatch.learning import artifact, pretrained
+from mribatch.models import directory, pretrained
 
 Arrays = list[NDArray[np.float32]]
 
@@ -89,10 +89,10 @@ def published(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
 
 def loaded(backbone: str, weights: str, workers: int | None = None) -> Any:
     """The backbone of a network that was given a weights file."""
-    from mribatch.learning import network
+    from mribatch.models import networks
 
-    model = network.build(backbone, 2, workers=workers, seed=11)
-    network.load_backbone(model, backbone, weights)
+    model = networks.build(backbone, 2, workers=workers, seed=11)
+    networks.load_backbone(model, backbone, weights)
     return model.layers[0]
 
 
@@ -195,11 +195,11 @@ def test_files_of_keras_3_fill_each_layer_whatever_their_name(published: tuple[s
 
 @pytest.mark.parametrize("backbone", ["cnn", "xception"])
 def test_the_weights_of_a_model_of_ours_give_its_backbone(backbone: str, tmp_path: Path) -> None:
-    from mribatch.learning import network
+    from mribatch.models import networks
 
-    model = network.build(backbone, 3, seed=5)
+    model = networks.build(backbone, 3, seed=5)
     model.save_weights(tmp_path / "m.weights.h5")
-    (tmp_path / "weights.h5").write_bytes(artifact.rounded(tmp_path / "m.weights.h5"))
+    (tmp_path / "weights.h5").write_bytes(directory.rounded(tmp_path / "m.weights.h5"))
     assert_same_layers(loaded(backbone, str(tmp_path / "m.weights.h5")), model.layers[0])
     for ours, theirs in zip(
         loaded(backbone, str(tmp_path / "weights.h5")).get_weights(), model.layers[0].get_weights(), strict=True
@@ -216,9 +216,9 @@ def test_the_shared_imagenet_weights_are_those_of_keras(shared: Path) -> None:
 
 
 def test_each_backbone_has_as_many_arrays_as_a_file_of_it_must_hold() -> None:
-    from mribatch.learning import network
+    from mribatch.models import networks
 
-    counts = {name: len(network.build(name, 2).layers[0].weights) for name in pretrained.TENSORS}
+    counts = {name: len(networks.build(name, 2).layers[0].weights) for name in pretrained.TENSORS}
     assert counts == pretrained.TENSORS
 
 
@@ -303,10 +303,10 @@ def test_an_hdf5_file_of_something_else_is_refused(
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[h5py.File]:
     """A legacy file of a cnn, open for changes."""
-    from mribatch.learning import network
+    from mribatch.models import networks
 
     with h5py.File(tmp_path / "cnn.h5", "w") as file:
-        write_legacy(network.build("cnn", 2).layers[0], file)
+        write_legacy(networks.build("cnn", 2).layers[0], file)
         yield file
 
 

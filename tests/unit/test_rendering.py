@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from mribatch.reports.rendering import confidence, decimal, interval, percent, render
+from mribatch.reports.rendering import confidence, decimal, interval, render
+from mribatch.statistics.metrics import percent
 from tests.unit.test_comparison import GOOD, POOR, comparison_page
 from tests.unit.test_night_page import page as night_page
 from tests.unit.test_page import Document

@@ -7,8 +7,9 @@ import pytest
 
 from mribatch import schema
 from mribatch.errors import OutputHeld
-from mribatch.storage import ledger, rewrite, uris
-from mribatch.storage.lock import Fence
+from mribatch.predictions import ledger, rewrite
+from mribatch.predictions.lock import Fence
+from mribatch.stores import uris
 from tests.unit.test_history import OLD, listing, part
 
 SCANS = [f"scan{number:02}" for number in range(10)]

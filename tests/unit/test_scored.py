@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mribatch.runs.score import Scored
+from mribatch.commands.score import Scored
 
 FACTS: dict[str, Any] = {
     "run_id": "run", "output": "/out", "digest": "0123456789ab", "listed": 9, "done": 1, "planned": 8, "by_class": {"glioma": 2},

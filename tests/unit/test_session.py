@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from mribatch.runs import session
-from mribatch.runs.session import quiet_stderr
-from mribatch.storage import uris
+from mribatch.cluster import session
+from mribatch.cluster.session import quiet_stderr
+from mribatch.stores import uris
 
 
 def test_only_unwanted_lines_are_kept_from_stderr(capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from mribatch.errors import InputError
-from mribatch.learning import splits
-from mribatch.learning.splits import Split
+from mribatch.training import splits
+from mribatch.training.splits import Split
 
 Row = tuple[str, str | None, str | None, str]  # label, split, patient_id, pixels_sha256
 

@@ -18,13 +18,13 @@ ROOT = Path(__file__).parent.parent.parent
 
 PROGRAM = """
 import os, signal, sys, time
-from mribatch.runs import supervisor
+from mribatch.cluster import supervisor
 supervisor._STOP_S = 1.0
 
 def main():
     from mribatch.errors import RunFailed
-    from mribatch.runs.supervisor import Stopped
-    from mribatch.storage import lock
+    from mribatch.cluster.supervisor import Stopped
+    from mribatch.predictions import lock
     output, ending = sys.argv[1:]
     with lock.held(output, "0123456789ab", "test-run", lease_s=300.0):
         open(output + "/child", "w").write(str(os.getpid()))

@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from mribatch.scans.images import Decoded, ImageSpec, decode
+from mribatch.scans.decode import Decoded, ImageSpec, decode
 from mribatch.schema import Reason, Status
 from tests.unit.test_images import UPRIGHT, tiff
 

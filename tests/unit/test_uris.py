@@ -23,7 +23,7 @@ from mribatch.errors import (
     StorageFull,
     StorageMissing,
 )
-from mribatch.storage import uris
+from mribatch.stores import uris
 
 STRANGE = [
     "a b",

@@ -1,0 +1,58 @@
+"""Describe: write a model's card and curves again from its model.json and history, with evidence from evaluations.
+
+    from mribatch.commands.describe import Evidence, describe
+    describe("models/mine", {"other_source": Evidence("out/other", "120 scans of another hospital.")})
+
+The weights and the digest stay as they are.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from mribatch.errors import InputError, ModelError
+from mribatch.models import card, directory, recipe
+from mribatch.models.format import Model
+from mribatch.reports import figures
+from mribatch.stores import uris
+
+__all__ = ["Evidence", "describe"]
+
+
+class Evidence(NamedTuple):
+    """An evaluation of the model: the output of jobs/evaluate.py, and a sentence on the scans and how they were chosen."""
+
+    evaluation: str
+    about: str
+
+
+def describe(uri: str, evidence: Mapping[str, Evidence] | None = None) -> Model:
+    """Write MODEL_CARD.md, curves.png and model.json of a network's directory again.
+
+    evidence: by the keys of `card.RELATIONS`; what is not named stays. Raises ModelError for a model that is damaged or
+    that an evaluation did not measure, InputError for an unknown key, StorageMissing for a missing evaluation.
+    """
+    model = directory.read(uri)
+    measured = {key: _measured(model, key, each) for key, each in (evidence or {}).items()}
+    training = model.facts["training"]
+    stages = [one | {"command": recipe.portable(one["command"])} for one in training.get("started_from", [])]
+    facts = model.facts | {
+        "training": training | {"command": recipe.portable(training["command"]), "started_from": stages},
+        "evidence": model.facts.get("evidence", {}) | measured,
+    }
+    history = pyarrow.parquet.read_table(pa.BufferReader(uris.read(uris.join(model.uri, "history.parquet"))))
+    uris.put(uris.join(model.uri, "curves.png"), figures.training_curves(history, training["epoch"]))
+    return directory.redescribe(model, facts, card.model_card(facts))
+
+
+def _measured(model: Model, key: str, evidence: Evidence) -> dict[str, object]:
+    if key not in card.RELATIONS:
+        raise InputError(f"expected evidence of the kind {', '.join(card.RELATIONS)}, got {key}")
+    numbers = json.loads(uris.read(uris.join(evidence.evaluation, "metrics.json")))
+    if numbers["model_digest"] != model.digest:
+        raise ModelError(f"{evidence.evaluation} evaluates model {numbers['model_digest']}, expected {model.digest}: "
+                         "evaluate this model first")  # fmt: skip
+    return card.evidence_of(numbers, evidence.about)

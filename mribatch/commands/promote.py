@@ -1,0 +1,175 @@
+"""Promote: a candidate and the current model on the same labelled scans → who is better → the file CURRENT."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mribatch import schema
+from mribatch.commands.classes import shown
+from mribatch.commands.evaluate import evaluate_scans
+from mribatch.commands.paying import paying
+from mribatch.errors import InputError, ModelError
+from mribatch.models import directory
+from mribatch.models.directory import CURRENT
+from mribatch.models.format import Model
+from mribatch.predictions.lock import new_run_id
+from mribatch.schema import Status
+from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+from mribatch.statistics import metrics
+from mribatch.stores import uris
+
+__all__ = ["Duel", "Promotion", "promote"]
+
+REFUSED = 1
+_RECORDS = "_promotions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duel:
+    """Two models on the scans that both of them scored."""
+
+    scans: int
+    candidate_right: int
+    current_right: int
+    only_candidate_right: int
+    only_current_right: int
+    p_value: float  # exact McNemar test: how often two models of equal worth differ so much
+
+    @property
+    def worse(self) -> bool:
+        return self.candidate_right < self.current_right
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What was compared, and whether the candidate is the current model now."""
+
+    candidate: str
+    candidate_digest: str
+    current: str | None
+    current_digest: str | None
+    duel: Duel | None  # None where there was no current model, or the candidate is it
+    promoted: bool
+    forced: bool
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.promoted else REFUSED
+
+    def table(self) -> str:
+        told = _told(self.duel, self.candidate, str(self.current)) if self.duel else [self._without_duel()]
+        if self.current == self.candidate:
+            return f"{self.candidate} is the current model already"
+        if self.promoted:
+            return "\n".join(
+                [*told, f"{self.candidate} is the current model now" + (", by force" if self.forced else "")]
+            )
+        return "\n".join([*told, f"refused: {self.current} stays the current model; --force promotes a worse one"])
+
+    def _without_duel(self) -> str:
+        if self.current is None:
+            return "there was no current model to compare it with"
+        return f"it was not compared with {self.current}: both are model {self.candidate_digest}"
+
+
+@paying
+def promote(config: PromoteConfig) -> Promotion:
+    """Make config.candidate the current model of config.models if it is right on as many scans of config.data or more.
+
+    Rolling back is promoting an older one: what it has scored still has its rows. Raises ModelError, InputError, and what
+    `evaluate` raises.
+    """
+    candidate = _candidate(config)
+    uris.check_writable(config.models)
+    current = _current(config)
+    duel = None
+    if current is not None and current.digest != candidate.digest:
+        _check_labels(candidate, current)
+        table = shown(config.data)
+        duel = _duel(_rows(config, candidate, table), _rows(config, current, table))
+    elif current is None:
+        _rows(config, candidate, shown(config.data))  # it can score, and its report stands beside the record
+    worse = duel is not None and duel.worse
+    promotion = Promotion(
+        candidate=config.candidate, candidate_digest=candidate.digest, duel=duel,
+        current=None if current is None else _name(current), current_digest=None if current is None else current.digest,
+        promoted=not worse or config.force, forced=worse and config.force,
+    )  # fmt: skip
+    if promotion.current != config.candidate:
+        _record(config, promotion)
+    return promotion
+
+
+def _candidate(config: PromoteConfig) -> Model:
+    known = [name for name in uris.folders(config.models) if not name.startswith("_")]
+    if config.candidate not in known:
+        raise ModelError(f"no model directory {config.candidate} in {config.models}, which has "
+                         f"{', '.join(known) or 'none'}: correct --candidate or --models")  # fmt: skip
+    return directory.read(uris.join(config.models, config.candidate))
+
+
+def _current(config: PromoteConfig) -> Model | None:
+    return directory.read(config.models) if CURRENT in uris.names(config.models, CURRENT) else None
+
+
+def _name(model: Model) -> str:
+    return model.uri.rstrip("/").rpartition("/")[2]
+
+
+def _check_labels(candidate: Model, current: Model) -> None:
+    if set(candidate.labels) != set(current.labels):
+        raise ModelError(f"the candidate knows {', '.join(candidate.labels)}, the current model {', '.join(current.labels)}: "
+                         "models of one folder have the same labels; correct --candidate, or give it a folder of its own as --models")  # fmt: skip
+
+
+def _rows(config: PromoteConfig, model: Model, labelled: pa.Table) -> pa.Table:
+    """The scored rows of the labelled scans, with their label. Raises InputError where too many could not be scored."""
+    evaluated = evaluate_scans(
+        EvaluateConfig(
+            model=model.uri, data=config.data, exclude=config.exclude, output=uris.join(config.output, _name(model)),
+            batch_size=config.batch_size, max_reject_rate=config.max_reject_rate,
+        ),
+        model,
+        labelled,
+    )  # fmt: skip
+    if evaluated.exit_code:
+        raise InputError(f"more than {config.max_reject_rate:.0%} of the scans in {config.data} were rejected or failed by "
+                         f"{_name(model)}: nothing was promoted; see {evaluated.predictions}, then mend the scans or raise "
+                         "--max-reject-rate")  # fmt: skip
+    return evaluated.rows.filter(pc.equal(evaluated.rows["status"], Status.OK))
+
+
+def _duel(candidate: pa.Table, current: pa.Table) -> Duel:
+    keys = list(schema.KEY)
+    columns = [*keys, "label", "predicted_class"]
+    both = candidate.select(columns).join(
+        current.select([*keys, "predicted_class"]), keys=keys, join_type="inner", right_suffix="_current"
+    )
+    right = pc.equal(both["predicted_class"], both["label"])
+    was_right = pc.equal(both["predicted_class_current"], both["label"])
+    won = pc.sum(pc.and_(right, pc.invert(was_right))).as_py() or 0
+    lost = pc.sum(pc.and_(was_right, pc.invert(right))).as_py() or 0
+    return Duel(
+        scans=both.num_rows, candidate_right=pc.sum(right).as_py() or 0, current_right=pc.sum(was_right).as_py() or 0,
+        only_candidate_right=won, only_current_right=lost, p_value=metrics.mcnemar(won, lost),
+    )  # fmt: skip
+
+
+def _record(config: PromoteConfig, promotion: Promotion) -> None:
+    """The record first, then the pointer: whoever finds a current model finds why."""
+    facts = asdict(promotion) | {"data": config.data, "at": datetime.now(UTC).isoformat()}
+    uris.put(uris.join(config.models, _RECORDS, f"{new_run_id()}.json"), json.dumps(facts, indent=1).encode())
+    if promotion.promoted:
+        uris.put(uris.join(config.models, CURRENT), f"{config.candidate}\n".encode())
+
+
+def _told(duel: Duel, candidate: str, current: str) -> list[str]:
+    width = max(len(candidate), len(current))
+    return [
+        f"{candidate:<{width}}  {duel.candidate_right:>7,} of {duel.scans:,} right, {duel.only_candidate_right:,} alone",
+        f"{current:<{width}}  {duel.current_right:>7,} of {duel.scans:,} right, {duel.only_current_right:,} alone",
+        f"two models of equal worth differ so much with probability {duel.p_value:.3g} (exact McNemar test)",
+    ]

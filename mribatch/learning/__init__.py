@@ -1,1 +1,0 @@
-"""What is learnt: networks, their artifacts, fitting and predicting. TensorFlow and Keras live here only."""

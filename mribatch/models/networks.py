@@ -1,0 +1,178 @@
+"""The networks, built in code: three backbones under the paper's head. No weights files but a backbone's own.
+
+Imports Keras and TensorFlow, so it is imported inside functions only, in the processes that learn or predict.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from mribatch.errors import ModelError
+from mribatch.models import directory, pretrained
+from mribatch.models.format import HEAD, Model
+
+__all__ = ["backbone", "build", "load", "load_backbone"]
+
+_CNN_FILTERS = (32, 64, 128, 256)
+
+
+def build(
+    backbone: str, classes: int, *, side_px: int | None = None, workers: int | None = None, seed: int = 0
+) -> keras.Model:
+    """A network from (N, side, side, 3) float32 in -1…1 to (N, classes) float32 probabilities.
+
+    side_px None leaves the side open. workers is how many will train it together, None to predict only: it decides
+    how batch statistics are computed, not what they are. The first layer is the backbone; its weights are random
+    until loaded.
+    """
+    keras.utils.set_random_seed(seed)
+    base = _backbone(backbone, (side_px, side_px, 3))
+    if workers is not None:
+        weights = base.get_weights()
+        base = keras.models.clone_model(base, clone_function=_fused if workers == 1 else _synchronized)
+        base.set_weights(weights)
+    keras.utils.set_random_seed(seed)  # one worker and many begin with the same head
+    first, second = HEAD["dropout"]
+    return keras.Sequential(
+        [
+            keras.Input((side_px, side_px, 3)),
+            base,
+            layers.Flatten(),
+            layers.Dropout(first, seed=seed),
+            layers.Dense(HEAD["dense"], activation="relu"),
+            layers.Dropout(second, seed=seed + 1),
+            layers.Dense(classes, activation="softmax", dtype="float32"),
+        ]
+    )
+
+
+def load_backbone(model: keras.Model, backbone: str, weights: str, flag: str = "") -> None:
+    """Give the backbone of a network ImageNet weights (`imagenet`), those of a file, or leave them (`none`).
+
+    A file may be one that Keras publishes (.h5, with or without the top), .weights.h5, or a model's weights.h5. flag: the
+    one of the user's command that names the weights. Raises ModelError where the weights cannot be had or do not fit.
+    """
+    if weights == "none":
+        return
+    base = model.layers[0]
+    if weights == "imagenet":
+        base.set_weights(_imagenet(backbone, flag).get_weights())
+        return
+    data = pretrained.read(weights, backbone)
+    try:
+        layers = pretrained.legacy_layers(data)
+        if layers is None:
+            _load_plain(base, data)
+        else:
+            _load_legacy(base, layers)
+    except (ValueError, OSError, KeyError) as err:
+        raise pretrained.unfit(weights, backbone, "arrays of other shapes") from err
+
+
+def _load_plain(base: keras.Model, data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "backbone.weights.h5"
+        pretrained.write_plain(data, path)
+        base.load_weights(path)
+
+
+def _load_legacy(base: keras.Model, layers: list[pretrained.Layer]) -> None:
+    """Assign the arrays of a file of Keras 1 or 2. Raises ValueError where counts or shapes differ."""
+    own = [layer for layer in base.layers if layer.weights]
+    order = pretrained.matched([layer.name for layer in own], layers)
+    for layer, saved in zip(own, order, strict=True):
+        variables = layer.trainable_weights + layer.non_trainable_weights  # as Keras 2 ordered them
+        for variable, array in zip(variables, saved.arrays, strict=True):
+            if tuple(variable.shape) != array.shape:
+                raise ValueError(f"{layer.name} has shape {variable.shape}, {saved.name} has {array.shape}")
+            variable.assign(array)
+
+
+def backbone(name: str, weights: str, flag: str = "") -> keras.Model:
+    """A backbone alone, with the weights that `load_backbone` takes: images to (N, features) float32, pooled."""
+    whole = build(name, 2)
+    load_backbone(whole, name, weights, flag)
+    return whole.layers[0]
+
+
+def _backbone(name: str, shape: tuple[int | None, int | None, int], weights: str | None = None) -> keras.Model:
+    if name == "cnn":
+        return _cnn(shape)
+    applications = {"xception": keras.applications.Xception, "resnet50v2": keras.applications.ResNet50V2}
+    return applications[name](include_top=False, weights=weights, pooling=HEAD["pooling"], input_shape=shape)
+
+
+def _imagenet(backbone: str, flag: str) -> keras.Model:
+    try:
+        return _backbone(backbone, (None, None, 3), weights="imagenet")
+    except Exception as err:  # keras raises a bare Exception for a failed download
+        how = f" with {flag} FILE, or none" if flag else ""
+        raise ModelError(
+            f"the ImageNet weights of {backbone} could not be downloaded: without internet, pass a local file{how}"
+        ) from err
+
+
+def _cnn(shape: tuple[int | None, int | None, int]) -> keras.Model:
+    """Four convolutions with batch normalization and pooling: small enough to train on a laptop's cores."""
+    image = keras.Input(shape)
+    x = image
+    for filters in _CNN_FILTERS:
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
+        x = layers.ReLU()(x)
+        x = layers.MaxPooling2D()(x)
+    return keras.Model(image, layers.GlobalMaxPooling2D()(x), name="functional")
+
+
+def _synchronized(layer: Any) -> Any:
+    """A copy of a layer; batch normalization shares its statistics between workers."""
+    config = layer.get_config()
+    if isinstance(layer, layers.BatchNormalization):
+        config["synchronized"] = True
+    return layer.__class__.from_config(config)
+
+
+def _fused(layer: Any) -> Any:
+    """A copy of a layer; batch normalization trains with one kernel, where Keras runs a dozen."""
+    if isinstance(layer, layers.BatchNormalization):
+        return BatchNormalization.from_config(layer.get_config() | {"autocast": False})  # scale stays float32
+    return layer.__class__.from_config(layer.get_config())
+
+
+class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
+    """Keras' layer with TensorFlow's fused kernel for training: the same numbers, a whole step half as long again.
+
+    It has Keras' name, so that a weights file of one fits the other.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if not training:
+            return super().call(inputs, training=training, mask=mask)
+        normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
+        )
+        pixels = tf.cast(tf.size(inputs) / tf.size(mean), tf.float32)
+        biased = variance * (pixels - 1) / pixels  # as Keras keeps it
+        for kept, found in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            moved = kept * self.momentum + found * (1 - self.momentum)
+            kept.assign(tf.where(tf.math.is_finite(moved), moved, kept))
+        return normalized
+
+
+def load(model: Model) -> keras.Model:
+    """The network with its weights, for (N, side, side, 3) float32 in -1…1. Raises ModelError."""
+
+    built = build(model.backbone, len(model.labels), side_px=model.image_spec.side_px)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.weights.h5"
+        path.write_bytes(directory.contents(model, "weights"))
+        try:
+            built.load_weights(path)
+        except (ValueError, OSError, KeyError) as err:
+            raise ModelError(f"the weights in {model.uri} do not fit its model.json ({model.backbone}, {len(model.labels)} "
+                             "labels): write the directory again with jobs/train.py") from err  # fmt: skip
+    return built

@@ -1,0 +1,112 @@
+"""Which label each scan has, from folders or a manifest, and questions about labels. No Ray, and no scan is opened.
+
+How folders are read is `_folders`', how manifests are is `_manifest`'s.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from mribatch import schema
+from mribatch.errors import InputError
+from mribatch.sources import folders, manifest
+from mribatch.sources.label_names import LabelledScan, copied_class, of_classes, same_class
+
+__all__ = ["LABELLED", "TrainingScans", "labelled", "training_scans"]
+
+LABELLED = pa.schema(
+    [
+        *schema.PLAN,
+        pa.field("label", pa.string(), False),
+        pa.field("split", pa.string()),
+        pa.field("patient_id", pa.string()),
+    ]
+)
+"""A labelled listing: split is training, validation, test or null; patient_id may be null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingScans:
+    """Scans that a model may have been trained on, schema PLAN, and how many test scans of the same sets are not among them."""
+
+    scans: pa.Table
+    test_scans: int
+
+
+def labelled(
+    uri: str, *, classes: Sequence[str] = (), exclude: Sequence[str] = (), outputs: Sequence[str] = ()
+) -> pa.Table:
+    """Return the labelled scans at a root of class folders, or in a manifest, as the schema `LABELLED`, sorted by URI.
+
+    classes: take scans of these alone, and ask no questions about others. exclude: globs, relative to the root, of what to
+    leave out. outputs: folders that this run writes; one that is still empty is no class without scans. Raises InputError
+    where labels, folders or columns do not fit or cannot be meant, StorageMissing where the data is not there.
+    """
+    if manifest.is_manifest(uri):
+        if exclude:
+            raise InputError(f"--exclude is for folders, and {uri} is a manifest: remove the rows from it instead")
+        rows = of_classes(uri, manifest.labelled_scans(uri), classes)
+    else:
+        rows = folders.labelled_scans(uri, classes, exclude, outputs)
+    if not rows:
+        raise InputError(f"no scans in {uri}: {folders.EXPECTED}, or rows in a manifest")
+    _check_classes(uri, rows)
+    _check_split_classes(uri, rows)
+    columns = zip(*sorted(rows), strict=True)
+    return pa.table([list(column) for column in columns], schema=LABELLED)
+
+
+def training_scans(uris: Sequence[str]) -> TrainingScans:
+    """Return the scans at some folders, files, globs or manifests, each once: all, but where a set has training or
+    validation scans, those of its test split do not count.
+
+    Raises InputError where one has no scan, and as `labelled` does; labels are not needed.
+    """
+    found: dict[str, str] = {}
+    tests: set[str] = set()
+    for uri in uris:
+        named = manifest.named_scans(uri) if manifest.is_manifest(uri) else folders.named_scans(uri)
+        if not named:
+            raise InputError(f"no scans in {uri}: expected a folder with scans, or a manifest that names them")
+        has_training = any(split in ("training", "validation") for _, _, split in named)
+        for name, version, split in named:
+            if has_training and split == "test":
+                tests.add(name)
+            else:
+                found[name] = version
+    names = sorted(found)
+    scans = pa.table([names, [found[name] for name in names]], schema=schema.PLAN)
+    return TrainingScans(scans=scans, test_scans=len(tests - found.keys()))
+
+
+def _check_classes(uri: str, rows: Sequence[LabelledScan]) -> None:
+    """Raise InputError for a single class and for classes whose names only look different."""
+    classes = sorted({row.label for row in rows})
+    if len(classes) < 2:
+        raise InputError(f"expected scans of two classes or more in {uri}, found only {classes[0]}: {folders.EXPECTED}")
+    known: dict[str, str] = {}
+    for label in classes:
+        other = known.setdefault(same_class(label), label)
+        if other != label:
+            raise InputError(_alike(uri, other, label))
+    for label in classes:
+        original = known.get(same_class(copied_class(label)), label)
+        if original != label:
+            raise InputError(_alike(uri, original, label))
+
+
+def _alike(uri: str, first: str, second: str) -> str:
+    shown = ascii if unicodedata.normalize("NFKC", first) == unicodedata.normalize("NFKC", second) else repr
+    return (f"{uri} has the classes {shown(first)} and {shown(second)}, which look like one class named twice: rename one to the "
+            "other, or so that they are clearly two")  # fmt: skip
+
+
+def _check_split_classes(uri: str, rows: Sequence[LabelledScan]) -> None:
+    known = {row.label for row in rows if row.split in ("training", None)}
+    for split in ("validation", "test"):
+        unknown = {row.label for row in rows if row.split == split} - known
+        if known and unknown:
+            raise InputError(f"{uri}: the {split} scans have classes without training scans: {', '.join(sorted(unknown))}; "
+                             "rename these classes, or add scans of them to the training ones")  # fmt: skip

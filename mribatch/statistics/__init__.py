@@ -1,0 +1,1 @@
+"""Compute numbers from labels and scores: metrics, drift and significance tests. Arrays go in, numbers come out."""

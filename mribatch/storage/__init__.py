@@ -1,1 +1,0 @@
-"""Where bytes come from and where rows go: scans in, Parquet out."""

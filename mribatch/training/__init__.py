@@ -1,0 +1,1 @@
+"""Train networks and fit classical models: batches, splits, steps and the loop that Ray Train runs."""

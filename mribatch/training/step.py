@@ -1,0 +1,172 @@
+"""One synchronous training step over all workers, as TensorFlow graphs. No Ray, no files, no loop.
+
+TensorFlow is imported inside functions, because the driver imports this without loading it.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mribatch.models.format import PIXELS
+from mribatch.models.pixels import scaled
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+__all__ = [
+    "DRAWS",
+    "PAPER",
+    "Augmentation",
+    "Batch",
+    "TrainingStep",
+    "augmented",
+]
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
+"""Scans (N, side, side, 3), class numbers (N,), weights (N,): 0 for padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is drawn anew for each scan and step: brightness times 0.8–1.2, half of them flipped, turned and zoomed by up to
+    so many degrees and such a share."""
+
+    rotation_deg: float = 0.0
+    zoom: float = 0.0
+
+
+PAPER = Augmentation()
+DRAWS = 4  # seeds that a batch uses up: brightness, flip, rotation, zoom
+
+
+class TrainingStep:
+    """One synchronous step over all workers, and the sums that metrics are made of.
+
+    Gradients are those of the loss summed over the global batch and divided by its size, so one worker and many
+    take the same step. Where a worker's gradients are not finite (an overflow, a fault of a kernel) they count as 0,
+    the batch does not count in the sums, and the step as skipped; the optimizer goes by its momentum alone. One NaN
+    would end all learning, unseen, because ReLU turns it into 0.
+    """
+
+    SUMS = ("loss", "scans", "right", "sure_right", "sure", "skipped")
+
+    def __init__(
+        self,
+        strategy: "tf.distribute.Strategy",
+        model: "keras.Model",
+        optimizer: "keras.optimizers.Optimizer",
+        augment: Augmentation | None = PAPER,
+    ) -> None:
+        import tensorflow as tf
+
+        self._strategy, self._model, self._optimizer = strategy, model, optimizer
+        self._augment = augment
+        self._workers = strategy.num_replicas_in_sync
+        # no autograph: nothing here needs it, and each process that is killed would leave its files in /tmp
+        self._train = tf.function(self._train_step, reduce_retracing=True, autograph=False)
+        self._validate = tf.function(self._validate_step, reduce_retracing=True, autograph=False)
+
+    def train(self, batch: Batch, *, side_px: int, seed: tuple[int, int]) -> NDArray[np.float64]:
+        """Learn from this worker's share of a global batch. The sums of all workers, in the order of SUMS."""
+        import tensorflow as tf
+
+        return np.asarray(self._train(*_tensors(batch), tf.constant(side_px), tf.constant(seed)), np.float64)
+
+    def validate(self, batch: Batch) -> NDArray[np.float64]:
+        """The sums of all workers for a batch that nothing is learnt from."""
+        return np.asarray(self._validate(*_tensors(batch)), np.float64)
+
+    def _train_step(self, pixels: Any, classes: Any, weights: Any, side: Any, seed: Any) -> Any:
+        def replica() -> Any:
+            import tensorflow as tf
+
+            images = scaled(pixels) if self._augment is None else augmented(pixels, side, seed, self._augment)
+            with tf.GradientTape() as tape:
+                probabilities = self._model(images, training=True)
+                losses = _cross_entropy(classes, probabilities) * weights
+                loss = tf.reduce_sum(losses) / tf.cast(tf.shape(classes)[0] * self._workers, tf.float32)
+            gradients = tape.gradient(loss, self._model.trainable_variables)
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+            gradients = [tf.where(finite, gradient, tf.zeros_like(gradient)) for gradient in gradients]
+            self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
+            sums = _sums(classes, probabilities, losses, weights)
+            return tf.where(finite, sums, tf.one_hot(self.SUMS.index("skipped"), len(self.SUMS)))
+
+        return self._reduced(replica)
+
+    def _validate_step(self, pixels: Any, classes: Any, weights: Any) -> Any:
+        def replica() -> Any:
+            probabilities = self._model(scaled(pixels), training=False)
+            losses = _cross_entropy(classes, probabilities) * weights
+            return _sums(classes, probabilities, losses, weights)
+
+        return self._reduced(replica)
+
+    def _reduced(self, replica: Callable[[], Any]) -> Any:
+        import tensorflow as tf
+
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, self._strategy.run(replica), axis=None)
+
+
+def augmented(pixels: Any, side: Any, seed: Any, how: Augmentation = PAPER) -> Any:
+    """Network input from (N, S, S, 3) uint8, augmented and resized to side."""
+    import tensorflow as tf
+
+    count = tf.shape(pixels)[0]
+    factor = tf.random.stateless_uniform((count, 1, 1, 1), seed, 0.8, 1.2)
+    flip = tf.random.stateless_uniform((count, 1, 1, 1), seed + 1, 0.0, 1.0) < 0.5
+    images = tf.clip_by_value(tf.cast(pixels, tf.float32) * factor, 0.0, 255.0)
+    images = tf.where(flip, tf.reverse(images, [2]), images)
+    if how != PAPER:
+        images = _moved(images, seed, how)
+    images = tf.cond(
+        tf.equal(side, tf.shape(images)[1]),
+        lambda: images,
+        lambda: tf.image.resize(images, tf.stack([side, side]), antialias=True),
+    )
+    return images * PIXELS["scale"] + PIXELS["offset"]
+
+
+def _moved(images: Any, seed: Any, how: Augmentation) -> Any:
+    """(N, S, S, 3) float32, turned and zoomed about the middle; what comes in from outside is black."""
+    import tensorflow as tf
+
+    count, middle = tf.shape(images)[0], (tf.cast(tf.shape(images)[1], tf.float32) - 1) / 2
+    most = how.rotation_deg * math.pi / 180
+    angle = tf.random.stateless_uniform((count,), seed + 2, -most, most)
+    scale = 1 / (1 + tf.random.stateless_uniform((count,), seed + 3, -how.zoom, how.zoom))
+    along, across = tf.cos(angle) * scale, tf.sin(angle) * scale
+    zero = tf.zeros_like(along)
+    into = tf.stack(
+        [along, -across, middle * (1 - along + across), across, along, middle * (1 - along - across), zero, zero], 1
+    )
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images, transforms=into, output_shape=tf.shape(images)[1:3], fill_value=0.0, interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )  # fmt: skip
+
+
+def _tensors(batch: Batch) -> Iterable[Any]:
+    import tensorflow as tf
+
+    return tuple(tf.convert_to_tensor(part) for part in batch)
+
+
+def _cross_entropy(classes: Any, probabilities: Any) -> Any:
+    import keras
+
+    return keras.ops.sparse_categorical_crossentropy(classes, probabilities)
+
+
+def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any) -> Any:
+    """The sums of SUMS; a prediction is sure, as in Keras' Precision and Recall, above a half."""
+    import tensorflow as tf
+
+    right = tf.cast(tf.equal(tf.argmax(probabilities, axis=1), classes), tf.float32) * weights
+    sure = tf.cast(tf.reduce_max(probabilities, axis=1) > 0.5, tf.float32) * weights
+    return tf.stack([*(tf.reduce_sum(part) for part in (losses, weights, right, right * sure, sure)), 0.0])
