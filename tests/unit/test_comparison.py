@@ -78,11 +78,11 @@ def test_all_scans_being_copies_leaves_no_accuracy_without() -> None:
 
 def test_models_on_unlike_numbers_of_splits_are_told_to_compare_on_the_first_one() -> None:
     once = contender("once", scores([0, 1]))
-    told = markdown([GOOD, once], {})
-    assert "First split" in told
-    assert "| GOOD | 92.50% |" in told
-    assert "| 95.00% |" in told.split("| GOOD |")[1].splitlines()[0]
-    assert "on the first split only" in told
+    text = markdown([GOOD, once], {})
+    assert "First split" in text
+    assert "| GOOD | 92.50% |" in text
+    assert "| 95.00% |" in text.split("| GOOD |")[1].splitlines()[0]
+    assert "on the first split only" in text
     assert "First split" not in markdown([GOOD, POOR], {})
 
 

@@ -153,7 +153,7 @@ def test_a_wrong_answer_never_reads_as_certain() -> None:
     sure = [Mistake(scan_uri="a.jpg", truth="x", predicted="y", confidence=value) for value in (1.0, 0.9996, 0.9994)]
     document = Document(page(mistakes=sure))
     assert [row[-1] for row in document.rows if row[0] == "a.jpg"] == ["> 99.9%", "> 99.9%", "99.9%"]
-    assert "3 scans classified wrongly" in document.text["p"]
+    assert "3 scans misclassified" in document.text["p"]
 
 
 def test_every_scan_is_accounted_for_by_its_outcome() -> None:
