@@ -112,7 +112,7 @@ def test_training_goes_on_from_another_model_with_checkpoints_and_model_on_s3(
     (before,) = second.model.facts["training"]["started_from"]
     assert before == {"digest": first.model.digest, "command": first.model.facts["training"]["command"]}
     card = uris.read(f"{bucket}/model/MODEL_CARD.md").decode()
-    assert f"`models/stage-1`: was model {first.model.digest}" in card
+    assert f"`models/stage-1`: model {first.model.digest}" in card
     assert card.count("models/stage-1") == 3, "written by one command, read by the next, explained"
     assert directory.load_model(f"{bucket}/model").digest == second.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]

@@ -113,7 +113,7 @@ def test_page_is_made_for_light_dark_and_paper() -> None:
 
 
 def test_a_night_that_went_well_says_so_first() -> None:
-    assert "No problems" in state()
+    assert "No alarms" in state()
     assert "1,341 scans scored, 3 rejected, 1 failed, none left over." in state()
     assert "ALARM" not in page()
 
@@ -121,7 +121,7 @@ def test_a_night_that_went_well_says_so_first() -> None:
 def test_a_night_with_nothing_to_score_went_well() -> None:
     nothing = {"new": 0, "changed": 0, "backfill": 0}
     words = state(tally=tally(planned=nothing, scored=nothing, failed=0), rejects=())
-    assert "No problems" in words
+    assert "No alarms" in words
     assert "There was nothing to score." in words
 
 
@@ -129,7 +129,7 @@ def test_a_night_stopped_by_the_deadline_says_how_many_scans_are_left() -> None:
     assert "Stopped by the deadline" in state(tally=tally(left_over=7001))
     assert "7,001 scans left over" in state(tally=tally(left_over=7001))
     assert "1 scan left over" in state(tally=tally(left_over=1))
-    assert "No problems" not in page(tally=tally(left_over=1))
+    assert "No alarms" not in page(tally=tally(left_over=1))
 
 
 def test_an_alarm_says_all_its_reasons_first_and_the_deadline_too() -> None:
@@ -137,7 +137,7 @@ def test_an_alarm_says_all_its_reasons_first_and_the_deadline_too() -> None:
     assert "ALARM" in words
     for reason in ("9% were rejected.", "The class mix is another one.", "12 scans left over"):
         assert reason in words
-    assert "No problems" not in words
+    assert "No alarms" not in words
 
 
 def test_tiles_say_what_became_of_the_scans_and_how_fast() -> None:
