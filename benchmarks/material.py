@@ -13,8 +13,8 @@ __all__ = ["gather", "shown"]
 def gather(wanted: str | None, default: str, count: int, target: Path) -> str:
     """Copy `count` scans from a folder of class folders to the folder `target`; return a description of them.
 
-    wanted: the folder; None takes the default folder if it exists, else the sample scans. From a larger folder every n-th
-    scan is taken, from a smaller one scans are copied several times. Copying also puts them into the page cache.
+    wanted: the folder; None takes the default folder if it exists, else the samples. A larger folder gives every n-th scan,
+    a smaller one several copies. Copying also puts the scans into the page cache.
     """
     missing = wanted is None and not uris.names(default)
     folder = str(REPOSITORY / "samples") if missing else (wanted or default)
@@ -27,8 +27,7 @@ def gather(wanted: str | None, default: str, count: int, target: Path) -> str:
         (target / label).mkdir(parents=True, exist_ok=True)
         (target / label / f"{number:06d}-{name}").write_bytes(uris.read(uri))
     part = f"copies of the {len(scans)} scans" if count > len(scans) else f"of {len(scans)} scans"
-    place = f"samples ({default} is missing)" if missing else shown(folder)
-    return f"{count} {part} in {place}"
+    return f"{count} {part} in " + (f"samples ({default} is missing)" if missing else shown(folder))
 
 
 def shown(uri: str) -> str:

@@ -80,7 +80,7 @@ class Training:
 
 
 def timeline(scored_at: list[datetime], ended: Ended) -> Round:
-    """Return the rates of a scoring run from the times at which its rows were scored; a batch has the time of its end.
+    """Return the rates of a scoring run from the times of its rows; the rows of a batch have the time of its end.
 
     The steady rate is that of all batches after the first, from the end of the first to the end of the last.
     """
@@ -88,9 +88,8 @@ def timeline(scored_at: list[datetime], ended: Ended) -> Round:
     (first, first_rows), (last, _) = batches[0], batches[-1]
     if first == last:
         raise RunFailed("all scans were scored in one batch, but a rate needs two: raise --scans or lower --batch-size")
-    steady_s = (last - first).total_seconds()
     return {
-        "scans_per_s": (len(scored_at) - first_rows) / steady_s,
+        "scans_per_s": (len(scored_at) - first_rows) / (last - first).total_seconds(),
         "command_scans_per_s": len(scored_at) / ended.seconds,
         "scans": len(scored_at),
         "first_row_s": round((first - ended.started_at).total_seconds(), 3),

@@ -244,26 +244,30 @@ def _escaped(value: object) -> str:
     return re.sub(r"([\\`*<|\[])", r"\\\1", str(visible(str(value))))
 
 
+_NOTES = (
+    "Accuracy: mean over the splits. 95% interval: corrected resampled t interval (Nadeau and Bengio 2003), or Wilson's for "
+    "a single split.",
+    "Fit: time to tune and fit on one split, without reading scans or computing features. Classical models use one core.",
+    "Scans/s: from decoded pixels to probabilities.",
+)
+_SINGLE_SPLIT_NOTE = (
+    "Compare models with a single split with the others on the first split only, by its column or McNemar's test. Their "
+    "interval does not cover the variation between splits."
+)
+_COPIES_NOTE = (
+    "Without copies: accuracy on test scans with no copy, and no other scan of the same patient, in the training set."
+)
+
+
 def _notes(contenders: Sequence[Contender]) -> list[str]:
     """Return the explanations of the table's columns."""
-    labels = contenders[0].scores[0].labels
-    notes = [
-        "Accuracy: mean over the splits. 95% interval: corrected resampled t interval (Nadeau and Bengio 2003), or "
-        "Wilson's for a single split.",
-        "Fit: time to tune and fit on one split, without reading scans or computing features. Classical models use one core.",
-        "Scans/s: from decoded pixels to probabilities.",
-    ]
+    labels, notes = contenders[0].scores[0].labels, list(_NOTES)
     if len(labels) == 2:
         notes.append(f"TP, FP, TN, FN: summed over the splits. Positive is {labels[1]}.")
     if _splits_differ(contenders):
-        notes.append(
-            "Compare models with a single split with the others on the first split only, by its column or McNemar's test. "
-            "Their interval does not cover the variation between splits."
-        )
+        notes.append(_SINGLE_SPLIT_NOTE)
     if _some_have_copies(contenders):
-        notes.append(
-            "Without copies: accuracy on test scans with no copy, and no other scan of the same patient, in the training set."
-        )
+        notes.append(_COPIES_NOTE)
     return notes
 
 

@@ -41,8 +41,8 @@ def history(val_loss: list[float | None], epochs: int | None = None) -> pa.Table
     return pa.table(columns)
 
 
-def entry(truth: str | None, said: int, side: tuple[int, int] = (20, 20)) -> ScanEntry:
-    return ScanEntry(image=np.full((*side, 3), 90, np.uint8), truth=truth, probabilities=tuple(SURE[said]))
+def entry(truth: str | None, predicted: int, side: tuple[int, int] = (20, 20)) -> ScanEntry:
+    return ScanEntry(image=np.full((*side, 3), 90, np.uint8), truth=truth, probabilities=tuple(SURE[predicted]))
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -168,10 +168,10 @@ def test_roc_title_names_the_hardest_class() -> None:
 
 
 def test_scans_of_one_class_only_still_give_every_picture() -> None:
-    one = scores([1, 1], SURE[:2])
-    assert drawn(figures.roc_curves, one)[1] == "No ROC curve: all scans are of one class"
+    single = scores([1, 1], SURE[:2])
+    assert drawn(figures.roc_curves, single)[1] == "No ROC curve: all scans are of one class"
     for draw in (figures.roc_curves, figures.confusion_matrix, figures.reliability):
-        assert pixels(draw(one)).size
+        assert pixels(draw(single)).size
 
 
 def test_macro_curve_is_the_mean_of_the_class_curves() -> None:

@@ -84,7 +84,7 @@ def test_page_stands_alone_without_script_or_request() -> None:
     document = Document(text)
     names = {name for name, _ in document.elements}
     assert not names & {"script", "link", "iframe", "object", "embed", "base", "form", "a", "img"}
-    assert not [key for _, found in document.elements for key in found if key in ("src", "href")]
+    assert not [key for _, attributes in document.elements for key in attributes if key in ("src", "href")]
     assert not re.search(r"url\(|@import|https?://", text)
     assert any("default-src 'none'" in meta.get("content", "") for meta in document.all("meta"))
 
@@ -100,7 +100,7 @@ def test_page_has_the_parts_that_readers_and_screen_readers_go_by() -> None:
     names = Counter(name for name, _ in document.elements)
     assert [names[once] for once in ("title", "h1", "header", "main", "footer")] == [1] * 5
     assert all(heading["scope"] in ("row", "col") for heading in document.all("th"))
-    regions = [found["aria-label"] for found in document.all("div") if found.get("role") == "region"]
+    regions = [attributes["aria-label"] for attributes in document.all("div") if attributes.get("role") == "region"]
     assert len(regions) == len(set(regions)) == len(document.all("table"))
     order = ["Result", "Why scans were planned", "Archive", "Drift", "Class changes", "Rejected scans", "Run"]
     assert re.findall("<h2>(.*?)</h2>", page())[1:] == order
@@ -186,7 +186,7 @@ def test_drift_is_shown_as_shares_in_numbers_with_its_verdict_in_words() -> None
 
 
 def test_bars_are_as_wide_as_the_shares_and_silent() -> None:
-    bars = [found for found in Document(page()).all("span") if "style" in found]
+    bars = [attributes for attributes in Document(page()).all("span") if "style" in attributes]
     assert [bar["style"] for bar in bars[:4]] == [f"width: {width}%" for width in ("96.15", "100.00", "96.15", "92.31")]
     assert all(bar["aria-hidden"] == "true" for bar in bars)
 
@@ -279,8 +279,8 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
     }
     document = Document(page(**hostile))
     plain = Document(page(alarms=["a"]))
-    assert {found for found, _ in document.elements} == {found for found, _ in plain.elements}
-    assert not [key for _, found in document.elements for key in found if key.startswith("on")]
+    assert {tag for tag, _ in document.elements} == {tag for tag, _ in plain.elements}
+    assert not [key for _, attributes in document.elements for key in attributes if key.startswith("on")]
     assert document.text["title"] == document.text["h1"] == name
     assert name in document.text["li"]
     for row in (

@@ -146,8 +146,11 @@ def test_a_class_that_only_the_test_split_has_is_named() -> None:
 
 
 PAPER = [
-    *distinct("a", 10, "training"), *distinct("b", 10, "training"), *distinct("a", 6, "test"), *distinct("b", 9, "test"),
-]  # fmt: skip
+    *distinct("a", 10, "training"),
+    *distinct("b", 10, "training"),
+    *distinct("a", 6, "test"),
+    *distinct("b", 9, "test"),
+]
 
 
 def test_the_papers_protocol_halves_testing_class_by_class_and_keeps_copies() -> None:
