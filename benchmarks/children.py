@@ -28,9 +28,9 @@ class Ended:
 
 
 def run(command: str, log: Path) -> Ended:
-    """Run `python SCRIPT …` with this interpreter. SCRIPT is relative to the root of the repository.
+    """Run `python SCRIPT …`, with SCRIPT relative to the root of the repository; all output goes to the log file.
 
-    The log file gets all output. Raises RunFailed with its last lines if the exit code is not 0.
+    Raises RunFailed with the last lines of the log if the exit code is not 0.
     """
     _, script, *flags = shlex.split(command)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # use this machine only
