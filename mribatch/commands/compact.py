@@ -67,7 +67,7 @@ def _outdated(config: CompactConfig, output: str, digest: str) -> pa.Table:
     if config.keep_days is None and config.keep_models is None:
         return schema.PLAN.empty_table()
     rows = pa.concat_tables([ledger.predictions(output, name, _ROW) for name in ledger.digests(output)])
-    seen = history.seen(output)
+    seen = history.last_listing(output)
     newest = history.newest(rows, seen)
     own, current = rows.filter(pc.equal(rows["model_digest"], digest)), digest == history.last_model(seen)
     old = _before(own, config.keep_days) if current or digest in _kept_models(rows, config.keep_models) else own

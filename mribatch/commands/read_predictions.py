@@ -25,7 +25,7 @@ def read_predictions(output: str, model: str | None = None, latest: bool = True)
     where = uris.absolute(output)
     ledger.check_output(where)
     digest = None if model is None else _digest(where, model)
-    rows, seen = history.predictions(where, digest), history.seen(where)
+    rows, seen = history.predictions(where, digest), history.last_listing(where)
     rows = history.newest(rows, seen) if latest else rows
     return rows.join(seen.select(["scan_uri", "seen_at"]), keys="scan_uri").sort_by(
         [("scan_uri", "ascending"), ("frame", "ascending"), ("scored_at", "ascending")]

@@ -146,7 +146,7 @@ def test_when_everything_is_closed_the_run_ends(bucket: str, behind: Behind) -> 
     table = list_scans([bucket])
     store = denies(lambda _: True)
     behind(store, plain=True)
-    with pytest.raises(StorageDenied, match=r"AccessDenied.*last 8 scans were refused, and so were 16"):
+    with pytest.raises(StorageDenied, match=r"AccessDenied.*last 8 scans were denied, and so were 16"):
         decoding.decode_table(table, spec=ImageSpec(side_px=32), among=access.witnesses(table))
     assert store.refused == 8 + 16
 

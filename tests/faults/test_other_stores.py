@@ -173,7 +173,7 @@ def test_an_unknown_authority_is_wrong_use_and_says_what_to_set(
     monkeypatch.delenv("AWS_CA_BUNDLE")
     if bundle:
         monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
-    with pytest.raises(ConfigError, match=f"no safe connection to {proxy.address}.*set AWS_CA_BUNDLE") as caught:
+    with pytest.raises(ConfigError, match=f"no secure connection to {proxy.address}.*set AWS_CA_BUNDLE") as caught:
         uris.read(f"{bucket}/x")
     assert "\n" not in str(caught.value)
 

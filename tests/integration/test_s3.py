@@ -151,7 +151,7 @@ def test_a_glob_means_on_s3_what_it_means_on_disk(bucket: str, tmp_path: Path, g
         try:
             return below(root, f"{root}/{glob}")
         except InputError as err:
-            return str(err).removeprefix(f"no file fits {root}")
+            return str(err).removeprefix(f"no file matches {root}")
 
     assert found(bucket) == found(str(tmp_path))
 
@@ -301,7 +301,7 @@ def test_a_create_that_conflicts_asks_again(bucket: str, monkeypatch: pytest.Mon
     def conflict(_: Callable[[], Any]) -> Any:
         raise refusal("ConditionalRequestConflict", 409)
 
-    monkeypatch.setattr(retry, "_pause", lambda _: None)
+    monkeypatch.setattr(retry, "pause", lambda _: None)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     answers(monkeypatch, conflict, conflict)
     assert uris.create(f"{bucket}/lock", b"data")
@@ -446,7 +446,7 @@ def error(code: str, status: int) -> tuple[int, bytes, int]:
         ("SlowDown", 503, StorageUnavailable, "answered SlowDown after all retries"),
         ("InternalError", 500, StorageUnavailable, "answered InternalError"),
         ("AccessDenied", 403, StorageDenied, "refused .AccessDenied."),
-        ("ExpiredToken", 400, CredentialsRefused, "refused the credentials .*ExpiredToken.*resumes where it was"),
+        ("ExpiredToken", 400, CredentialsRefused, "refused the credentials .*ExpiredToken.*resumes where it stopped"),
         ("XMinioStorageFull", 507, StorageFull, "no space left"),
         ("InvalidObjectState", 403, StorageError, "InvalidObjectState"),
         ("NotImplemented", 501, StorageError, "NotImplemented"),
@@ -464,7 +464,7 @@ def test_what_the_server_refuses_is_told(
 def test_a_server_that_is_not_s3_is_told(answering: Answering) -> None:
     page = b"<html><body>Welcome!</body>"
     answering.answers = [(200, page, len(page))]
-    with pytest.raises(StorageUnavailable, match="if it is not meant to be S3"):
+    with pytest.raises(StorageUnavailable, match="if it is not Amazon S3"):
         list(uris.walk("s3://bucket/scans"))
 
 
@@ -492,7 +492,7 @@ def test_a_server_error_is_asked_again(answering: Answering) -> None:
 def test_a_body_that_was_cut_is_read_again_and_not_for_ever(
     answering: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "_pause", lambda _: None)
+    monkeypatch.setattr(retry, "pause", lambda _: None)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     answering.answers = [(200, b"da", 4), (200, b"", 4), (200, b"data", 4)]
     assert uris.read("s3://bucket/a.jpg") == b"data"

@@ -207,9 +207,9 @@ def test_a_run_that_wrote_what_was_planned_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "told"),
     [
-        ([["a"]], "1 scans are missing, 0 stand twice, 0 were not planned"),
-        ([["a", "b"], ["b"]], "0 scans are missing, 1 stand twice, 0 were not planned"),
-        ([["a", "b", "c"]], "0 scans are missing, 0 stand twice, 1 were not planned"),
+        ([["a"]], "1 scans are missing, 0 appear twice, 0 were not planned"),
+        ([["a", "b"], ["b"]], "0 scans are missing, 1 appear twice, 0 were not planned"),
+        ([["a", "b", "c"]], "0 scans are missing, 0 appear twice, 1 were not planned"),
         ([], "2 scans are missing"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_run_whose_rows_are_not_those_planned_fails_and_says_how(
 
 def test_a_row_of_another_version_than_planned_is_not_the_row(tmp_path: Path) -> None:
     planned = plan(tmp_path, listing("a"))
-    with pytest.raises(RunFailed, match="1 scans are missing, 0 stand twice, 1 were not planned"):
+    with pytest.raises(RunFailed, match="1 scans are missing, 0 appear twice, 1 were not planned"):
         verify(planned, tmp_path, part(tmp_path, "part-1-1.parquet", ["a"], version="1-2"))
 
 

@@ -340,4 +340,4 @@ def test_a_run_without_the_right_to_delete_can_still_hold(
     monkeypatch.setattr(uris, "delete", denied)
     with hold(tmp_path, "next") as fence:
         fence.check()
-    assert "could not be removed" in caplog.text
+    assert "could not be deleted" in caplog.text

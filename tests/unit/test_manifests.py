@@ -141,9 +141,9 @@ def test_a_quoted_field_may_hold_the_separator(root: Path) -> None:
             "a.jpg,glioma\na.jpg,notumor\n",
             "names 1 scans twice, the first in row 1, line 2 and row 2, line 3: keep one",
         ),
-        ("a.jpg,glioma\nb\\c d.jpg,notumor\n", "in row 2, line 3, .*path of Windows; write / for"),
-        ("C:\\scans\\a.jpg,glioma\n", "in row 1, line 2, .*path of Windows"),
-        ("a.jpg,glioma\nC:/scans/b.jpg,notumor\n", "in row 2, line 3, .*path of Windows"),
+        ("a.jpg,glioma\nb\\c d.jpg,notumor\n", "in row 2, line 3, .*Windows path; write / for"),
+        ("C:\\scans\\a.jpg,glioma\n", "in row 1, line 2, .*Windows path"),
+        ("a.jpg,glioma\nC:/scans/b.jpg,notumor\n", "in row 2, line 3, .*Windows path"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named_with_its_line_and_the_change(root: Path, rows: str, told: str) -> None:

@@ -310,7 +310,7 @@ def test_an_unforeseen_error_is_that_scans_failure(
     assert outcome(rows)["a.png"] == outcome(rows)["z.png"] == (Status.OK, None)
     row = rows[f"{tmp_path}/odd.png"]
     assert (row["status"], row["reason"]) == (Status.FAILED, Reason.UNFORESEEN)
-    assert row["detail"].startswith(f"{error.__name__} in storage/source.py, line ")
+    assert row["detail"].startswith(f"{error.__name__} in cluster/decoding.py, line ")
     assert "JOHN" not in row["detail"]
     assert "secret" not in row["detail"]
 
@@ -345,7 +345,7 @@ def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(m
 
     answer = sandbox._next(Line(), SPEC, 5.0)  # type: ignore[arg-type]
     assert (answer.status, answer.reason) == (Status.FAILED, Reason.UNFORESEEN)
-    assert answer.detail.startswith("LookupError in storage/_decoder.py, line ")
+    assert answer.detail.startswith("LookupError in scans/sandbox.py, line ")
 
 
 def test_a_cause_tells_the_type_and_the_place_and_no_more() -> None:

@@ -128,7 +128,7 @@ def test_the_root_and_a_bucket_are_their_own_parents() -> None:
 
 
 def test_joining_to_nothing_is_refused_and_never_means_the_root() -> None:
-    with pytest.raises(ConfigError, match="empty"):
+    with pytest.raises(ConfigError, match="got nothing"):
         uris.join("", "x")
 
 
@@ -327,7 +327,7 @@ def test_a_glob_lists_what_fits_and_all_below_a_folder_that_fits(tmp_path: Path,
 @pytest.mark.parametrize("glob", ["*.dcm", "z*/**", "[z-a].jpg", ".*", "*/.h.jpg", "a.jpg/*"])
 def test_a_glob_that_fits_nothing_says_so(tmp_path: Path, glob: str) -> None:
     fill(tmp_path, *TREE)
-    with pytest.raises(InputError, match="no file fits"):
+    with pytest.raises(InputError, match="no file matches"):
         list(uris.walk(f"{tmp_path}/{glob}"))
 
 
