@@ -116,7 +116,7 @@ def test_a_policy_that_closes_everything_in_the_middle_ends_the_run(
     flags = score_flags(tiny_model.uri, "s3://other-stores/scans", f"{bucket}/out")
     job = start("score", *flags)
     assert job.end() == 2, job.log.read_text()
-    assert "from all over the input" in last_line(job)
+    assert "sampled from the whole input" in last_line(job)
     assert "Traceback" not in job.log.read_text()
     store.on = False
     job = start("score", *flags)

@@ -221,7 +221,7 @@ def with_frame(data: bytes, offset: int, value: int) -> bytes:
         (1, 0xC9, "arithmetic"),
         (1, 0xC5, "hierarchical"),
         (4, 12, "12 bits"),
-        (11, 0x42, "subsampled"),
+        (11, 0x42, "subsampling"),
     ],
 )
 def test_kinds_of_jpeg_that_are_not_read_become_unsupported_format(offset: int, value: int, word: str) -> None:
