@@ -1,160 +1,48 @@
 """Check the manual: links, commands, sentences and tables of contents; run the examples that are marked runnable.
 
-All checks:              python -m docs.check
-Without running:         python -m docs.check --static
-Some pages:              python -m docs.check docs/scoring.md docs/evaluating.md
+    All checks:         python -m docs.check
+    Without running:    python -m docs.check --static
+    Some pages:         python -m docs.check docs/scoring.md docs/evaluating.md
 
-A fenced block names its language. `sh` holds commands, `console` holds commands after `$ ` with their output, `cron` holds
-a crontab. The word `run` after the language (```console run, also for sh, python and sql) marks an example that is run.
-All of them run in one temporary folder, in the order of the pages, beside copies of `samples/` and `models/`. Each command
-must end with 0. Output that a `console` block shows must appear in that order; `…` stands for anything.
+A fenced block names its language. `sh` holds commands, `console` holds commands after `$ ` with their output, `cron`
+holds a crontab. The word `run` after the language (```console run, also for sh, python and sql) marks an example that
+is run. All of them run in one temporary folder, in the order of the pages, beside copies of `samples/` and `models/`.
+Each command must end with 0. The output that a `console` block shows must appear in that order; `…` matches anything.
 """
 
 import argparse
 import contextlib
 import io
-import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["Block", "Page", "Problem", "check", "manual", "run_examples"]
+from docs.examples import RUNNABLE, run_examples
+from docs.pages import CODE, HEADING, LINK, OTHERS, Block, Page, Problem, manual, slug
+
+__all__ = ["check"]
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = 150  # a page is read in one sitting
 MAX_WORDS = 30  # a longer sentence has to be read twice
 GENERATED = {"docs/faults.md", "docs/nights.md"}  # written by make targets: only their links are checked
-OTHERS = ("CHANGELOG.md", "models/brain-mri-v1/MODEL_CARD.md")  # not pages of the manual: only their links, too
 SHELL = {"sh", "console", "cron"}
-LANGUAGES = SHELL | {"csv", "ini", "json", "python", "sql", "text", "yaml"}
-PROGRAMS = {"aws", "cat", "cd", "cp", "export", "kubectl", "ls", "umask"}  # no flags of ours
-IN_REPOSITORY = (".lock", ".py", ".service", ".timer", ".toml", ".yaml")  # a relative path that ends so names a file of ours
+LANGUAGES = SHELL | RUNNABLE | {"csv", "text"}
+PARSED = {"make", "mribatch", "python", "ray"}
+PROGRAMS = PARSED | {"aws", "cd", "cp", "export", "kubectl", "pip", "python3.11", "source", "systemctl", "umask"}
+FILES = (".lock", ".py", ".service", ".timer", ".toml", ".yaml")  # a relative path that ends so names a file of ours
 
-FENCE = re.compile(r"^\s*```(.*)$")
-HEADING = re.compile(r"^(#{1,6}) +(.+?) *$")
-LINK = re.compile(r"!?\[([^\]]*)\]\(([^)\s]*)\)")
-CODE = re.compile(r"`[^`]+`")
 ITEM = re.compile(r"^\s*(?:[-*]|\d+\.) +")
+NEW_PARAGRAPH = re.compile(r"\||#+ |\s*(?:[-*]|\d+\.) ")
 SENTENCE_END = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<=[.!?])[)*\"”]*\s+")
-ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
+PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=|sudo$")  # RAY_AUTH_MODE=token before a command
+REDIRECTION = re.compile(r"\s\d?[<>]+\s*[^\s)]+")
 TARGET = re.compile(r"^([a-z][a-z-]*):(?!=)", re.MULTILINE)
-CRON_TIMES = re.compile(r"^(?:\S+ +){4}\S+ +")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong in a page, and where."""
-
-    page: str
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}: {self.message}"
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block; `line` is the line of its opening fence."""
-
-    page: str
-    line: int
-    language: str
-    runnable: bool
-    text: str
-
-    def steps(self) -> list[tuple[str, str]]:
-        """Return the commands, each with the output that is shown for it."""
-        if self.language != "console":
-            joined = self.text.replace("\\\n", " ")
-            if self.language == "cron":
-                joined = "\n".join(CRON_TIMES.sub("", line) for line in joined.splitlines())
-            return [(joined, "")]
-        parts = re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]
-        steps = (re.match(r"((?:[^\n]*\\\n)*[^\n]*)\n?(.*)", part, re.DOTALL) for part in parts)
-        return [(step[1].replace("\\\n", " "), step[2]) for step in steps if step]
-
-
-@dataclass(frozen=True)
-class Page:
-    """A Markdown file; `name` is its path from the repository's root."""
-
-    name: str
-    text: str
-
-    @cached_property
-    def _split(self) -> tuple[list[Block], list[tuple[int, str]]]:
-        blocks, prose = [], []
-        opened: tuple[int, list[str]] | None = None
-        lines: list[str] = []
-        for number, line in enumerate(self.text.splitlines(), 1):
-            fence = FENCE.match(line)
-            if fence and opened is None:
-                opened, lines = (number, fence[1].split()), []
-            elif fence and opened is not None:
-                start, words = opened
-                blocks.append(Block(self.name, start, "".join(words[:1]), "run" in words[1:], "\n".join(lines)))
-                opened = None
-            elif opened is not None:
-                lines.append(line)
-            else:
-                prose.append((number, line))
-        return blocks, prose
-
-    @property
-    def blocks(self) -> list[Block]:
-        return self._split[0]
-
-    @property
-    def prose(self) -> list[tuple[int, str]]:
-        """The numbered lines outside fenced blocks."""
-        return self._split[1]
-
-    @property
-    def headings(self) -> list[tuple[int, int, str]]:
-        """Line, level and text of each heading."""
-        return [(n, len(match[1]), match[2]) for n, line in self.prose if (match := HEADING.match(line))]
-
-    @property
-    def anchors(self) -> set[str]:
-        """The anchors that GitHub gives the headings."""
-        known: set[str] = set()
-        for _, _, text in self.headings:
-            base = slug(text)
-            numbered = (f"{base}-{count}" for count in range(1, len(self.headings) + 1))
-            known.add(base if base not in known else next(name for name in numbered if name not in known))
-        return known
-
-    @property
-    def links(self) -> list[tuple[int, str, str]]:
-        """Line, text and target of each link and picture outside code."""
-        return [(n, text, target) for n, line in self.prose for text, target in LINK.findall(CODE.sub("code", line))]
-
-
-def slug(heading: str) -> str:
-    """Return GitHub's anchor for a heading."""
-    plain = LINK.sub(r"\1", heading).replace("`", "").lower()
-    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
-
-
-def manual(root: Path) -> list[Page]:
-    """Return the README and the pages of docs/, in the order in which docs/README.md lists them, then other files."""
-    index = root / "docs" / "README.md"
-    names = ["README.md", "docs/README.md"]
-    if index.exists():
-        listed = [f"docs/{target}" for _, _, target in Page("", index.read_text()).links if "/" not in target]
-        names += [name for name in listed if name.endswith(".md") and (root / name).exists()]
-    names += sorted(path.relative_to(root).as_posix() for path in (root / "docs").glob("*.md"))
-    names += OTHERS
-    return [Page(name, (root / name).read_text()) for name in dict.fromkeys(names) if (root / name).exists()]
+WEB = re.compile(r"https?://[\w.-]+(/|$)")
+BOX = re.compile(r"[│╭╮╰╯─]")  # drawn around the parser's messages
 
 
 def check(page: Page, root: Path) -> list[Problem]:
@@ -167,15 +55,15 @@ def check(page: Page, root: Path) -> list[Problem]:
 
 
 def link_problems(page: Page, root: Path) -> Iterator[Problem]:
-    """Yield the links whose file or heading does not exist. Addresses on the web are not asked."""
+    """Yield the links whose file or heading does not exist. Servers are not asked."""
     for line, _, target in page.links:
         path, _, anchor = target.partition("#")
-        if re.match(r"https?://[\w.-]+(/|$)", target):
+        place = (root / page.name).parent / path
+        if WEB.match(target):
             continue
-        place = (root / page.name).parent / path if path else root / page.name
         if not target or "://" in target or not place.exists():
             yield Problem(page.name, line, f"link to {target!r}, which does not exist")
-        elif anchor and anchor not in Page(path, place.read_text()).anchors:
+        elif anchor and anchor not in (Page(path, place.read_text()) if path else page).anchors:
             yield Problem(page.name, line, f"link to {target!r}: there is no such heading")
 
 
@@ -219,7 +107,7 @@ def paragraphs(page: Page) -> Iterator[tuple[int, str]]:
     start, words, previous = 0, "", 0
     for number, raw in [*page.prose, (0, "")]:
         line = LINK.sub(r"\1", CODE.sub("code", re.sub(r"^\s*> ?", "", raw))).rstrip()
-        goes_on = line and number == previous + 1 and not re.match(r"\||#+ |\s*([-*]|\d+\.) ", line)
+        goes_on = line and number == previous + 1 and not NEW_PARAGRAPH.match(line)
         if words and not goes_on:
             yield start, words
             words = ""
@@ -234,62 +122,83 @@ def paragraphs(page: Page) -> Iterator[tuple[int, str]]:
 def block_problems(page: Page, root: Path) -> Iterator[Problem]:
     """Yield what is wrong with the fenced blocks: their language, their commands, their Python."""
     for block in page.blocks:
-        if block.language not in LANGUAGES:
-            known = ", ".join(sorted(LANGUAGES))
-            yield Problem(page.name, block.line, f"language {block.language!r} of a block, expected one of {known}")
-        elif block.language == "python":
-            try:
-                compile(block.text, page.name, "exec")
-            except SyntaxError as err:
-                yield Problem(page.name, block.line, f"not Python: {err}")
-        elif block.language in SHELL:
-            for text, _ in block.steps():
-                try:
-                    faults = [fault for argv in simple_commands(text) for fault in command_faults(argv, root)]
-                except ValueError as err:
-                    faults = [f"not a shell command ({err}): {text}"]
-                yield from (Problem(page.name, block.line, fault) for fault in faults)
+        yield from (Problem(page.name, block.line, fault) for fault in block_faults(block, root))
+
+
+def block_faults(block: Block, root: Path) -> list[str]:
+    """Return what is wrong with one block."""
+    if block.language not in LANGUAGES:
+        return [f"language {block.language!r} of a block, expected one of {', '.join(sorted(LANGUAGES))}"]
+    if block.runnable and block.language not in RUNNABLE:
+        return [f"a block of {block.language} cannot be run: remove the word run"]
+    try:
+        if block.language == "python":
+            compile(block.text, block.page, "exec")
+        if block.language not in SHELL:
+            return []
+        commands = [argv for text, _ in block.steps() for argv in simple_commands(text)]
+    except (SyntaxError, ValueError) as err:
+        return [f"cannot be parsed ({err}): {block.text}"]
+    return [fault for argv in commands for fault in command_faults(argv, root)]
 
 
 def simple_commands(text: str) -> Iterator[list[str]]:
     """Yield the words of each command in shell text: split at newlines, `;`, `&&`, `|` and parentheses."""
     for line in text.splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer = shlex.shlex(REDIRECTION.sub("", line), posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         argv: list[str] = []
         for word in [*lexer, ";"]:
-            if word == "sudo":
-                continue
             if word[0] in ";&|()":
                 if argv:
                     yield argv
                 argv = []
-            elif argv or not ASSIGNMENT.match(word):  # RAY_AUTH_MODE=token before a command
+            elif argv or not PREFIX.match(word):
                 argv.append(word)
 
 
 def command_faults(argv: Sequence[str], root: Path) -> list[str]:
     """Return what is wrong with one command."""
     program, words = Path(argv[0]).name, list(argv[1:])
+    if program not in PROGRAMS:
+        return [f"unknown program {argv[0]!r}; correct it, or add it to PROGRAMS in docs/check.py"]
     if program == "mribatch":
         return flag_faults(words)
+    if program == "python" and words[:2] == ["-m", "mribatch"]:
+        return flag_faults(words[2:])
+    if program == "python" and words and Path(words[0]).parent.name == "jobs" and (root / words[0]).exists():
+        return flag_faults([Path(words[0]).stem, *words[1:]])
     if program == "make":
         known = TARGET.findall((root / "Makefile").read_text())
-        return [f"make has no target {word}" for word in words if word not in known and not ASSIGNMENT.match(word)]
-    if program == "ray" and words[:2] == ["job", "submit"] and "--" in words:
-        return command_faults(words[words.index("--") + 1 :], root)
-    if program in ("python", "python3", "python3.11") and words:
-        if words[:2] == ["-m", "mribatch"]:
-            return flag_faults(words[2:])
-        script = Path(words[0])
-        if script.parent.name == "jobs" and (root / "jobs" / script.name).exists():
-            return flag_faults([script.stem, *words[1:]])
-    elif program == "systemctl":  # its names are those of units, not of our files
-        return []
-    elif program not in PROGRAMS | {"ray", "pip", "python", "source", "."}:
-        return [f"unknown program {argv[0]!r}; correct it, or add it to PROGRAMS in docs/check.py"]
-    named = (word for word in words if word.endswith(IN_REPOSITORY) and re.match(r"[\w.]", word) and "://" not in word)
-    return [f"{shlex.join(argv)} names {word}, which is not in the repository" for word in named if not (root / word).exists()]
+        return [f"make has no target {word}" for word in words if word not in known]
+    if program == "ray":
+        command = words[words.index("--") + 1 :] if "--" in words else []
+        return [*ray_faults(words), *(command_faults(command, root) if command else []), *file_faults(words, root)]
+    return [] if program == "systemctl" else file_faults(words, root)  # its names are those of units
+
+
+def file_faults(words: Sequence[str], root: Path) -> list[str]:
+    """Return the relative paths among some words that look like files of this repository, but are not."""
+    named = (word for word in words if word.endswith(FILES) and re.match(r"[\w.]", word) and "://" not in word)
+    return [f"{word} is not in the repository" for word in named if not (root / word).exists()]
+
+
+def ray_faults(words: Sequence[str]) -> list[str]:
+    """Return what Ray's own parser says of `ray …`. Nothing is run."""
+    import click
+    from ray.scripts.scripts import cli
+
+    command: click.Command | None = cli
+    rest = list(words)
+    try:
+        while isinstance(command, click.Group) and rest:
+            context = command.make_context(None, rest, resilient_parsing=True)
+            _, command, rest = command.resolve_command(context, rest)
+        if command is not None:
+            command.make_context(None, rest)
+    except click.ClickException as err:
+        return [f"ray {shlex.join(words)}: {err.format_message()}"]
+    return [] if command else [f"ray {shlex.join(words)}: there is no such command"]
 
 
 def flag_faults(words: Sequence[str]) -> list[str]:
@@ -300,7 +209,7 @@ def flag_faults(words: Sequence[str]) -> list[str]:
             parse(words)
     except SystemExit as end:
         if end.code:
-            reason = " ".join(re.sub(r"[│╭╮╰╯─]", " ", output.getvalue()).split()) or str(end.code)
+            reason = " ".join(BOX.sub(" ", output.getvalue()).split()) or str(end.code)
             return [f"mribatch {shlex.join(words)}: {reason}"]
     except Exception as err:
         from mribatch import MribatchError
@@ -316,7 +225,7 @@ def parse(words: Sequence[str]) -> None:
     import tyro
 
     import mribatch
-    from mribatch.runs.arguments import gathered
+    from mribatch.commands.arguments import gathered
 
     if list(words) == ["--help"]:
         return
@@ -325,68 +234,6 @@ def parse(words: Sequence[str]) -> None:
     if kind is None:
         raise SystemExit(f"there is no command {command!r}")
     tyro.cli(kind, args=gathered(kind, words[1:]))
-
-
-def run_examples(pages: Sequence[Page], root: Path, place: Path, tell: Callable[[str], object] = print) -> list[Problem]:
-    """Run the blocks that are marked runnable, in the folder `place`; return those that fail or print something else."""
-    problems = []
-    environment = prepare(place, root)
-    for block in (block for page in pages for block in page.blocks if block.runnable):
-        for text, shown in block.steps():
-            begun = time.monotonic()
-            wrong = run_step(block.language, text, shown, place / "work", environment)
-            tell(f"{block.page}:{block.line}: {' '.join(text.split())[:100]} … {time.monotonic() - begun:.1f} s")
-            problems += [Problem(block.page, block.line, wrong)] if wrong else []
-    return problems
-
-
-def prepare(place: Path, root: Path) -> dict[str, str]:
-    """Make the working folder and the programs of the examples in `place`; return their environment, without a network."""
-    for name in ("samples", "models"):
-        if (root / name).exists():
-            shutil.copytree(root / name, place / "work" / name)
-    (place / "work").mkdir(exist_ok=True)
-    (place / "bin").mkdir()
-    for program, words in {"python": '"$@"', "mribatch": '-m mribatch "$@"'}.items():
-        if program == "mribatch" and not (root / "mribatch" / "__main__.py").exists():
-            words = f'{shlex.quote(str(root))}/jobs/"$1".py "${{@:2}}"'
-        (place / "bin" / program).write_text(f"#!/bin/bash\nexec {shlex.quote(sys.executable)} {words}\n")
-        (place / "bin" / program).chmod(0o755)
-    dead = "http://127.0.0.1:9"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_", "MRIBATCH_"))}
-    return kept | {
-        "PATH": f"{place / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(root),
-        "AWS_ENDPOINT_URL": dead,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "HTTP_PROXY": dead,
-        "HTTPS_PROXY": dead,
-        "NO_PROXY": "127.0.0.1,localhost",
-        "PIP_NO_INDEX": "1",
-    }
-
-
-def run_step(language: str, text: str, shown: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run one command or script; return what is wrong with its end or its output, "" if nothing."""
-    sql = "import sys, duckdb; print(duckdb.sql(sys.argv[1]))"
-    words = {"python": ["python", "-c", text], "sql": ["python", "-c", sql, text]}
-    argv = words.get(language, ["bash", "-euo", "pipefail", "-c", text])
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run(argv, cwd=folder, env=environment, timeout=600, check=False, **output)
-    if done.returncode:
-        return f"{text.strip()} ended with {done.returncode}:\n{done.stdout[-3000:]}"
-    missing = missing_line(shown, done.stdout)
-    return f"{text.strip()} does not print {missing!r}, but:\n{done.stdout[-3000:]}" if missing else ""
-
-
-def missing_line(shown: str, output: str) -> str | None:
-    """Return the first shown line that the output does not hold, in that order; `…` stands for anything."""
-    lines = iter(output.splitlines())
-    for expected in filter(str.strip, shown.splitlines()):
-        pattern = ".*".join(map(re.escape, " ".join(expected.split()).split("…")))
-        if not any(re.fullmatch(pattern, " ".join(line.split())) for line in lines):
-            return expected
-    return None
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("mribatch", "jobs", "benchmarks", "tests")
+FOLDERS = ("mribatch", "jobs", "benchmarks", "docs", "tests")
 
 # The rooms from the ground up. A file imports from its own room and from lower floors; rooms on one line do not meet.
 FLOORS = (
