@@ -187,7 +187,7 @@ def command_imports(modules: Modules) -> list[str]:
     for module in modules.values():
         here = room_of(module.name)
         for statement, target in own_imports(module, modules):
-            if not within(target, ("mribatch.commands",)) or within(module.name, ("tests",)):
+            if not within(target, ("mribatch.commands",)) or within(module.name, ("docs", "tests")):
                 continue
             command = target.rpartition(".")[2]
             allowed = BUILT_ON.get(module.name.rpartition(".")[2], ())

@@ -188,7 +188,11 @@ def test_the_line_of_cron_in_the_manual_scores_a_night(
     assert night.end(600) == 0, night.log.read_text()
     standard.check(str(output), about.uris, str(about.undisturbed))
     assert (output / "_nights").is_dir(), "the night has its report"
-    tell("none: the manual's line of cron, with cron's environment", f"{QUICK} scans", f"{QUICK} rows and a report, exit 0")
+    tell(
+        "none: the manual's line of cron, with cron's environment",
+        f"{QUICK} scans",
+        f"{QUICK} rows and a report, exit 0",
+    )
 
 
 def test_without_the_token_nobody_gets_in_and_nothing_runs(
