@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mribatch import schema
 from mribatch.errors import InputError, StorageDenied
-from mribatch.scans.decode import MAX_BYTES
+from mribatch.scans.limits import MAX_BYTES
 from mribatch.sources.outputs import OwnOutputs
 from mribatch.stores import uris
 from mribatch.stores.junk import is_junk
