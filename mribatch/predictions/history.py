@@ -1,7 +1,7 @@
 """Query an output over all its models and runs: which scans are due and why, each scan's newest row, the last listing.
 
-Reads the parts. Writes OUTPUT/_runs/seen, a Parquet file with the columns of LAST_LISTED, and OUTPUT/_runs/<run_id>.night,
-which later nights are compared with.
+Reads the parts. Writes OUTPUT/_runs/seen, a Parquet file with the columns of LAST_LISTED, and
+OUTPUT/_runs/<run_id>.night, which later nights are compared with.
 """
 
 import io
@@ -140,8 +140,8 @@ def record_listing(
 ) -> int:
     """Store a listing, its time and the night's model. Return how many scans have vanished since an earlier night.
 
-    covers: tells whether this night's listing would contain a scan of some URI. Scans that it does not cover (of another
-    input, or excluded) keep their rows and are not counted. Each vanished scan is counted by one night only.
+    covers: tells whether this night's listing would contain a scan of some URI. Scans that it does not cover (of
+    another input, or excluded) keep their rows and are not counted. Each vanished scan is counted by one night only.
     """
     for name in uris.names(uris.join(output, RUNS), ".seen."):
         uris.delete(uris.join(output, RUNS, name))  # incomplete, of a night that was killed

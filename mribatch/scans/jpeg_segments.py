@@ -1,7 +1,8 @@
 """Split a JPEG into its segments (ITU-T T.81), and build a plain stream of those that matter to the pixels.
 
-The plain stream omits what makes libjpeg warn although the pixels are intact: junk between segments, application data, odd
-version numbers, padding after a scan, a missing end marker. So whatever libjpeg warns of in a plain stream is damage.
+The plain stream omits what makes libjpeg warn although the pixels are intact: junk between segments, application data,
+odd version numbers, padding after a scan, a missing end marker. So whatever libjpeg warns of in a plain stream is
+damage.
 """
 
 import re

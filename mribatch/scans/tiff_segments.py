@@ -1,8 +1,8 @@
 """Check the strips and tiles of a TIFF picture against its header, then decode them one at a time.
 
-tifffile decodes each of them as a file of its own, with a new directory of about a dozen checked numbers. So it sees no text,
-no vendor structures and no offsets. What it would silently pad (strips that are missing, empty or beyond the end) is rejected
-beforehand. JPEG data inside TIFF is decoded like JPEG files.
+tifffile decodes each of them as a file of its own, with a new directory of about a dozen checked numbers. So it sees no
+text, no vendor structures and no offsets. What it would silently pad (strips that are missing, empty or beyond the end)
+is rejected beforehand. JPEG data inside TIFF is decoded like JPEG files.
 """
 
 import io

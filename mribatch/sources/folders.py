@@ -1,8 +1,8 @@
 """Read labels from folders, ROOT/<class>/… or ROOT/<split>/<class>/…, and reject ambiguous folders.
 
-A split folder is called train, training, val, valid, validate, validation, dev, test or testing, in any case. Everything
-below the folder of a class, at any depth, is a scan of that class. Documents beside the class folders (README, LICENSE,
-tables, archives: see `label_names`) are ignored. Any other file there is a scan without a label.
+A split folder is called train, training, val, valid, validate, validation, dev, test or testing, in any case.
+Everything below the folder of a class, at any depth, is a scan of that class. Documents beside the class folders
+(README, LICENSE, tables, archives: see `label_names`) are ignored. Any other file there is a scan without a label.
 """
 
 from collections.abc import Callable, Iterable, Sequence

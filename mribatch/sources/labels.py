@@ -37,9 +37,9 @@ def labelled(
 ) -> pa.Table:
     """Return the labelled scans at a root of class folders, or in a manifest, as the schema `LABELLED`, sorted by URI.
 
-    classes: take scans of these only, and do not check the others. exclude: globs, relative to the root, of what to leave
-    out. outputs: folders that this run writes, which are not classes. Raises InputError for labels, folders or columns that
-    are inconsistent or ambiguous, StorageMissing if the data does not exist.
+    classes: take scans of these only, and do not check the others. exclude: globs, relative to the root, of what to
+    leave out. outputs: folders that this run writes, which are not classes. Raises InputError for labels, folders or
+    columns that are inconsistent or ambiguous, StorageMissing if the data does not exist.
     """
     if manifest.is_manifest(uri):
         if exclude:

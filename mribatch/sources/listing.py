@@ -45,8 +45,8 @@ class Listing:
 def listed(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> Listing:
     """List the files at some folders, files, globs or prefixes, each once, except those that this package has written.
 
-    exclude: globs relative to each input (if that is a glob, to the folder where it begins); None for a command that has
-    no such flag. Raises what `uris.walk` raises.
+    exclude: globs relative to each input (if that is a glob, to the folder where it begins); None for a command that
+    has no such flag. Raises what `uris.walk` raises.
     """
     exclusion = Exclusion(exclude or ())
     versions: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """Read manifests: tables that name scans, their labels and, optionally, their splits and patients.
 
-A manifest is Parquet or text: CSV or TSV, in UTF-8 or in UTF-16 with its byte order mark, separated by commas, semicolons,
-tabs or bars, as the header shows. Column names may be padded and in any case. Other names are not guessed; the error
-message suggests what to rename.
+A manifest is Parquet or text: CSV or TSV, in UTF-8 or in UTF-16 with its byte order mark, separated by commas,
+semicolons, tabs or bars, as the header shows. Column names may be padded and in any case. Other names are not guessed;
+the error message suggests what to rename.
 """
 
 import codecs

@@ -1,8 +1,8 @@
 """Recognize the files of a listing that this package has written, by the marks of its folders. Pure: works on paths.
 
-An output may lie among the scans, because it was written there, is linked from there, or remains from an earlier run. Its
-parts, reports and images are not scans. Only files that commands write are recognized, and never everything in a folder
-that may also contain scans.
+An output may lie among the scans, because it was written there, is linked from there, or remains from an earlier run.
+Its parts, reports and images are not scans. Only files that commands write are recognized, and never everything in a
+folder that may also contain scans.
 """
 
 import re

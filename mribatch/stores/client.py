@@ -27,6 +27,7 @@ __all__ = ["REQUEST_PAYER", "client", "endpoint", "faults", "request", "trust"]
 REQUEST_PAYER = "AWS_REQUEST_PAYER"
 """Set to `requester`, it pays for requests to requester-pays buckets. GDAL reads this variable too."""
 
+_PAYER_HEADER = {"x-amz-request-payer": "requester"}
 _CONNECTIONS = 32  # boto's pool; with more threads than this, some would wait
 _MAX_CLIENTS = 4  # settings change in tests only
 _AWS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
@@ -121,7 +122,7 @@ def _connect() -> _Connection:
     if not (urlsplit(s3.meta.endpoint_url).hostname or "").endswith(_AWS):
         s3 = boto.client("s3", config=config.merge(_older_stores(session)))
     if payer:
-        s3.meta.events.register("before-call.s3", _pay)
+        s3.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(_PAYER_HEADER))
     return _Connection(session, s3)
 
 
@@ -133,10 +134,6 @@ def _older_stores(session: botocore.session.Session) -> Config:
     profile = session.get_scoped_config()
     names = [name for name in _CHECKSUMS if name not in profile and f"AWS_{name.upper()}" not in os.environ]
     return Config(**dict.fromkeys(names, "when_required"))  # type: ignore[arg-type]
-
-
-def _pay(params: Any, **_: Any) -> None:
-    params["headers"]["x-amz-request-payer"] = "requester"
 
 
 def _renewed(refused: _Connection) -> _Connection | None:

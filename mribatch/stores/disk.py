@@ -100,9 +100,12 @@ class Disk:
             return file.read()
 
     def read_version(self, uri: str, version: str) -> bytes:
+        def no_waiting(path: str, flags: int) -> int:  # a pipe may have taken the place of the file
+            return os.open(path, flags | os.O_NONBLOCK)
+
         with local_faults(uri):
             try:
-                with open(path_of(uri), "rb", opener=_open_without_waiting) as file:
+                with open(path_of(uri), "rb", opener=no_waiting) as file:
                     _check_version(file.fileno(), version)  # before reading: a file that grew may not fit into memory
                     data = file.read()
                     _check_version(file.fileno(), version)
@@ -217,11 +220,6 @@ def _stat(item: "os.DirEntry[str]") -> os.stat_result | None:
         with suppress(OSError):
             return _UNKNOWN_FOLDER if item.is_dir(follow_symlinks=False) else _UNKNOWN_FILE
         return _UNKNOWN_FILE
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file, without waiting if a pipe has taken its place."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _identity(status: os.stat_result) -> _Identity:

@@ -112,8 +112,9 @@ def local_faults(uri: str) -> Iterator[None]:
     except FileNotFoundError as err:
         raise StorageMissing(f"no file or folder at {uri}: check the path", detail="no such file") from err
     except (NotADirectoryError, FileExistsError) as err:
+        file = _nearest(os.fsdecode(err.filename) if err.filename else uri, os.path.isfile) or uri
         raise StorageMissing(
-            f"expected a folder at {_blocking_file(err, uri)}, but it is a file: give another path, or move the file",
+            f"expected a folder at {file}, but it is a file: give another path, or move the file",
             detail="its folder is a file",
         ) from err
     except IsADirectoryError as err:
@@ -274,19 +275,16 @@ def _one_line(err: Exception) -> str:
     return " ".join(str(err).split()).rstrip(".")
 
 
-def _blocking_file(err: OSError, uri: str) -> str:
-    """Return the part of a path that should be a folder but is a file."""
-    path = os.fsdecode(err.filename) if err.filename else uri
-    while path not in ("", "/") and not os.path.isfile(path):
+def _nearest(path: str, test: Callable[[str], bool]) -> str:
+    """Return the path or the nearest folder above it that passes a test, or an empty string."""
+    while path not in ("", "/") and not test(path):
         path = os.path.dirname(path)
-    return path if path not in ("", "/") else uri
+    return path if test(path) else ""
 
 
 def _disk_of(uri: str) -> str:
     """Describe the mount point of a path, which need not exist, and the free space on it."""
-    mount = uri
-    while mount not in ("", "/") and not os.path.ismount(mount):
-        mount = os.path.dirname(mount)
+    mount = _nearest(uri, os.path.ismount)
     try:
         return f"the disk at {mount} ({shutil.disk_usage(mount).free >> 20} MiB free)"
     except OSError:
