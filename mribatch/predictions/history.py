@@ -108,7 +108,7 @@ def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
 
 
 def last_listing(output: str) -> pa.Table:
-    """Return the version in which each scan was listed last, and when (schema LAST_LISTED); empty before the first night.
+    """Return the version and time of each scan's last listing (schema LAST_LISTED); empty before the first night.
 
     The metadata names that night's model, see `last_model`.
     """
@@ -116,7 +116,7 @@ def last_listing(output: str) -> pa.Table:
 
 
 def _listed_with_gone(output: str) -> pa.Table:
-    """Return `last_listing` and when a night first missed each scan: null if it is still listed or no night covered it."""
+    """Return `last_listing` and when a night first missed each scan: null if listed, or covered by no night since."""
     uri = _listing_uri(output)
     try:
         data = uris.read(uri)

@@ -126,7 +126,7 @@ def pending(listing: pa.Table, output: str, digest: str) -> pa.Table:
 
 
 def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None) -> None:
-    """Check that each planned scan failed, was left, or has exactly one row in the parts of this run. Remove foreign parts.
+    """Check that each planned scan failed, was left, or has one row in the parts of this run. Remove foreign parts.
 
     A part is foreign if it did not exist when the run began and none of the run's receipts names it: a write whose
     retry was counted instead, or a write of a run that had lost the lock. The fence is checked before anything is
@@ -147,8 +147,8 @@ def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt],
     missing, foreign = _minus(expected, scans).num_rows, _minus(scans, expected).num_rows
     if missing or foreign or twice:
         raise RunFailed(
-            f"the rows in {output} are not those planned: {missing} scans are missing, {twice} appear twice, {foreign} were "
-            "not planned; run the command again to add what is missing"
+            f"the rows in {output} are not those planned: {missing} scans are missing, {twice} appear twice, {foreign} "
+            "were not planned; run the command again to add what is missing"
         )
 
 

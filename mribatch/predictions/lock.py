@@ -50,12 +50,12 @@ class Fence:
         return _Generations(self.output, self.digest).uri(self.generation)
 
     def check(self) -> None:
-        """Check that this run still holds the output. Raises OutputHeld after a take-over, RunFailed for a removed lock."""
+        """Check that this run holds the output. Raises OutputHeld after a take-over, RunFailed for a removed lock."""
         highest = _Generations(self.output, self.digest).highest()
         if highest > self.generation:
             raise OutputHeld(
-                f"run {self.run_id} lost {self.output} to another run while it was suspended or disconnected: nothing more "
-                "was written; run the command again when the other run has ended"
+                f"run {self.run_id} lost {self.output} to another run while it was suspended or disconnected: nothing "
+                "more was written; run the command again when the other run has ended"
             )
         if highest < self.generation:
             raise RunFailed(
@@ -100,7 +100,7 @@ def held(
 
 
 def observe(observer: Callable[[Fence, bool], None]) -> None:
-    """Call observer(fence, True) before this process creates a lock, and observer(fence, False) when it no longer holds it."""
+    """Call observer(fence, True) before this process creates a lock, and observer(fence, False) when it is over."""
     _observers.append(observer)
 
 

@@ -80,7 +80,7 @@ def read_parts(output: str, digest: str, names: Sequence[str], columns: Sequence
 
 
 def read_each(output: str, digest: str, names: Sequence[str], columns: Sequence[str] | None) -> list[pa.Table]:
-    """Return the rows of some parts, part by part. Raises StorageMissing, and RunFailed for a part that is not Parquet."""
+    """Return the rows of some parts, part by part. Raises StorageMissing, RunFailed for a part that is not Parquet."""
     folder = model_folder(output, digest)
 
     def read(name: str) -> pa.Table:
@@ -110,7 +110,7 @@ def was_gone(rows: pa.Table) -> pa.ChunkedArray:
 
 
 def replace(output: str, digest: str, old: Sequence[str], rows: pa.Table, check: Callable[[], None]) -> None:
-    """Replace some parts by one of these rows. The new part is written before the old ones are deleted, so no row is missing.
+    """Replace some parts by one with these rows, which is written before the old ones are deleted.
 
     `check` is called before anything is made visible or deleted.
     """

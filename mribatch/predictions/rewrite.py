@@ -31,7 +31,10 @@ def without(fence: Fence, parts: Sequence[str], keys: pa.Table) -> int:
 
 
 def compact(fence: Fence, part_rows: int) -> tuple[int, int]:
-    """Merge small parts to about `part_rows` rows. Return the number of parts before and after. Raises OutputHeld, RunFailed."""
+    """Merge small parts to about `part_rows` rows. Return the number of parts before and after.
+
+    Raises OutputHeld and RunFailed.
+    """
     names = ledger.part_names(fence.output, fence.digest)
     small = [name for name in names if ledger.part_rows(name) < part_rows // 2]
     for group in _groups(small, part_rows):

@@ -1,1 +1,1 @@
-"""Turn the bytes of a file into frames of checked pixels. Pure, except for `sandbox`, which runs it in a separate process."""
+"""Turn the bytes of a file into frames of checked pixels. Pure, except for `sandbox`, which starts a process."""

@@ -74,7 +74,7 @@ def _damaged(jpeg: JpegSegments) -> RejectionError:
 
 
 def _decoded_bytes(jpeg: JpegSegments, file_bytes: int) -> int:
-    """Return what decoding allocates: the plain stream, the pixels and, for several scans, all coefficients (16 bits)."""
+    """Return what decoding allocates: plain stream, pixels and, for several scans, all coefficients (16 bits)."""
     pixels = (jpeg.width + 32) * (jpeg.height + 32)
     if len(jpeg.scans) == 1 and not jpeg.is_progressive:
         return file_bytes + pixels * len(jpeg.sampling)

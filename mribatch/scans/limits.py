@@ -12,7 +12,7 @@ MIN_SIDE_PX = 16  # a quarter of the coarsest clinical matrix (64); smaller imag
 MAX_PIXELS = 100_000_000  # several times the largest radiograph
 MAX_BYTES = 850_000_000  # MAX_PIXELS at 8 bytes (float64, or four channels of 16 bits), and metadata
 MAX_MEMORY_BYTES = 1_850_000_000
-"""The file twice (in the process that read it and in the one that decodes it) and everything that decoding allocates."""
+"""The file twice (in the process that read it and in the one that decodes it) and all that decoding allocates."""
 _STRIP_BYTES = 80_000_000  # for conversion to RGB, digest and resizing, at any size
 
 

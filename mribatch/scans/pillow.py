@@ -14,7 +14,7 @@ __all__ = ["HOSTILE", "PillowPicture", "hush"]
 
 # Register the decoders now; otherwise threads would race to do so at the first open.
 Image.preinit()
-# Pillow's own limit is one number per process, and only warns; ImageSpec's limits are checked before each decode instead.
+# Pillow's own limit is one number per process, and only warns. ImageSpec's limits are checked instead.
 Image.MAX_IMAGE_PIXELS = None
 # At DEBUG Pillow logs the value of every tag, and a tag may hold a patient's name.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)

@@ -17,7 +17,7 @@ class StreamError(Exception):
 
 
 def stream_pixels(stream: bytes, components: int) -> NDArray[np.uint8]:
-    """Return the pixels of a plain stream, (height, width, components). Raises StreamError, RejectionError, MemoryError."""
+    """Return the pixels, (height, width, components). Raises StreamError, RejectionError, MemoryError."""
     return _decoded(stream, SPACES[components], 1)
 
 

@@ -82,8 +82,8 @@ def _locate(entry: Entry, root: str, named_root: str) -> _Located | None:
     """Return a scan with its folders, or None for a document beside the folders of classes."""
     if not uris.is_below(entry.uri, root):
         raise InputError(
-            f"expected a folder of class folders or a manifest ({', '.join(MANIFESTS)}), got {named_root}: labels come from "
-            "folders, so name the folder above, or save the labels as CSV in UTF-8"
+            f"expected a folder of class folders or a manifest ({', '.join(MANIFESTS)}), got {named_root}: labels come "
+            "from folders, so name the folder above, or save the labels as CSV in UTF-8"
         )
     *folders, name = uris.relative(entry.uri, root).split("/")
     split = split_of(folders[0]) if folders else None
@@ -115,8 +115,8 @@ def _check_splits(root: str, scans: Sequence[_Located]) -> None:
                 remedy = "move its folders to where they belong, or rename it to its class"
             folder = uris.join(root, *path)
             raise InputError(
-                f"the folder {folder} has the name of a split where a class is expected: {remedy}, or list the scans in "
-                "a manifest"
+                f"the folder {folder} has the name of a split where a class is expected: {remedy}, or list the scans "
+                "in a manifest"
             )
     splits = sorted({scan.class_folder[0] for scan in scans if scan.split})
     beside = sorted({scan.label for scan in scans if not scan.split})

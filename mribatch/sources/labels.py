@@ -97,7 +97,8 @@ def _check_classes(uri: str, rows: Sequence[LabelledScan]) -> None:
 def _alike(uri: str, first: str, second: str) -> str:
     shown = ascii if unicodedata.normalize("NFKC", first) == unicodedata.normalize("NFKC", second) else repr
     pair = f"{shown(first)} and {shown(second)}"
-    return f"{uri} has the classes {pair}, which look like the same class: give both one name, or two clearly different ones"
+    remedy = "give both one name, or two clearly different ones"
+    return f"{uri} has the classes {pair}, which look like the same class: {remedy}"
 
 
 def _check_split_classes(uri: str, rows: Sequence[LabelledScan]) -> None:

@@ -25,7 +25,7 @@ _READERS = 16  # scans read at once to digest their bytes
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Listing:
-    """The files at some inputs. versions: of each possible scan, by its URI. own: files that this package has written."""
+    """The files at some inputs. versions: of each possible scan, by URI. own: files that this package has written."""
 
     versions: dict[str, str]
     own: frozenset[str]

@@ -67,7 +67,7 @@ def is_manifest(uri: str) -> bool:
 
 
 def labelled_scans(uri: str) -> list[LabelledScan]:
-    """Return the rows of a manifest. Raises InputError, naming file, row and remedy; StorageMissing if it does not exist."""
+    """Return the rows of a manifest. Raises InputError with the file, row and remedy; StorageMissing."""
     manifest = _read(uri)
     columns = _columns(manifest, required=("uri", "label"))
     labels = columns["label"]
@@ -83,7 +83,7 @@ def labelled_scans(uri: str) -> list[LabelledScan]:
 
 
 def named_scans(uri: str) -> list[tuple[str, str, str | None]]:
-    """Return URI, version and split of the scans in a manifest, with or without labels. Raises as `labelled_scans` does."""
+    """Return URI, version and split of the scans in a manifest, labelled or not. Raises as `labelled_scans` does."""
     manifest = _read(uri)
     columns = _columns(manifest, required=("uri",))
     names, versions = _scans(manifest, columns["uri"])
@@ -160,7 +160,7 @@ def _scans(manifest: _Manifest, fields: Sequence[str | None]) -> tuple[list[str]
 
 
 def _uri_of(folder: str, name: str, manifest: _Manifest, row: int) -> str:
-    """Return the URI of a scan; a relative one starts from the manifest's folder. Raises ConfigError for other schemes."""
+    """Return the URI of a scan; a relative one starts from the manifest's folder. Raises ConfigError."""
     if name.startswith("/") or "://" in name:
         try:
             return uris.absolute(name)

@@ -37,7 +37,7 @@ _OWN_FOLDERS = tuple(
 
 
 class _Kind(NamedTuple):
-    """A folder with our files among others, recognized by two of its marks: names of files, or of folders (with a /)."""
+    """A folder with our files among others. Two of its marks identify it: names of files, or of folders (with a /)."""
 
     marks: frozenset[str]
     files: re.Pattern[str]

@@ -35,7 +35,7 @@ class Access:
         self._denied = 0
 
     def denied(self, err: StorageDenied, witnesses: Sequence[Witness]) -> None:
-        """Count a denial. When the limit is reached, read the witnesses and raise StorageDenied if these are denied too.
+        """Count a denial. At the limit, read the witnesses, and raise StorageDenied if they are denied too.
 
         If one of them can be read, the limit doubles.
         """
@@ -44,8 +44,8 @@ class Access:
             return
         if _all_denied(witnesses):
             raise StorageDenied(
-                f"{err}: the last {self._denied} scans were denied, and so were {len(witnesses)} sampled from the whole input; "
-                "the rows written so far are kept, and the same command resumes from them",
+                f"{err}: the last {self._denied} scans were denied, and so were {len(witnesses)} sampled from the whole "
+                "input; the rows written so far are kept, and the same command resumes from them",
                 detail=err.detail,
             ) from err
         self._denied, self._limit = 0, min(2 * self._limit, _LARGEST_LIMIT)

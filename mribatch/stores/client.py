@@ -56,7 +56,7 @@ logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)  # a failed
 
 
 def request(call: Callable[["S3Client"], _Answer]) -> _Answer:
-    """Return the result of `call`, retried as `retry.ask` does, and once more with fresh credentials if these are refused.
+    """Return the result of `call`, retried like `retry.ask`, and once more with fresh credentials if they are refused.
 
     There are fresh ones if, for example, the credentials file was rewritten after this process read it.
     """

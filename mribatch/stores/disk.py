@@ -124,7 +124,7 @@ class Disk:
             _sync_folder(os.path.dirname(path))
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Create the file as a hard link, which appears with all its bytes or not at all, and replaces no other file."""
+        """Create a hard link, which appears with all its bytes or not at all, and replaces no other file."""
         path = path_of(uri)
         with local_faults(uri), _temporary(path, data) as temporary:
             try:
@@ -177,7 +177,7 @@ def _files_below(root: str, identity: _Identity, glob: Glob | None, exclude: Exc
 
 @contextmanager
 def _folder_faults(folder: str, root: str, *, excludable: bool) -> Iterator[None]:
-    """Translate the OSError of a folder that cannot be listed. It ends the listing, so that no scan is silently missing."""
+    """Translate the OSError of a folder that cannot be listed, and end the listing: no scan is silently missing."""
     try:
         with local_faults(spelled(folder)):
             yield

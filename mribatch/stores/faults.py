@@ -231,8 +231,8 @@ def _response_error(err: boto.ClientError, uri: str, who: Callable[[], str]) -> 
 def _refused(code: str, uri: str, who: Callable[[], str]) -> CredentialsRefused:
     remedy = _REMEDIES.get(code, "renew them")
     return CredentialsRefused(
-        f"the storage refused the credentials for {uri} ({code}), {who()}: {remedy} and run the command again; it resumes "
-        "where it stopped",
+        f"the storage refused the credentials for {uri} ({code}), {who()}: {remedy} and run the command again; it "
+        "resumes where it stopped",
         detail=f"credentials refused ({code})",
     )
 
@@ -243,8 +243,8 @@ def _other_region(err: boto.ClientError, uri: str) -> ConfigError:
     remedy = f"set AWS_DEFAULT_REGION={region}" if region else "set AWS_DEFAULT_REGION to it"
     hint = f" (the storage names {endpoint})" if endpoint else ""
     return ConfigError(
-        f"{uri} is {where}, and the request went to another one ({code_of(err)}): {remedy}, and leave AWS_ENDPOINT_URL_S3 "
-        f"unset or set it to that region's endpoint{hint}"
+        f"{uri} is {where}, and the request went to another one ({code_of(err)}): {remedy}, and leave "
+        f"AWS_ENDPOINT_URL_S3 unset or set it to that region's endpoint{hint}"
     )
 
 

@@ -31,7 +31,7 @@ class Glob:
         """The start of every path that matches."""
 
     def fits(self, path: str) -> bool:
-        """Return whether a file, or a folder above it, matches. The path is relative to the folder where the glob begins."""
+        """Return whether a file or a folder above it matches. The path is relative to where the glob begins."""
         return self._fits.fullmatch(path) is not None
 
     def may_hold(self, path: str) -> bool:
@@ -48,7 +48,7 @@ class Exclusion:
         """The patterns that have matched nothing so far."""
 
     def fits(self, path: str) -> bool:
-        """Return whether to leave out a file or folder, or a folder above it. The path is relative to the listing's start."""
+        """Return whether a pattern matches a file or folder, or a folder above it. The path is as for `Glob.fits`."""
         fitting = [pattern for pattern, glob in self._globs.items() if glob.fits(path)]
         if fitting and self.unused:
             self.unused = [pattern for pattern in self.unused if pattern not in fitting]

@@ -46,7 +46,7 @@ def spelled(uri: str) -> str:
 
 
 class Bucket:
-    """The store of s3:// URIs. A folder is a common prefix of keys that ends with a /; an object may have the same name."""
+    """The store of s3:// URIs. A folder is a prefix of keys that ends with a /; an object may have its name."""
 
     def walk(self, uri: str, glob: Glob | None = None, exclude: Exclusion | None = None) -> Iterator[Entry]:
         bucket, key = _split(uri)
@@ -68,7 +68,7 @@ class Bucket:
             raise StorageMissing(f"no object at or below {uri}: check the bucket and the prefix")
 
     def find(self, uris: Iterable[str]) -> Iterator[Entry]:
-        """Yield the files that exist. Lists each folder once, which mostly takes far fewer requests than one per object."""
+        """Yield the files that exist. Lists each folder once, mostly with far fewer requests than one per object."""
         wanted = set(uris)
         folders = sorted({uri.rpartition("/")[0] for uri in wanted})
         with ThreadPoolExecutor(_LISTERS) as threads:
@@ -160,8 +160,8 @@ class Bucket:
                 log.warning("a probe could not be deleted; it does no harm: %s", err)
         if fault:
             raise ConfigError(
-                f"the store {place[0]} {fault} `If-None-Match: *`, so two runs on {uri.removesuffix('/_runs')} could delete "
-                "each other's rows: upgrade the store, or give a local --output and copy it there"
+                f"the store {place[0]} {fault} `If-None-Match: *`, so two runs on {uri.removesuffix('/_runs')} could "
+                "delete each other's rows: upgrade the store, or give a local --output and copy it there"
             )
         known_exclusive.add(place)
 

@@ -179,7 +179,7 @@ def read_version(uri: str, version: str) -> bytes:
 
 
 def put(uri: str, data: bytes) -> None:
-    """Write a file atomically: readers see all of the old one or all of the new one. Raises StorageFull, StorageDenied, …"""
+    """Write a file atomically: readers see the old one or the new one. Raises StorageFull, StorageDenied, …"""
     _store(uri).put(absolute(uri), data)
 
 
@@ -189,7 +189,7 @@ def create(uri: str, data: bytes) -> bool:
 
 
 def check_exclusive(folder: str) -> None:
-    """Check that `create` is exclusive in a folder, because some S3 stores ignore that condition. Leaves nothing behind.
+    """Check that `create` is exclusive in a folder, as it is not on some S3 stores. Leaves nothing behind.
 
     Raises ConfigError, and what `put` raises.
     """
@@ -223,7 +223,7 @@ def check_writable(folder: str) -> None:
 
 
 def trust(uris: Iterable[str]) -> None:
-    """Wait longer for the storage of these URIs if it is silent, because it has answered another process of this run."""
+    """Wait longer for the storage of these URIs, because it has answered another process of this run."""
     if any(is_s3(uri) for uri in uris):
         client.trust()
 
@@ -271,7 +271,7 @@ def _rooted(path: str) -> str:
 
 
 def _split_glob(uri: str) -> tuple[str, Glob | None]:
-    """Split a canonical URI into the folder where a glob begins and the glob. Without a glob, return the URI and None."""
+    """Split a canonical URI into the folder where a glob begins and the glob; without one, the URI and None."""
     path = plain(uri)
     start = len("s3://") if is_s3(path) else 0
     parts = path[start:].split("/")

@@ -37,11 +37,11 @@ def process_of(decoder: Decoder) -> int:
 
 
 def test_a_scan_is_decoded_as_in_the_process_itself(decoder: Decoder) -> None:
-    there, here = only(decoder.decode(scan())), decode(scan(), SPEC)
-    assert there == here
-    assert there.pixels is not None
-    assert here.pixels is not None
-    assert (there.pixels == here.pixels).all()
+    sandboxed, direct = only(decoder.decode(scan())), decode(scan(), SPEC)
+    assert sandboxed == direct
+    assert sandboxed.pixels is not None
+    assert direct.pixels is not None
+    assert (sandboxed.pixels == direct.pixels).all()
 
 
 def test_bad_bytes_get_their_own_reason_from_there(decoder: Decoder) -> None:

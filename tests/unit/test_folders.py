@@ -14,8 +14,8 @@ from tests.unit.test_labelled import labels_of, touch, wrong
 
 @pytest.mark.parametrize("validation", ["valid", "Valid", "validate", "VALIDATION", "val", "dev"])
 def test_a_roboflow_export_has_three_splits(tmp_path: Path, validation: str) -> None:
-    touch(tmp_path, "README.roboflow.txt", "data.yaml", *(f"{split}/{label}/1.jpg" for split in ("train", validation, "test")
-                                                           for label in ("a", "b")))  # fmt: skip
+    scans = [f"{split}/{label}/1.jpg" for split in ("train", validation, "test") for label in ("a", "b")]
+    touch(tmp_path, "README.roboflow.txt", "data.yaml", *scans)
     assert {split for _, split in labels_of(tmp_path).values()} == {"training", "validation", "test"}
 
 
@@ -26,9 +26,9 @@ def test_a_folder_called_like_a_split_is_no_class(tmp_path: Path, name: str) -> 
     for root in ("alone", "beside"):
         other = "train" if root == "beside" else "other"
         touch(tmp_path / root, f"{name}/a/1.jpg", f"{name}/b/1.jpg", f"{other}/a/1.jpg", f"{other}/b/1.jpg")
-        told = wrong(tmp_path / root)
-        assert f"{tmp_path}/{root}/{name} has the name of a split" in told
-        assert "rename it to train, validation or test" in told
+        message = wrong(tmp_path / root)
+        assert f"{tmp_path}/{root}/{name} has the name of a split" in message
+        assert "rename it to train, validation or test" in message
 
 
 @pytest.mark.parametrize("name", ["attest", "latest", "devil", "contest", "glioma"])
@@ -39,16 +39,14 @@ def test_a_class_whose_name_only_contains_that_of_a_split_is_a_class(name: str) 
 
 def test_a_folder_beside_splits_is_named_with_the_change(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "unlabeled/1.jpg")
-    told = wrong(tmp_path)
-    assert f"move {tmp_path}/unlabeled into one of the splits, or out of {tmp_path}" in told
+    message = wrong(tmp_path)
+    assert f"move {tmp_path}/unlabeled into one of the splits, or out of {tmp_path}" in message
 
 
 def test_splits_inside_classes_are_no_scans_without_a_split(tmp_path: Path) -> None:
     """All would train, the test scans too."""
     touch(tmp_path, "a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg")
-    assert f"{tmp_path}/a contains folders with the names of splits or other classes (test, train)" in wrong(
-        tmp_path
-    )
+    assert f"{tmp_path}/a contains folders with the names of splits or other classes (test, train)" in wrong(tmp_path)
 
 
 # Copies of the data inside it, and folders around it
@@ -66,9 +64,9 @@ def test_splits_inside_classes_are_no_scans_without_a_split(tmp_path: Path) -> N
 )
 def test_a_copy_of_the_data_inside_it_is_no_class(tmp_path: Path, copy: str) -> None:
     touch(tmp_path, "yes/1.jpg", "no/1.jpg", copy)
-    told = wrong(tmp_path)
-    assert f"the class folder {tmp_path}/{copy.split('/')[0]} contains folders with the names" in told
-    assert f"move it out of {tmp_path}" in told
+    message = wrong(tmp_path)
+    assert f"the class folder {tmp_path}/{copy.split('/')[0]} contains folders with the names" in message
+    assert f"move it out of {tmp_path}" in message
 
 
 def test_a_copy_beside_splits_and_one_inside_a_split_are_named(tmp_path: Path) -> None:
@@ -97,16 +95,16 @@ def test_numbers_inside_classes_that_are_numbers_are_patients(tmp_path: Path) ->
 @pytest.mark.parametrize("split", ["", "Training/"])
 def test_a_root_around_the_data_says_which_folder_to_name(tmp_path: Path, inner: str, split: str) -> None:
     touch(tmp_path, "README.md", f"{inner}/{split}a/1.jpg", f"{inner}/{split}b/1.jpg")
-    told = wrong(tmp_path)
-    assert "found only archive" in told
-    assert f"if the classes are the folders in {tmp_path}/{inner}, name that folder" in told
+    message = wrong(tmp_path)
+    assert "found only archive" in message
+    assert f"if the classes are the folders in {tmp_path}/{inner}, name that folder" in message
 
 
 def test_a_single_class_with_patients_does_not_make_them_classes_or_tell_their_names(tmp_path: Path) -> None:
     touch(tmp_path, "glioma/Jane Doe/1.jpg", "glioma/John Doe/1.jpg")
-    told = wrong(tmp_path)
-    assert "found only glioma" in told
-    assert "Doe" not in told
+    message = wrong(tmp_path)
+    assert "found only glioma" in message
+    assert "Doe" not in message
 
 
 # Names of classes
@@ -160,11 +158,12 @@ def test_the_classes_that_are_named_are_taken_and_no_question_is_asked_of_others
 # What stands beside classes
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["data.zip", "Brain MRI.tar.gz", "scans.7z", "set.RAR", "README", "Readme.docx", "LICENSE", "labels.tsv", "notebook.ipynb",
-     "train.py", "DICOMDIR", "CITATION.cff", "checksums.sha256", "data.dvc", "thumbs.db"],
-)  # fmt: skip
+ARCHIVES = ["data.zip", "Brain MRI.tar.gz", "scans.7z", "set.RAR"]
+TEXTS = ["README", "Readme.docx", "LICENSE", "CITATION.cff", "labels.tsv"]
+OTHERS = ["notebook.ipynb", "train.py", "DICOMDIR", "checksums.sha256", "data.dvc", "thumbs.db"]
+
+
+@pytest.mark.parametrize("name", [*ARCHIVES, *TEXTS, *OTHERS])
 def test_documents_and_archives_beside_classes_are_no_scans(tmp_path: Path, name: str) -> None:
     touch(tmp_path / "x", name, "a/1.jpg", "b/1.jpg")
     assert set(labels_of(tmp_path / "x")) == {"a/1.jpg", "b/1.jpg"}
@@ -174,9 +173,9 @@ def test_documents_and_archives_beside_classes_are_no_scans(tmp_path: Path, name
 
 def test_a_stray_scan_is_named_with_the_change(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "preview.png")
-    told = wrong(tmp_path)
-    assert f"a scan, preview.png, lies directly in {tmp_path}" in told
-    assert "move it into the folder of its class, or out of there" in told
+    message = wrong(tmp_path)
+    assert f"a scan, preview.png, lies directly in {tmp_path}" in message
+    assert "move it into the folder of its class, or out of there" in message
 
 
 def test_a_folder_of_documents_is_no_class(tmp_path: Path) -> None:

@@ -33,12 +33,14 @@ def part(
     name: str = "",
 ) -> None:
     """Write the rows of some scans as a run on that day does."""
-    rows = [
-        {"scan_uri": uri, "scan_version": version, "frame": frame, "status": "ok", "predicted_class": label,
-         "model_digest": digest, "run_id": f"run{day}", "scored_at": DAY + timedelta(days=day)}
-        for uri, version in zip(*(listing(*scans)[key].to_pylist() for key in schema.PLAN.names), strict=True)
-        for frame in range(frames)
-    ]  # fmt: skip
+    facts = {
+        "status": "ok",
+        "predicted_class": label,
+        "model_digest": digest,
+        "run_id": f"run{day}",
+        "scored_at": DAY + timedelta(days=day),
+    }
+    rows = [{**scan, "frame": frame, **facts} for scan in listing(*scans).to_pylist() for frame in range(frames)]
     table = pa.Table.from_pylist(rows, schema=schema.prediction_schema(("glioma", "notumor")))
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
@@ -69,8 +71,12 @@ def test_new_scans_come_first_then_changed_ones_then_the_backfill_oldest_predict
     part(tmp_path, OLD, ["a", "d"], day=2)
     part(tmp_path, OLD, ["b", "c@1-1"], day=1)
     assert due(tmp_path, "a", "b", "c@2-2", "d", "e") == [
-        ("e", "new"), ("c", "changed"), ("b", "backfill"), ("a", "backfill"), ("d", "backfill")
-    ]  # fmt: skip
+        ("e", "new"),
+        ("c", "changed"),
+        ("b", "backfill"),
+        ("a", "backfill"),
+        ("d", "backfill"),
+    ]
 
 
 def test_a_version_that_only_an_older_model_knows_is_no_change_and_the_latest_prediction_counts(tmp_path: Path) -> None:
@@ -129,7 +135,7 @@ def test_vanished_scans_stay_marked_by_the_last_night_that_saw_them(tmp_path: Pa
     assert history.last_model(history.last_listing(output)) is None
     assert history.record_listing(output, listing("a", "b", "c"), DAY, OLD) == 0
     assert history.record_listing(output, listing("a", "c@2-2"), DAY + timedelta(days=1), OLD) == 1
-    assert history.record_listing(output, listing("a", "c@2-2"), DAY + timedelta(days=2), OLD) == 0, "told once"
+    assert history.record_listing(output, listing("a", "c@2-2"), DAY + timedelta(days=2), OLD) == 0, "counted once"
     assert history.last_model(history.last_listing(output)) == OLD
     assert history.last_listing(output).to_pylist() == [
         {"scan_uri": "a", "scan_version": "1-1", "seen_at": DAY + timedelta(days=2)},
@@ -147,20 +153,23 @@ def test_a_night_counts_what_is_gone_from_its_own_inputs_only(tmp_path: Path) ->
     assert history.record_listing(output, listing("a/1", "a/2"), days[0], OLD, below("a/")) == 0
     assert history.record_listing(output, listing("b/1", "b/2"), days[1], OLD, below("b/")) == 0
     assert history.record_listing(output, listing("a/1"), days[2], OLD, below("a/")) == 1, "a/2, and nothing of b"
-    assert history.record_listing(output, listing("b/2"), days[3], OLD, below("b/")) == 1, "b/1, which two nights had missed"
-    assert history.record_listing(output, listing("a/1", "b/2"), days[4], OLD, below("a/", "b/")) == 0, "told once"
+    assert history.record_listing(output, listing("b/2"), days[3], OLD, below("b/")) == 1, (
+        "b/1, which two nights had missed"
+    )
+    assert history.record_listing(output, listing("a/1", "b/2"), days[4], OLD, below("a/", "b/")) == 0, "counted once"
     assert history.record_listing(output, listing("b/2"), days[5], OLD, below("b/")) == 0
     assert history.record_listing(output, listing("a/3"), days[6], OLD, below("a/", "b/")) == 2, "a/1 and b/2"
     assert history.record_listing(output, listing("a/1", "a/3"), days[7], OLD, below("a/")) == 0, "it has come back"
-    assert {row["scan_uri"]: row["seen_at"] for row in history.last_listing(output).to_pylist()} == {
-        "a/1": days[7], "a/2": days[0], "a/3": days[7], "b/1": days[1], "b/2": days[5]
-    }  # fmt: skip
+    listed = {row["scan_uri"]: days.index(row["seen_at"]) for row in history.last_listing(output).to_pylist()}
+    assert listed == {"a/1": 7, "a/2": 0, "a/3": 7, "b/1": 1, "b/2": 5}
     assert history.record_listing(output, listing("a/3"), days[7], OLD, below("a/")) == 1, "and gone again"
 
 
 def test_the_list_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
-    rows = [{"scan_uri": uri, "scan_version": "1-1", "seen_at": DAY + timedelta(days=day)} for uri, day in
-            {"told": 0, "here": 1, "gone": 1}.items()]  # fmt: skip
+    rows = [
+        {"scan_uri": uri, "scan_version": "1-1", "seen_at": DAY + timedelta(days=day)}
+        for uri, day in (("counted", 0), ("here", 1), ("vanished", 1))
+    ]
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema.LAST_LISTED), buffer)
     uris.put(f"{tmp_path}/_runs/seen", buffer.getvalue().to_pybytes())

@@ -345,14 +345,14 @@ def test_cut_file_becomes_truncated(name: str, share: float) -> None:
 
 
 def test_cut_behind_the_last_pixel_is_no_fault() -> None:
-    whole = VALID["png"]
-    assert decode(whole[:-12], SPEC).pixels_sha256 == decode(whole, SPEC).pixels_sha256 is not None
+    data = VALID["png"]
+    assert decode(data[:-12], SPEC).pixels_sha256 == decode(data, SPEC).pixels_sha256 is not None
 
 
 def test_cut_jpeg_with_a_whole_thumbnail_becomes_truncated() -> None:
     block = b"Exif\0\0" + encoded(GREY, "JPEG")
-    whole = encoded(RGB, "JPEG", exif=block)
-    assert rejected(whole[: len(block) + 300]).reason is Reason.TRUNCATED
+    data = encoded(RGB, "JPEG", exif=block)
+    assert rejected(data[: len(block) + 300]).reason is Reason.TRUNCATED
 
 
 def test_damaged_pixel_data_becomes_corrupt() -> None:
@@ -478,8 +478,8 @@ def test_threads_get_what_one_thread_gets() -> None:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda data: decode(data, SPEC), files))
     assert together == alone
-    for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one.pixels, other.pixels)
+    for alone_frame, frame in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(alone_frame.pixels, frame.pixels)
 
 
 @pytest.mark.parametrize("numbers", [{"side_px": 0}, {"side_px": 8, "max_pixels": 0}, {"side_px": 8, "max_bytes": -1}])

@@ -56,15 +56,15 @@ def jpeg(number: int = 0, mode: str = "RGB", variant: str = "baseline") -> bytes
 
 def scan_data(data: bytes) -> list[tuple[int, int]]:
     """Where the entropy-coded data of each scan begins and ends."""
-    found, position = [], 2
+    ranges, position = [], 2
     while (marker := _MARKER.search(data, position)) and marker[1] != b"\xd9":
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
         if marker[1] == b"\xda":
             following = _MARKER.search(data, position)
             end = len(data) if following is None else following.start()
-            found.append((position, end))
+            ranges.append((position, end))
             position = end
-    return found
+    return ranges
 
 
 def before(data: bytes, marker: int, junk: bytes) -> bytes:
@@ -125,10 +125,10 @@ HARMLESS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("what", HARMLESS)
 def test_what_is_beside_the_pixels_does_not_matter(what: str) -> None:
-    whole = jpeg()
-    odd = HARMLESS[what](whole)
-    assert odd != whole
-    assert ok(odd).pixels_sha256 == ok(whole).pixels_sha256
+    sound = jpeg()
+    odd = HARMLESS[what](sound)
+    assert odd != sound
+    assert ok(odd).pixels_sha256 == ok(sound).pixels_sha256
 
 
 # Damage

@@ -198,8 +198,8 @@ def test_odd_kinds_of_files_get_their_row_or_are_no_files(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket.png")
-        told = outcome(rows_below(tmp_path))
-    assert told == {
+        statuses = outcome(rows_below(tmp_path))
+    assert statuses == {
         "good.png": (Status.OK, None),
         "inside.png": (Status.OK, None),
         "linked.png": (Status.OK, None),
@@ -237,12 +237,12 @@ def test_a_closed_file_is_one_failed_scan(as_nobody: Path) -> None:
     (as_nobody / "link.png").symlink_to(f"{as_nobody}-vault/y.png")
     Path(f"{as_nobody}-vault").chmod(0)
     try:
-        told = outcome(rows_below(as_nobody))
+        statuses = outcome(rows_below(as_nobody))
     finally:
         Path(f"{as_nobody}-vault").chmod(0o700)
         shutil.rmtree(f"{as_nobody}-vault")
     failed = (Status.FAILED, Reason.UNREADABLE)
-    assert told == {"good.png": (Status.OK, None), "closed.png": failed, "link.png": failed, "x.png": failed}
+    assert statuses == {"good.png": (Status.OK, None), "closed.png": failed, "link.png": failed, "x.png": failed}
 
 
 def test_a_closed_folder_is_named_with_what_to_do_and_can_be_excluded(as_nobody: Path) -> None:
@@ -330,8 +330,8 @@ def test_a_row_that_does_not_fit_its_columns_fails_alone(
     monkeypatch.setattr(decoding, "decoder", lambda *_: Odd(SPEC))
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(scan(number))
-    told = outcome(rows_below(tmp_path))
-    assert told == {"0.png": ("ok", None), "1.png": ("failed", "unforeseen"), "2.png": ("ok", None)}
+    statuses = outcome(rows_below(tmp_path))
+    assert statuses == {"0.png": ("ok", None), "1.png": ("failed", "unforeseen"), "2.png": ("ok", None)}
 
 
 def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,9 +432,9 @@ def decoded(*names: str) -> pa.Table:
 def test_scans_that_make_the_predictor_raise_fail_and_the_others_are_scored() -> None:
     predict = Raising(lambda uri: uri.startswith("odd"), ZeroDivisionError("JOHN^DOE"))
     rows = Uncounted(predict)(decoded("a", "odd1", "b", "odd2", "c")).to_pylist()
-    assert [(row["scan_uri"], row["status"]) for row in rows] == [
-        ("a", "ok"), ("odd1", "failed"), ("b", "ok"), ("odd2", "failed"), ("c", "ok")
-    ]  # fmt: skip
+    statuses = {row["scan_uri"]: row["status"] for row in rows}
+    assert list(statuses) == ["a", "odd1", "b", "odd2", "c"]
+    assert statuses == {"a": "ok", "odd1": "failed", "b": "ok", "odd2": "failed", "c": "ok"}
     assert {(row["reason"], row["detail"].partition(" in ")[0]) for row in rows if row["status"] == "failed"} == {
         ("unforeseen", "scoring it: ZeroDivisionError")
     }

@@ -53,8 +53,16 @@ COMPARISON = (
 )
 MODELS = (*(f"v1/{name}" for name in MODEL), f"_promotions/{RUN}.json", "CURRENT")
 REPORT = ("nightly.json", "nightly.html")
-ALL = {"predictions": PREDICTIONS, "evaluation": EVALUATION, "model": MODEL, "classical": CLASSICAL, "_training": CHECKPOINTS,
-       "comparison": COMPARISON, "models": MODELS, "report": REPORT}  # fmt: skip
+ALL = {
+    "predictions": PREDICTIONS,
+    "evaluation": EVALUATION,
+    "model": MODEL,
+    "classical": CLASSICAL,
+    "_training": CHECKPOINTS,
+    "comparison": COMPARISON,
+    "models": MODELS,
+    "report": REPORT,
+}
 SCANS = ("a.png", "glioma/b.jpg", "glioma/scans.png", "predictions.png", "x/model.png", "Model=1/c.jpg")
 
 

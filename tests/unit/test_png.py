@@ -12,8 +12,9 @@ from mribatch.schema import Reason, Status
 from tests.frames import decode
 from tests.unit.test_images import GREY, RGB, UPRIGHT, encoded, exif, ok, png, rejected
 
-ANCILLARY = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"sPLT",
-             b"tIME", b"eXIf", b"cICP", b"acTL", b"fcTL", b"fdAT", b"vpAg", b"teSt")  # fmt: skip
+ANCILLARY = tuple(
+    b"tEXt zTXt iTXt iCCP gAMA cHRM sRGB sBIT bKGD hIST pHYs sPLT tIME eXIf cICP acTL fcTL fdAT vpAg teSt".split()
+)
 PLAIN = encoded(RGB, "PNG")
 MEGABYTES = 3_000_000
 

@@ -297,12 +297,12 @@ WHOLE["pyramid"] = several((values("u2"), {"subifds": 1}), (SMALL, {"subfiletype
 
 @pytest.mark.parametrize("name", [name for name in WHOLE if name != "pyramid"])
 def test_cut_file_becomes_truncated_at_every_byte(name: str) -> None:
-    whole = WHOLE[name]
-    pages = tifffile.TiffFile(io.BytesIO(whole)).pages.first
+    data = WHOLE[name]
+    pages = tifffile.TiffFile(io.BytesIO(data)).pages.first
     end = max(offset + count for offset, count in zip(pages.dataoffsets, pages.databytecounts, strict=True))
-    assert decode(whole[:end], SPEC).status is Status.OK
+    assert decode(data[:end], SPEC).status is Status.OK
     for cut in {*range(26, 400, 11), *range(400, end, max(1, end // 50)), end - 1}:
-        assert rejected(whole[:cut]).reason is Reason.TRUNCATED, cut
+        assert rejected(data[:cut]).reason is Reason.TRUNCATED, cut
 
 
 @pytest.mark.parametrize("name", ["raw", "tiles", "lzw", "deflate", "packbits", "jpeg"])
@@ -327,10 +327,10 @@ def test_strip_that_holds_too_little_becomes_corrupt(name: str) -> None:
 
 
 def test_directories_in_a_circle_end() -> None:
-    whole = bytearray(several((values("u2"), {}), (SMALL, {"subfiletype": 1})))
-    second = struct.unpack_from("<L", whole, 8 + 2 + 12 * struct.unpack_from("<H", whole, 8)[0])[0]
-    struct.pack_into("<L", whole, second + 2 + 12 * struct.unpack_from("<H", whole, second)[0], 8)
-    assert rejected(bytes(whole)).reason is Reason.CORRUPT
+    data = bytearray(several((values("u2"), {}), (SMALL, {"subfiletype": 1})))
+    second = struct.unpack_from("<L", data, 8 + 2 + 12 * struct.unpack_from("<H", data, 8)[0])[0]
+    struct.pack_into("<L", data, second + 2 + 12 * struct.unpack_from("<H", data, second)[0], 8)
+    assert rejected(bytes(data)).reason is Reason.CORRUPT
 
 
 def test_endless_directories_are_not_followed() -> None:
@@ -395,10 +395,10 @@ def test_strip_that_inflates_without_end_is_bounded() -> None:
 def test_damage_never_raises_and_names_no_header(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(0)
     draw = np.random.default_rng(len(name))
-    whole = WHOLE[name]
+    sound = WHOLE[name]
     spec = ImageSpec(side_px=16, max_pixels=1_000_000)
     for _ in range(200):
-        data = bytearray(whole)
+        data = bytearray(sound)
         for _ in range(draw.integers(1, 6)):
             data[draw.integers(min(len(data), draw.choice((300, len(data)))))] = draw.integers(256)
         decoded = decode(bytes(data), spec)

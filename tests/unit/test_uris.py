@@ -101,10 +101,11 @@ def test_a_uri_has_one_spelling(uri: str, spelling: str) -> None:
     assert uris.absolute(spelling) == spelling
 
 
-@pytest.mark.parametrize(
-    "uri", ["", "gs://bucket/x", "S3://bucket", "http://x/y", "s3://", "s3:///key", "s3://b?x=1/k", "s3://a b/k",
-            "file://", "file://host/x", "/a\0b", "s3://bucket/\udcff"]
-)  # fmt: skip
+NO_SCHEMES = ["", "gs://bucket/x", "S3://bucket", "http://x/y", "file://", "file://host/x", "/a\0b"]
+NO_BUCKETS = ["s3://", "s3:///key", "s3://b?x=1/k", "s3://a b/k", "s3://bucket/\udcff"]
+
+
+@pytest.mark.parametrize("uri", [*NO_SCHEMES, *NO_BUCKETS])
 def test_what_is_no_path_and_no_s3_uri_is_refused(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"expected|UTF-8"):
         uris.absolute(uri)
@@ -112,9 +113,15 @@ def test_what_is_no_path_and_no_s3_uri_is_refused(uri: str) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "joined"),
-    [("/", "/a/b c"), ("/x", "/x/a/b c"), ("/x/", "/x/a/b c"), ("s3://bucket", "s3://bucket/a/b c"),
-     ("s3://bucket/x/", "s3://bucket/x/a/b c"), ("file:///%ff", "file:///%FF/a/b%20c")],
-)  # fmt: skip
+    [
+        ("/", "/a/b c"),
+        ("/x", "/x/a/b c"),
+        ("/x/", "/x/a/b c"),
+        ("s3://bucket", "s3://bucket/a/b c"),
+        ("s3://bucket/x/", "s3://bucket/x/a/b c"),
+        ("file:///%ff", "file:///%FF/a/b%20c"),
+    ],
+)
 def test_join_and_parent_undo_each_other(folder: str, joined: str) -> None:
     assert uris.join(folder, "a", "b c") == joined
     assert uris.parent(uris.parent(joined)) == uris.absolute(folder)
@@ -281,8 +288,8 @@ def test_find_gives_the_files_that_are_there(tmp_path: Path) -> None:
     fill(tmp_path, "a.jpg", "b/.hidden.jpg", "c/d.jpg")
     wanted = [f"{tmp_path}/{name}" for name in ("a.jpg", "b/.hidden.jpg", "c", "a.jpg/x", "absent")]
     assert {entry.uri for entry in uris.find(wanted)} == set(wanted[:2])
-    (one,) = uris.find(wanted[:1])
-    assert [one] == list(uris.walk(wanted[0]))
+    (entry,) = uris.find(wanted[:1])
+    assert [entry] == list(uris.walk(wanted[0]))
 
 
 # Globs
@@ -303,7 +310,7 @@ TREE = (
 
 
 @pytest.mark.parametrize(
-    ("glob", "found"),
+    ("glob", "names"),
     [
         ("*.jpg", ["a.jpg"]),
         ("*.[jJ][pP][gG]", ["a.jpg", "b.JPG"]),
@@ -319,9 +326,9 @@ TREE = (
         ("[xp]*/a.jpg", ["x/a.jpg"]),
     ],
 )
-def test_a_glob_lists_what_fits_and_all_below_a_folder_that_fits(tmp_path: Path, glob: str, found: list[str]) -> None:
+def test_a_glob_lists_what_fits_and_all_below_a_folder_that_fits(tmp_path: Path, glob: str, names: list[str]) -> None:
     fill(tmp_path, *TREE)
-    assert below(tmp_path, f"{tmp_path}/{glob}") == found
+    assert below(tmp_path, f"{tmp_path}/{glob}") == names
 
 
 @pytest.mark.parametrize("glob", ["*.dcm", "z*/**", "[z-a].jpg", ".*", "*/.h.jpg", "a.jpg/*"])
@@ -396,7 +403,7 @@ def test_a_scope_covers_exactly_what_is_listed(tmp_path: Path, uri: str) -> None
     fill(tmp_path, *TREE, "scan[1].jpg")
     visible = {f"{tmp_path}/{name}" for name in (*TREE, "scan[1].jpg") if "/." not in f"/{name}"}
     scope = uris.scope(f"{tmp_path}{uri}")
-    assert {each for each in visible if scope.covers(each)} == {entry.uri for entry in uris.walk(f"{tmp_path}{uri}")}
+    assert {path for path in visible if scope.covers(path)} == {entry.uri for entry in uris.walk(f"{tmp_path}{uri}")}
     assert not scope.covers(f"{tmp_path}-neighbour/a.jpg")
 
 
@@ -443,8 +450,8 @@ def test_reading_what_was_deleted_or_became_a_folder_is_an_error_of_the_scan(tmp
     (tmp_path / "b.jpg").mkdir()
     shutil.rmtree(tmp_path / "c")
     (tmp_path / "c").write_bytes(b"now a file")
-    told: dict[str, type[MribatchError]] = {"a.jpg": ScanVanished, "b.jpg": ScanChanged, "c/d.jpg": ScanVanished}
-    for name, error in told.items():
+    errors: dict[str, type[MribatchError]] = {"a.jpg": ScanVanished, "b.jpg": ScanChanged, "c/d.jpg": ScanVanished}
+    for name, error in errors.items():
         with pytest.raises(error):
             uris.read_version(entries[name].uri, entries[name].version)
 
@@ -590,16 +597,16 @@ def test_of_four_creators_at_once_exactly_one_wins(
 
 
 def test_a_created_file_is_never_seen_half_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
+    visible: list[list[str]] = []
     fsync = os.fsync
 
     def watched(handle: int) -> None:
-        seen.append([name for name in os.listdir(tmp_path) if not name.startswith(".")])
+        visible.append([name for name in os.listdir(tmp_path) if not name.startswith(".")])
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
     uris.create(f"{tmp_path}/lock", b"data")
-    assert seen[0] == []  # its bytes were safe before its name appeared
+    assert visible[0] == []  # its bytes were safe before its name appeared
 
 
 def test_a_create_whose_answer_was_lost_knows_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
