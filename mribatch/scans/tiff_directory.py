@@ -103,14 +103,11 @@ def main_directory(data: bytes) -> Directory:
     if not candidates:
         raise RejectionError(Reason.CORRUPT, "the TIFF file holds no picture")
     main = max(candidates, key=lambda page: page.size[0] * page.size[1])
-    if main.is_stack or any(page is not main and not _is_thumbnail(page, main) for page in candidates):
+    width, height = (side // 2 + 1 for side in main.size)  # of a thumbnail at most; pages of a stack have one size
+    others = [page.size for page in candidates if page is not main]
+    if main.is_stack or any(size[0] > width or size[1] > height for size in others):
         raise RejectionError(Reason.MULTIPLE_FRAMES, "the file holds more than one picture")
     return main
-
-
-def _is_thumbnail(page: Directory, main: Directory) -> bool:
-    """Return whether both sides of a page are at most half as long. Pages of a stack have one size."""
-    return all(2 * side <= of_main + 2 for side, of_main in zip(page.size, main.size, strict=True))
 
 
 class _Reader:

@@ -50,8 +50,8 @@ class Bucket:
 
     def walk(self, uri: str, glob: Glob | None = None, exclude: Exclusion | None = None) -> Iterator[Entry]:
         bucket, key = _split(uri)
+        folder = _split_folder(uri)[1]
         exclude = exclude or Exclusion(())
-        folder = f"{key}/" if key else ""
         exists = not key  # a bucket may be empty
         if key and glob is None:
             for item in self._first(uri, key):
@@ -69,10 +69,16 @@ class Bucket:
 
     def find(self, uris: Iterable[str]) -> Iterator[Entry]:
         """Yield the files that exist. Lists each folder once, mostly with far fewer requests than one per object."""
+
+        def in_folder(folder: str) -> list[Entry]:
+            bucket, prefix = _split_folder(folder)
+            items = self._objects(folder, Bucket=bucket, Prefix=prefix, Delimiter="/")
+            return [_entry(bucket, item) for item in items]
+
         wanted = set(uris)
         folders = sorted({uri.rpartition("/")[0] for uri in wanted})
         with ThreadPoolExecutor(_LISTERS) as threads:
-            for entries in threads.map(self._directly_in, folders):
+            for entries in threads.map(in_folder, folders):
                 yield from (entry for entry in entries if entry.uri in wanted)
 
     def exists(self, uri: str) -> bool:
@@ -82,8 +88,7 @@ class Bucket:
         return bool(next(self._pages(uri, Bucket=bucket, Prefix=f"{key}/", MaxKeys=1)).get("Contents"))
 
     def names(self, uri: str, prefix: str) -> list[str]:
-        bucket, key = _split(uri)
-        folder = f"{key}/" if key else ""
+        bucket, folder = _split_folder(uri)
         keys: list[str] = []
         for page in self._pages(uri, Bucket=bucket, Prefix=folder + prefix, Delimiter="/"):
             keys += [str(item["Key"]) for item in page.get("Contents", [])]
@@ -91,16 +96,15 @@ class Bucket:
         return sorted({key.removeprefix(folder).rstrip("/") for key in keys} - {""})
 
     def folders(self, uri: str) -> list[str]:
-        bucket, key = _split(uri)
-        folder = f"{key}/" if key else ""
+        bucket, folder = _split_folder(uri)
         pages = self._pages(uri, Bucket=bucket, Prefix=folder, Delimiter="/")
         below = [str(item["Prefix"]).removeprefix(folder) for page in pages for item in page.get("CommonPrefixes", [])]
         return [name.rstrip("/") for name in below if not name.startswith("/") and not is_junk(name)]
 
     def tree(self, uri: str) -> Iterator[Entry]:
         """Yield every object below a folder, including hidden ones and the marks of folders."""
-        bucket, key = _split(uri)
-        for item in self._objects(uri, Bucket=bucket, Prefix=f"{key}/" if key else ""):
+        bucket, folder = _split_folder(uri)
+        for item in self._objects(uri, Bucket=bucket, Prefix=folder):
             yield _entry(bucket, item)
 
     def read(self, uri: str) -> bytes:
@@ -188,11 +192,6 @@ class Bucket:
         page = next(self._pages(uri, Bucket=bucket, Prefix=key, MaxKeys=1))
         return [item for item in page.get("Contents", []) if item["Key"] == key]
 
-    def _directly_in(self, folder: str) -> list[Entry]:
-        bucket, key = _split(folder)
-        prefix = f"{key}/" if key else ""
-        return [_entry(bucket, item) for item in self._objects(folder, Bucket=bucket, Prefix=prefix, Delimiter="/")]
-
     def _objects(self, uri: str, **request: Any) -> Iterator[Any]:
         for page in self._pages(uri, **request):
             yield from page.get("Contents", [])
@@ -210,6 +209,12 @@ class Bucket:
 def _split(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
+
+
+def _split_folder(uri: str) -> tuple[str, str]:
+    """Return the bucket of a folder, and the prefix of the keys below it."""
+    bucket, key = _split(uri)
+    return bucket, f"{key}/" if key else ""
 
 
 def _entry(bucket: str, item: Any) -> Entry:

@@ -1,4 +1,4 @@
-"""Decoding in a process of its own: a scan that kills or hangs it costs that scan."""
+"""Decoding in a separate process: a scan that kills or hangs it costs only that scan."""
 
 import io
 import os
@@ -20,7 +20,7 @@ SPEC = ImageSpec(side_px=32)
 
 @pytest.fixture
 def decoder(monkeypatch: pytest.MonkeyPatch) -> Decoder:
-    """A decoder whose process some scans kill or hang."""
+    """Return a decoder whose process some scans kill or hang."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "sabotage"))
     return Decoder(SPEC, timeout_s=1.0)
 

@@ -1,4 +1,4 @@
-"""What labels promise of folders as the world has them: what a person would expect, or a sentence with folder and change."""
+"""Folders as people lay them out: read as a person would expect, or rejected with the folder and the remedy."""
 
 import unicodedata
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_folder_beside_splits_is_named_with_the_change(tmp_path: Path) -> None
 
 
 def test_splits_inside_classes_are_no_scans_without_a_split(tmp_path: Path) -> None:
-    """All would train, the test scans too."""
+    """Otherwise all of them would be training scans, even the test scans."""
     touch(tmp_path, "a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg")
     assert f"{tmp_path}/a contains folders with the names of splits or other classes (test, train)" in wrong(tmp_path)
 
@@ -155,7 +155,7 @@ def test_the_classes_that_are_named_are_taken_and_no_question_is_asked_of_others
     assert labelled(str(tmp_path), classes=("a", "b"))["label"].to_pylist() == ["a", "b"]
 
 
-# What stands beside classes
+# Files beside the class folders
 
 
 ARCHIVES = ["data.zip", "Brain MRI.tar.gz", "scans.7z", "set.RAR"]

@@ -1,4 +1,4 @@
-"""What the history promises: why and in which order scans are due, which row is a scan's newest, who was seen last."""
+"""The history: why and in which order scans are due, which row is the newest, what was listed last."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ DAY = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def listing(*scans: str) -> pa.Table:
-    """Scans as name or name@version."""
+    """Return a listing of scans given as name or name@version."""
     pairs = [(name, version or "1-1") for name, _, version in (scan.partition("@") for scan in scans)]
     return pa.table([[name for name, _ in pairs], [version for _, version in pairs]], schema=schema.PLAN)
 
@@ -127,7 +127,7 @@ def test_a_row_that_stands_twice_while_parts_are_compacted_is_given_once(tmp_pat
     assert newest(tmp_path) == [("a", "1-1", OLD, 0), ("b", "1-1", OLD, 0)]
 
 
-# Who was seen
+# The last listing
 
 
 def test_vanished_scans_stay_marked_by_the_last_night_that_saw_them(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `_junk` promises: names of systems and tools are no scans, in no listing; what a person names is listed."""
+"""Files of systems and tools are never scans, in any listing; a folder that the user names is always listed."""
 
 from pathlib import Path
 

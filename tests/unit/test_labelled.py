@@ -1,4 +1,4 @@
-"""What `source` promises before Ray comes in: labels from folders and manifests, listings, one row per scan."""
+"""Labels from folders and manifests, listings, and one row per decoded scan, without Ray."""
 
 import os
 from collections import Counter
@@ -24,7 +24,7 @@ SPEC = ImageSpec(side_px=16)
 
 
 def touch(root: Path, *names: str) -> None:
-    """Files that stand for scans: labels come from names, nothing is opened."""
+    """Create empty files in place of scans: labels come from names, nothing is opened."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def labels_of(root: Path) -> dict[str, tuple[str, str | None]]:
-    """Label and split by the name below the root."""
+    """Return label and split by name relative to the root."""
     rows = labelled(str(root)).to_pylist()
     return {uris.relative(row["scan_uri"], str(root)): (row["label"], row["split"]) for row in rows}
 
@@ -108,7 +108,7 @@ def test_a_class_folder_without_scans_is_named(tmp_path: Path) -> None:
 
 
 def test_a_split_folder_without_scans_is_named(tmp_path: Path) -> None:
-    """Else an evaluation would take all the training scans for want of testing ones."""
+    """Otherwise an evaluation without test scans would use all the training scans."""
     touch(tmp_path, "Training/a/1.jpg", "Training/b/1.jpg", "Testing/README")
     assert f"{tmp_path}/Testing" in wrong(tmp_path)
 
@@ -348,7 +348,7 @@ def test_the_folder_that_a_disk_keeps_for_itself_is_no_class(tmp_path: Path) -> 
     assert set(labels_of(tmp_path)) == {"a/1.jpg", "b/1.jpg"}
 
 
-# One row per scan, whatever became of it
+# One row per scan, whatever happens to it
 
 
 def test_every_scan_keeps_its_row_with_the_reason(

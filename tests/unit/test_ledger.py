@@ -1,4 +1,4 @@
-"""What the ledger promises: what has a row is not done again, what has none is, and a run that lies is found out."""
+"""The ledger: scans with a row are not scored again, all others are, and wrong receipts are noticed."""
 
 import json
 import os
@@ -182,7 +182,7 @@ def test_a_row_that_tells_that_a_scan_was_gone_gives_way_to_one_that_tells_more(
 
 
 def test_copies_of_parts_leave_the_larger_one(tmp_path: Path) -> None:
-    """A compaction that was killed: the new part stands, and some of the old ones."""
+    """Return an output after a killed compaction: the new part exists, and some of the old ones."""
     part(tmp_path, "part-0-new-3.parquet", ["a", "b", "c"])
     part(tmp_path, "part-0-old-1.parquet", ["b"])
     part(tmp_path, "part-1-1.parquet", ["c"])
@@ -211,7 +211,7 @@ def test_a_run_that_wrote_what_was_planned_passes(tmp_path: Path) -> None:
     planned = plan(tmp_path, listing("a", "b", "c", "d"))
     first = part(tmp_path, "part-2-2.parquet", ["b", "c"])
     verify(planned, tmp_path, first, receipt(None, failed=["d"]))
-    assert todo(plan(tmp_path, listing("a", "b", "c", "d"))) == ["d"]  # failed, so to do again
+    assert todo(plan(tmp_path, listing("a", "b", "c", "d"))) == ["d"]  # failed, so planned again
 
 
 @pytest.mark.parametrize(

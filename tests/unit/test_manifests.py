@@ -1,4 +1,4 @@
-"""What labels promise of manifests as the world has them: read, or a sentence with the file, the row and the change."""
+"""Manifests as people write them: read correctly, or rejected with the file, the row and the remedy."""
 
 import unicodedata
 from pathlib import Path
@@ -21,7 +21,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def labels(root: Path, content: str | bytes, name: str = "m.csv") -> list[tuple[str, str, str | None, str | None]]:
-    """What is read of a manifest, row by row."""
+    """Return what is read from a manifest, row by row."""
     (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     rows = labelled(str(root / name)).to_pylist()
     return [(row["scan_uri"].removeprefix(f"{root}/"), row["label"], row["split"], row["patient_id"]) for row in rows]
@@ -187,7 +187,7 @@ def test_parquet_is_read_by_the_same_rules_and_counts_rows(root: Path) -> None:
 
 
 def training(*uris: Path) -> tuple[list[str], int]:
-    """The names of the scans, and how many test scans do not count."""
+    """Return the names of the training scans and the number of test scans left out."""
     trained = training_scans([str(uri) for uri in uris])
     return [uri.rpartition("/")[2] for uri in trained.scans["scan_uri"].to_pylist()], trained.test_scans
 

@@ -1,4 +1,4 @@
-"""Own outputs are known by their marks: nothing that a command wrote is a scan, and no scan is taken for an output."""
+"""Our own outputs are recognized by their marks: no file of a command is a scan, and no scan is taken for an output."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What `uris` promises of local files: what a listing holds, that files are whole, that creators are alone."""
+"""Local files through `uris`: complete listings, atomic writes, exclusive creates."""
 
 import errno
 import os
@@ -54,13 +54,13 @@ def fill(root: Path, *names: str) -> None:
 
 
 def below(root: Path, uri: str | None = None) -> list[str]:
-    """The listing of a URI as names below the root, sorted."""
+    """Return the sorted names, relative to the root, that a URI lists."""
     return sorted(uris.relative(entry.uri, str(root)) for entry in uris.walk(uri or str(root)))
 
 
 @pytest.fixture
 def no_root() -> Iterator[Path]:
-    """A folder in which permissions count: root's own rights are laid down for the test."""
+    """Return a folder in which permissions count, as root's privileges are dropped for the test."""
     folder = Path(tempfile.mkdtemp(prefix="mribatch-test-"))
     folder.chmod(0o777)
     me = os.geteuid()
@@ -189,7 +189,7 @@ def test_a_name_that_is_not_utf8_is_listed_globbed_and_read(tmp_path: Path) -> N
     os.mkdir(raw)
     Path(os.fsdecode(raw + b"/\xff.jpg")).write_bytes(b"data")
     (entry,) = uris.walk(str(tmp_path))
-    entry.uri.encode()  # fit for Parquet and the screen
+    entry.uri.encode()  # can be written to Parquet and the screen
     assert entry.uri.startswith("file:///")
     assert uris.read(entry.uri) == uris.read_version(entry.uri, entry.version) == b"data"
     assert list(uris.walk(entry.uri)) == list(uris.walk(f"{tmp_path}/*/*.jpg")) == [entry]
@@ -422,7 +422,7 @@ def test_reading_another_version_than_was_listed_is_an_error(tmp_path: Path) -> 
 def test_what_grew_after_it_was_listed_is_not_read(tmp_path: Path) -> None:
     fill(tmp_path, "a.jpg")
     (entry,) = uris.walk(str(tmp_path))
-    os.truncate(tmp_path / "a.jpg", 1 << 43)  # sparse: 8 TiB that no memory would hold
+    os.truncate(tmp_path / "a.jpg", 1 << 43)  # sparse: 8 TiB, too much for any memory
     with pytest.raises(ScanChanged):
         uris.read_version(entry.uri, entry.version)
 
@@ -570,7 +570,7 @@ def test_create_writes_once(tmp_path: Path) -> None:
     uri = f"{tmp_path}/new/lock"
     assert uris.create(uri, b"first")
     assert not uris.create(uri, b"second")
-    assert not uris.create(uri, b"first")  # equal bytes do not make another creator the first
+    assert not uris.create(uri, b"first")  # not even with equal bytes
     assert uris.read(uri) == b"first"
     assert os.listdir(tmp_path / "new") == ["lock"]
 
@@ -606,13 +606,13 @@ def test_a_created_file_is_never_seen_half_filled(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", watched)
     uris.create(f"{tmp_path}/lock", b"data")
-    assert visible[0] == []  # its bytes were safe before its name appeared
+    assert visible[0] == []  # the bytes were flushed before the name appeared
 
 
 def test_a_create_whose_answer_was_lost_knows_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
-    def lost(source: str, target: str) -> None:  # as NFS does when it asks again
+    def lost(source: str, target: str) -> None:  # as on NFS when a reply is lost and the client retries
         link(source, target)
         link(source, target)
 
