@@ -89,7 +89,7 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, 
     """Plan the scans of a listing that have no row yet, or all of them if `again`. The lock must be held.
 
     Removes what a crash left behind. If a scan has two rows (after a crash between a write and its retry, or while
-    parts were rewritten), the row scored last is kept, and parts are rewritten without the other. Raises StorageError,
+    parts were rewritten), the row scored last is kept. Parts are rewritten without the other. Raises StorageError,
     and RunFailed for a part that is not Parquet.
     """
     folder = model_folder(output, digest)
@@ -128,8 +128,8 @@ def pending(listing: pa.Table, output: str, digest: str) -> pa.Table:
 def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None) -> None:
     """Check that each planned scan failed, was left, or has one row in the parts of this run. Remove foreign parts.
 
-    A part is foreign if it did not exist when the run began and none of the run's receipts names it: a write whose
-    retry was counted instead, or a write of a run that had lost the lock. The fence is checked before anything is
+    A part is foreign if it did not exist when the run began and none of the run's receipts names it. It is a write
+    whose retry was counted instead, or a write of a run that had lost the lock. The fence is checked before anything is
     removed, because to a run that has lost the lock the parts of its successor look foreign. Raises OutputHeld in that
     case, and RunFailed, which a rerun fixes, if the rows are not those planned.
     """

@@ -1,7 +1,7 @@
 """Lock an output with a lease of numbered generations, which needs nothing but exclusive create.
 
 OUTPUT/_runs/<digest>.lock-<generation> belongs to the run that created it; the holder has the highest generation. The
-holder renews its lease by counting up in its file. A run that meets a lock watches it for one lease: if the count
+holder renews its lease by counting up in its file. A run that meets a lock watches it for one lease. If the count
 moves, the holder is alive; if not, it is dead, and the run creates the next generation. A holder that releases the lock
 notes that in its file, and the next run need not wait. The highest generation is never deleted, so a run that slept
 while another took over can always notice. Clocks of different machines are never compared.

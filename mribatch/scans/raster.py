@@ -34,7 +34,7 @@ def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec) -
 
     A file that is cut after its last pixel is complete. Unsigned grey of up to 8 bits is scaled by the range of its
     bits. All other grey (signed, deeper, float) is scaled to 0…255 from its own least to its greatest finite value and
-    never clipped; a constant picture becomes 0, and NaN and infinities count as the least value. Colour of 9 to 16 bits
+    never clipped. A constant picture becomes 0, and NaN and infinities count as the least value. Colour of 9 to 16 bits
     keeps its high byte; signed, deeper and floating-point colour is scaled like grey, all channels alike. Alpha is
     composed on black, and hidden pixels do not count in the range.
     """

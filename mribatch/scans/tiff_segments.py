@@ -30,31 +30,16 @@ Block = tuple[slice, slice, NDArray[Any]]  # rows, columns, and their values: (r
 
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
 _BITS = {UNSIGNED: (*range(1, 17), 32, 64), SIGNED: (8, 16, 32, 64), FLOAT: (16, 32, 64)}
-_RAW, _JPEG = 1, 7
-_COMPRESSIONS = (
-    _RAW,
-    _JPEG,
-    5,
-    8,
-    32946,
-    32773,
-    34925,
-    50000,
-)  # then LZW, deflate (two numbers), PackBits, LZMA, Zstandard
+_RAW, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTANDARD = 1, 5, 7, 8, 32946, 32773, 34925, 50000
+_COMPRESSIONS = (_RAW, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTANDARD)
 _NO_PREDICTOR, _HORIZONTAL, _FLOATING_POINT = 1, 2, 3
 _MOST_SEGMENTS = 1 << 20  # the largest picture has 400,000 of the smallest legal tiles
 _MOST_SAMPLES = 64
 _RAW_BYTES = 1 << 23  # an uncompressed strip is read in parts of this many bytes
 _HELD_BYTES = 1 << 26  # up to this size, decoded segments are kept for a second pass; otherwise they are decoded twice
 _WORK_COPIES = 4  # of a segment: decompressed, in native byte order, without its predictor, converted
-_FAULTS = (
-    ValueError,
-    RuntimeError,
-    TypeError,
-    IndexError,
-    OverflowError,
-    struct.error,
-)  # raised by tifffile and imagecodecs
+# raised by tifffile and imagecodecs
+_FAULTS = (ValueError, RuntimeError, TypeError, IndexError, OverflowError, struct.error)
 
 
 class Segments:

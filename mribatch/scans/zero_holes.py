@@ -2,7 +2,7 @@
 
 Blocks lost by a disk, a copy or a transfer are read as zeros. The Huffman tables define what a code of zeros means:
 mostly a coefficient, which no encoder repeats dozens of times; in some tables a flat block, which may well repeat.
-Measured on 6,873 public scans, unchanged and re-encoded (optimized, progressive, with restarts): apart from flat
+This was measured on 6,873 public scans, unchanged and re-encoded (optimized, progressive, with restarts). Apart from flat
 blocks, no run of zero bytes is longer than 5, or than 20 in scans that refine AC coefficients. In a scan that refines
 the brightness of blocks by one bit each, any run may be data.
 """

@@ -71,9 +71,8 @@ _DOCUMENT_NAMES = frozenset(
         "VERSION",
     )
 )
-_COPY = re.compile(
-    r"^copy of |[ _-]*\bcopy(?: ?\(?\d+\)?)?$| ?\(\d+\)$", re.IGNORECASE
-)  # how file managers name copies
+# how file managers name copies
+_COPY = re.compile(r"^copy of |[ _-]*\bcopy(?: ?\(?\d+\)?)?$| ?\(\d+\)$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"(?<=[^\W\d_])[\s_.-]+(?=\w)|(?<=\d)[\s_.-]+(?=[^\W\d_])|[\s_]+$")  # 1.5 and 15 differ
 _WORD_BREAK = re.compile(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])")
 _PLURAL_FROM = 4  # letters; shorter names that differ by an s are often codes

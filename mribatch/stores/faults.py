@@ -59,17 +59,8 @@ _BUSY = {
 _BUSY_STATUS = (429, 500, 502, 503, 504)
 _OTHER_REGION = {"IllegalLocationConstraintException", "PermanentRedirect", "TemporaryRedirect"}
 _OTHER_REGION_STATUS = (301, 302, 307, 308)
-_MALFORMED = {
-    "400",
-    "AuthorizationHeaderMalformed",
-}  # if the response names a region, the request was signed for another one
-_S3 = {
-    "DeleteObject",
-    "GetObject",
-    "HeadObject",
-    "ListObjectsV2",
-    "PutObject",
-}  # all other operations fetch credentials
+_MALFORMED = {"400", "AuthorizationHeaderMalformed"}  # signed for another region, if the response names one
+_S3 = {"DeleteObject", "GetObject", "HeadObject", "ListObjectsV2", "PutObject"}  # the others fetch credentials
 
 _REMEDIES = {  # for codes that renewed credentials do not fix
     "RequestTimeTooSkewed": "set the clock of that machine",
@@ -97,11 +88,7 @@ _NO_ANSWER = (
     boto.MetadataRetrievalError,
     urllib3.exceptions.HTTPError,  # boto lets it through when it reads the body of an error response
 )
-_PASSING_TLS = (
-    "EOF",
-    "reset",
-    "timed out",
-)  # an SSLError with one of these is a broken connection; any other is a wrong setting
+_PASSING_TLS = ("EOF", "reset", "timed out")  # in an SSLError: a broken connection and not a wrong setting
 
 
 @contextmanager

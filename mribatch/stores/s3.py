@@ -192,8 +192,8 @@ class Bucket:
         page = next(self._pages(uri, Bucket=bucket, Prefix=key, MaxKeys=1))
         return [item for item in page.get("Contents", []) if item["Key"] == key]
 
-    def _objects(self, uri: str, **request: Any) -> Iterator[Any]:
-        for page in self._pages(uri, **request):
+    def _objects(self, uri: str, **query: Any) -> Iterator[Any]:
+        for page in self._pages(uri, **query):
             yield from page.get("Contents", [])
 
     def _pages(self, uri: str, **query: Any) -> Iterator[Any]:
