@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["JpegSegments", "Scan", "plain_stream", "read_segments"]
+__all__ = ["JpegScan", "JpegSegments", "plain_stream", "read_segments"]
 
 EOI, SOS, DHT, DQT, DRI, DNL, DHP = 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xDC, 0xDE
 APP0, APP1, APP2, APP14, TEM, JPG, DAC = 0xE0, 0xE1, 0xE2, 0xEE, 0x01, 0xC8, 0xCC
@@ -31,7 +31,7 @@ _MAY_BE_DATA = 2  # zero bytes at the end of a scan that are kept
 
 
 @dataclass(frozen=True)
-class Scan:
+class JpegScan:
     """One scan: where its entropy-coded data is, what it codes, and the Huffman tables that it uses."""
 
     header: bytes
@@ -67,7 +67,7 @@ class JpegSegments:
     xmp: bytes = b""
     has_picture_index: bool = False  # as in a file with several pictures (MPO, CIPA DC-007)
     tables: list[bytes] = field(default_factory=list)  # the frame header and all tables, as segments
-    scans: list[Scan] = field(default_factory=list)
+    scans: list[JpegScan] = field(default_factory=list)
     is_ended: bool = False  # whether there is an end marker
 
     @property
@@ -120,7 +120,7 @@ def read_segments(data: bytes) -> JpegSegments:
 
 
 def plain_stream(
-    jpeg: JpegSegments, data: bytes, scans: Sequence[Scan], without: tuple[int, int] | None = None
+    jpeg: JpegSegments, data: bytes, scans: Sequence[JpegScan], without: tuple[int, int] | None = None
 ) -> bytes:
     """Return a stream of some scans. `without` is a range of bytes of the last one to leave out."""
     parts: list[bytes | memoryview] = [b"\xff\xd8", _JFIF if jpeg.has_jfif else b""]
@@ -185,7 +185,7 @@ def _add_scan(jpeg: JpegSegments, segment: bytes, data: bytes, start: int, zero_
     following = _MARKER.search(data, start)
     end = len(data) if following is None else following.start()
     jpeg.scans.append(
-        Scan(
+        JpegScan(
             header=segment[: 5 + 2 * body[0]] + bytes([first, last, bits]),
             start=start,
             end=end,

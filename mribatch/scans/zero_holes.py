@@ -7,7 +7,7 @@ blocks, no run of zero bytes is longer than 5, or than 20 in scans that refine A
 the brightness of blocks by one bit each, any run may be data.
 """
 
-from mribatch.scans.jpeg_segments import JpegSegments, Scan, plain_stream
+from mribatch.scans.jpeg_segments import JpegScan, JpegSegments, plain_stream
 from mribatch.scans.strict_jpeg import is_decodable
 
 __all__ = ["has_zero_hole"]
@@ -27,7 +27,7 @@ def has_zero_hole(data: bytes, jpeg: JpegSegments) -> bool:
     return any(_has_bytes_to_spare(data, jpeg, scan, end) for scan, end in probes[:_MOST_PROBES])
 
 
-def _may_repeat(data: bytes, jpeg: JpegSegments, scan: Scan) -> bool:
+def _may_repeat(data: bytes, jpeg: JpegSegments, scan: JpegScan) -> bool:
     """Return whether an encoder may have written that many zero bytes, for flat or repeating parts of a picture."""
     if jpeg.is_progressive and scan.spectrum[0] == 0:
         return True
@@ -36,7 +36,7 @@ def _may_repeat(data: bytes, jpeg: JpegSegments, scan: Scan) -> bool:
     return all(symbol == _END_OF_BLOCK for symbol in scan.ac_zero_symbols)
 
 
-def _has_bytes_to_spare(data: bytes, jpeg: JpegSegments, scan: Scan, end: int) -> bool:
+def _has_bytes_to_spare(data: bytes, jpeg: JpegSegments, scan: JpegScan, end: int) -> bool:
     """Return whether an interval decodes without its last byte, as it does after a hole that coded too many blocks."""
     last = end - (2 if data.endswith(b"\xff\0", scan.start, end) else 1)
     scans = jpeg.scans[: jpeg.scans.index(scan) + 1]

@@ -19,7 +19,7 @@ from mribatch.sources.label_names import (
     same_class,
     split_of,
 )
-from mribatch.sources.listing import listed
+from mribatch.sources.listing import list_inputs
 from mribatch.stores import uris
 from mribatch.stores.uris import Entry
 
@@ -54,7 +54,7 @@ def labelled_scans(
     Raises InputError, naming the folder and the remedy, for another layout or a folder that is unlikely to be a class.
     """
     root = uris.absolute(uri)
-    listing = listed([root], exclude)
+    listing = list_inputs([root], exclude)
     scans = [scan for scan in (_locate(entry, root, uri) for entry in listing.entries()) if scan is not None]
     scans = of_classes(uri, scans, classes)
     _check_splits(root, scans)
@@ -71,7 +71,7 @@ def labelled_scans(
 def named_scans(uri: str) -> list[tuple[str, str, str | None]]:
     """Return URI, version and split of the scans at a folder, file or glob, without labels. Documents are not scans."""
     root, scans = uris.absolute(uri), []
-    for entry in listed([uri]).entries():
+    for entry in list_inputs([uri]).entries():
         *folders, name = uris.relative(entry.uri, root).split("/") if uris.is_below(entry.uri, root) else [entry.uri]
         if not is_document(name):
             scans.append((entry.uri, entry.version, split_of(folders[0]) if folders else None))

@@ -16,7 +16,7 @@ from mribatch.stores import uris
 from mribatch.stores.junk import is_junk
 from mribatch.stores.uris import Entry, Exclusion, Scope
 
-__all__ = ["Listing", "archive", "content_digests", "keys_of", "list_scans", "listed"]
+__all__ = ["Listing", "archive", "content_digests", "keys_of", "list_inputs", "list_scans"]
 
 log = logging.getLogger("mribatch.listing")
 
@@ -42,7 +42,7 @@ class Listing:
         return uri not in self.own and not all(is_junk(name) or self.exclusion.fits(name) for name in names)
 
 
-def listed(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> Listing:
+def list_inputs(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> Listing:
     """List the files at some folders, files, globs or prefixes, each once, except those that this package has written.
 
     exclude: globs relative to each input (if that is a glob, to the folder where it begins); None for a command that
@@ -76,7 +76,7 @@ def list_scans(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> p
 
 def archive(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> tuple[pa.Table, Callable[[str], bool]]:
     """Return `list_scans`, and a function that tells whether a URI would be in the listing if it existed."""
-    listing = listed(inputs, exclude)
+    listing = list_inputs(inputs, exclude)
     if not listing.versions:
         no_scans = ["mribatch's own output"] * bool(listing.own) + ["excluded"] * bool(exclude)
         which = f" that is not {' and not '.join(no_scans)}" if no_scans else ""
@@ -85,13 +85,13 @@ def archive(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> tupl
     return pa.table([names, [listing.versions[name] for name in names]], schema=schema.PLAN), listing.covers
 
 
-def content_digests(listed: pa.Table) -> set[str]:
+def content_digests(listing: pa.Table) -> set[str]:
     """Return the SHA-256 of the bytes of each scan of a listing, as in the column `content_sha256`.
 
     Scans above the size cap are left out, as they have no `content_sha256`. Scans that cannot be read are counted in a
     warning. Raises InputError if none can be read, and StorageDenied if S3 denies access to one.
     """
-    keys = [(uri, version) for uri, version in keys_of(listed) if uris.size(uri, version) <= MAX_BYTES]
+    keys = [(uri, version) for uri, version in keys_of(listing) if uris.size(uri, version) <= MAX_BYTES]
     with ThreadPoolExecutor(_READERS) as threads:
         digests = list(threads.map(_digest, keys))
     unread = [digest for digest in digests if isinstance(digest, Exception)]

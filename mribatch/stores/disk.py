@@ -19,7 +19,7 @@ from mribatch.stores.glob import Exclusion, Glob
 from mribatch.stores.junk import is_junk
 from mribatch.stores.store import Entry
 
-__all__ = ["Disk", "path_of", "spelled", "write_flushed"]
+__all__ = ["Disk", "path_of", "uri_of", "write_flushed"]
 
 _Identity = tuple[int, int]  # device and inode: the same folder by any path
 
@@ -44,7 +44,7 @@ def path_of(uri: str) -> str:
     return path
 
 
-def spelled(path: str) -> str:
+def uri_of(path: str) -> str:
     """Return the URI of an absolute path."""
     try:
         path.encode()
@@ -139,7 +139,7 @@ class Disk:
             return True
 
     def check_exclusive(self, uri: str) -> None:
-        probe = spelled(os.path.join(path_of(uri), f".probe-{uuid.uuid4().hex}.tmp"))
+        probe = uri_of(os.path.join(path_of(uri), f".probe-{uuid.uuid4().hex}.tmp"))
         try:
             refused = self.create(probe, b"first") and not self.create(probe, b"second")
         finally:
@@ -179,7 +179,7 @@ def _files_below(root: str, identity: _Identity, glob: Glob | None, exclude: Exc
 def _folder_faults(folder: str, root: str, *, excludable: bool) -> Iterator[None]:
     """Translate the OSError of a folder that cannot be listed, and end the listing: no scan is silently missing."""
     try:
-        with local_faults(spelled(folder)):
+        with local_faults(uri_of(folder)):
             yield
     except StorageError as err:
         if folder == root or isinstance(err, StorageMissing):
@@ -190,7 +190,7 @@ def _folder_faults(folder: str, root: str, *, excludable: bool) -> Iterator[None
             advice += f", or leave it out with --exclude {shlex.quote(escape(name))}"
         cause = err.__cause__.strerror if isinstance(err.__cause__, OSError) else None
         cause = (cause or type(err).__name__).lower()
-        raise type(err)(f"the folder {spelled(folder)} cannot be listed ({cause}): {advice}") from err
+        raise type(err)(f"the folder {uri_of(folder)} cannot be listed ({cause}): {advice}") from err
 
 
 def _items(folder: str, *, required: bool) -> Iterator["os.DirEntry[str]"]:
@@ -227,7 +227,7 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:
-    return Entry(spelled(path), _version(status), status.st_size)
+    return Entry(uri_of(path), _version(status), status.st_size)
 
 
 def _version(status: os.stat_result) -> str:

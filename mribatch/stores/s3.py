@@ -20,7 +20,7 @@ from mribatch.stores.store import Entry
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["Bucket", "spelled"]
+__all__ = ["Bucket", "canonical"]
 
 log = logging.getLogger("mribatch.s3")
 
@@ -32,7 +32,7 @@ _NOT_MET_STATUS = (304, 409, 412)  # of a conditional write: stores other than A
 known_exclusive: set[tuple[str, str]] = set()  # (endpoint, bucket) pairs known to refuse a second create
 
 
-def spelled(uri: str) -> str:
+def canonical(uri: str) -> str:
     """Check an s3:// URI and remove slashes from its end. Raises ConfigError."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):

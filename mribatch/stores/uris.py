@@ -68,10 +68,10 @@ def absolute(uri: str) -> str:
     Raises ConfigError for anything else.
     """
     if is_s3(uri):
-        return s3.spelled(uri)
+        return s3.canonical(uri)
     if not uri or (_SCHEME.match(uri) and not uri.startswith("file://")):
         raise ConfigError(f"expected a local path or s3://bucket/prefix, got {uri or 'nothing'}")
-    return disk.spelled(os.path.abspath(disk.path_of(uri)))
+    return disk.uri_of(os.path.abspath(disk.path_of(uri)))
 
 
 def join(folder: str, *names: str) -> str:
@@ -267,7 +267,7 @@ def plain(uri: str) -> str:
 
 def _rooted(path: str) -> str:
     """Return the URI of a path from `plain`."""
-    return path if is_s3(path) else disk.spelled(path)
+    return path if is_s3(path) else disk.uri_of(path)
 
 
 def _split_glob(uri: str) -> tuple[str, Glob | None]:
