@@ -31,7 +31,7 @@ def settings(data: Path | str, output: Path | str, **changes: Any) -> BaselinesC
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> Path:
-    """Write 60 scans of three classes, and copies of some of them."""
+    """Write 60 scans of three classes, and copies of 15 of them."""
     root = tmp_path_factory.mktemp("compared") / "data"
     scan_folder(root, {"glioma": 24, "notumor": 24, "pituitary": 12})
     for number, path in enumerate(sorted(root.rglob("*_*.*"))[::4]):
