@@ -1,4 +1,4 @@
-"""The tiny model of the integration tests serves here too; the jobs start Ray themselves."""
+"""Use the tiny model of the integration tests. The jobs start Ray themselves."""
 
 from tests.integration.conftest import tiny_model
 
