@@ -332,7 +332,7 @@ def test_a_reader_that_closes_after_one_line_does_not_change_the_exit_code(name:
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_a_comparison_without_internet_names_its_own_flag_in_assert_one_sentence(scans: str, tmp_path: Path) -> None:
+def test_a_comparison_without_internet_names_its_flag_for_weights_in_one_sentence(scans: str, tmp_path: Path) -> None:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     flags = as_flags(data=scans, output=tmp_path / "out", models="frozen_logistic", image_side=71)
     command = [sys.executable, str(ROOT / "jobs/baselines.py"), *flags]
