@@ -50,9 +50,9 @@ def disk_kib(folder: Path) -> int:
 def test_a_full_disk_is_named_and_a_rerun_completes_once_space_is_free(
     percent: int, tiny_model: Model, archive: Archives, start: Start, tell: Tell, small_disk: Callable[[int], Path]
 ) -> None:
-    about = archive(QUICK)
-    disk = small_disk(disk_kib(about.undisturbed) * percent // 100)
-    flags = score_flags(tiny_model.uri, about.folder, disk / "out")
+    source = archive(QUICK)
+    disk = small_disk(disk_kib(source.undisturbed) * percent // 100)
+    flags = score_flags(tiny_model.uri, source.folder, disk / "out")
     job = start("score", *flags)
     assert job.end() == 1, job.log.read_text()
     log = job.log.read_text()
@@ -64,7 +64,7 @@ def test_a_full_disk_is_named_and_a_rerun_completes_once_space_is_free(
     small_disk(64 << 10)
     last = start("score", *flags)
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(disk / "out"), about.uris, str(about.undisturbed))
+    standard.check(str(disk / "out"), source.uris, str(source.undisturbed))
     outcome = f"exit code 1, the disk named, no record, {committed} complete parts; {QUICK} rows once there is space"
     tell("the disk is full", f"at {percent}% of the output", outcome)
 
@@ -74,11 +74,11 @@ def test_a_full_disk_is_named_and_a_rerun_completes_once_space_is_free(
 def test_weights_that_change_after_the_start_are_refused_by_every_worker(
     how: str, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(QUICK), tmp_path / "out"
+    source, output = archive(QUICK), tmp_path / "out"
     model, other = tmp_path / "model", make_model(tmp_path / "other", seed=9)
     shutil.copytree(tiny_model.uri, model)
     weights = model / "weights.h5"
-    job = start("score", *score_flags(str(model), about.folder, output))
+    job = start("score", *score_flags(str(model), source.folder, output))
     until(lambda: bool(list(output.glob("_runs/*.lock-1"))))  # it has read the model
     if how == "swapped":
         shutil.copy(Path(other.uri) / "weights.h5", weights)
@@ -89,9 +89,9 @@ def test_weights_that_change_after_the_start_are_refused_by_every_worker(
     assert parts(output) == []
     assert standard.records(str(output)) == []
     shutil.copy(Path(tiny_model.uri) / "weights.h5", weights)
-    last = start("score", *score_flags(str(model), about.folder, output))
+    last = start("score", *score_flags(str(model), source.folder, output))
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     tell(f"the weights are {how} after the start", "once", "exit code 2, no rows; the rerun has one model digest")
 
 
@@ -127,13 +127,13 @@ def test_scans_that_change_or_vanish_during_a_run_get_rows_that_say_so(
 def test_a_clock_that_is_a_day_off_changes_nothing_but_scored_at(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(QUICK), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output)
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
     for hours, more in ((24, ["--limit", "80"]), (-24, ["--limit", "80"]), (0, [])):
         skewed = {"PYTHONPATH": str(SABOTAGE), "SABOTAGE_CLOCK_H": str(hours)}
         job = start("score", *flags, *more, environment=skewed)
         assert job.end() == 0, job.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     at = standard.rows(str(output))["scored_at"].to_pylist()
     days = {round((moment - max(at)).total_seconds() / 86400) for moment in at}
     assert days == {0, -1, -2}, "the clocks were really off"

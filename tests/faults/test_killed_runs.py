@@ -72,8 +72,8 @@ def test_a_driver_that_is_killed_terminated_and_killed_within_a_commit_loses_not
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start
 ) -> None:
     """Give a small dose of each of the next three tests, in one chain of runs."""
-    about, output = archive(QUICK), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output)
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
     assert killed_at_random(start, flags, output, kills=1) == 1
     terminate(start, flags, output, after_parts=1)
     last = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE), "SABOTAGE": QUICK_STEP})
@@ -81,7 +81,7 @@ def test_a_driver_that_is_killed_terminated_and_killed_within_a_commit_loses_not
     last.reap()
     committed = len(scans_in(output))
     complete(start, flags)
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     assert standard.records(str(output))[-1]["plan"]["done"] == committed > 0, "committed rows are not scored again"
 
 
@@ -90,12 +90,12 @@ def test_a_driver_that_is_killed_terminated_and_killed_within_a_commit_loses_not
 def test_a_driver_killed_at_random_moments_loses_nothing_and_scores_nothing_twice(
     scans: int, kills: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(scans), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output)
+    source, output = archive(scans), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
     killed = killed_at_random(start, flags, output, kills)
     committed = len(scans_in(output))
     complete(start, flags)
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     reused = standard.records(str(output))[-1]["plan"]["done"] if committed < scans else committed
     assert reused >= 0.8 * committed
     outcome = f"{scans:,} rows; {reused:,} of {committed:,} committed rows reused"
@@ -107,8 +107,8 @@ def test_a_driver_killed_at_random_moments_loses_nothing_and_scores_nothing_twic
 def test_a_driver_killed_at_a_step_of_the_commit_loses_nothing(
     step: str, scans: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(scans), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output)
+    source, output = archive(scans), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
     job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE), "SABOTAGE": step})
     assert job.end() == -signal.SIGKILL, f"the run did not reach {step}: {job.log.read_text()}"
     job.reap()
@@ -116,7 +116,7 @@ def test_a_driver_killed_at_a_step_of_the_commit_loses_nothing(
     records = len(standard.records(str(output)))
     assert records == (1 if step in STEPS[-2:] else 0), "only a complete run has a record"
     complete(start, flags)
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     reused = standard.records(str(output))[-1]["plan"]["done"] if committed < scans else committed
     assert reused >= 0.8 * committed
     outcome = f"{scans:,} rows; {reused} of {committed} committed rows reused"
@@ -129,8 +129,8 @@ def test_a_driver_killed_at_a_step_of_the_commit_loses_nothing(
 def test_killed_workers_cost_neither_a_scan_nor_the_run(
     scans: int, kills: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output, rng = archive(scans), tmp_path / "out", random.Random(3)
-    job = start("score", *score_flags(tiny_model.uri, about.folder, output))
+    source, output, rng = archive(scans), tmp_path / "out", random.Random(3)
+    job = start("score", *score_flags(tiny_model.uri, source.folder, output))
     until(lambda: bool(parts(output)))
     killed = 0
     while killed < kills and job.process.poll() is None:
@@ -139,7 +139,7 @@ def test_killed_workers_cost_neither_a_scan_nor_the_run(
         until(lambda before=before: len(parts(output)) > before or job.process.poll() is not None)
     assert job.end() == 0, job.log.read_text()
     assert killed == kills, "the run ended before all workers were killed"
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     tell("SIGKILL of a scoring worker", f"{killed} in one run of {scans:,} scans", f"{scans:,} rows, exit code 0")
 
 
@@ -164,13 +164,13 @@ def terminate(start: Start, flags: list[str], output: Path, after_parts: int) ->
 def test_a_terminated_run_releases_its_lock_at_once_and_a_rerun_completes(
     scans: int, moments: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about = archive(scans)
+    source = archive(scans)
     for moment in range(moments):
         output = tmp_path / f"out-{moment}"
-        flags = score_flags(tiny_model.uri, about.folder, output, "--lease-s", "300")  # longer than the test waits
+        flags = score_flags(tiny_model.uri, source.folder, output, "--lease-s", "300")  # longer than the test waits
         terminate(start, flags, output, after_parts=1 + moment * scans // 80)
         complete(start, flags)
-        standard.check(str(output), about.uris, str(about.undisturbed))
+        standard.check(str(output), source.uris, str(source.undisturbed))
     outcome = f"exit code 143, lock released; {scans:,} rows after the rerun"
     tell("SIGTERM of the driver, rerun", f"{moments} moments", outcome)
 
@@ -180,10 +180,10 @@ def test_a_terminated_run_releases_its_lock_at_once_and_a_rerun_completes(
 def test_of_two_runs_on_one_output_one_scores_and_the_other_exits_with_4(
     rounds: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, rng = archive(QUICK), random.Random(11)
+    source, rng = archive(QUICK), random.Random(11)
     for number in range(rounds):
         output = tmp_path / f"out-{number}"
-        flags = score_flags(tiny_model.uri, about.folder, output)
+        flags = score_flags(tiny_model.uri, source.folder, output)
         first = start("score", *flags)
         time.sleep(rng.uniform(0, 2.0))
         second = start("score", *flags)
@@ -191,7 +191,7 @@ def test_of_two_runs_on_one_output_one_scores_and_the_other_exits_with_4(
         assert codes == [0, 4], first.log.read_text() + second.log.read_text()
         loser = second if second.process.returncode == 4 else first
         assert "another run" in loser.log.read_text()
-        standard.check(str(output), about.uris, str(about.undisturbed))
+        standard.check(str(output), source.uris, str(source.undisturbed))
     tell(
         "two runs on one output", f"{rounds} rounds, starts 0 to 2 s apart", "one commits, the other exits with code 4"
     )
@@ -201,8 +201,8 @@ def test_of_two_runs_on_one_output_one_scores_and_the_other_exits_with_4(
 def test_the_lock_of_a_dead_run_is_taken_over_after_its_lease_and_not_before(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(QUICK), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output, "--lease-s", "6")
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output, "--lease-s", "6")
     first = start("score", *flags)
     until(lambda: bool(parts(output)))
     first.kill_driver()
@@ -212,15 +212,15 @@ def test_the_lock_of_a_dead_run_is_taken_over_after_its_lease_and_not_before(
     waited = next(output.glob("_runs/*.lock-2")).stat().st_mtime - died
     assert waited >= 6.0, "a lock is not taken over before its lease ends"
     assert second.end() == 0, second.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     tell("the holder of a lock dies", "SIGKILL, lease 6 s", "the lock is taken over after the lease, not before")
 
 
 def test_a_rerun_with_nothing_to_do_starts_no_ray_and_loads_no_tensorflow(
     tiny_model: Model, archive: Archives, tmp_path: Path
 ) -> None:
-    about = archive(QUICK)
-    argv = ["--model", tiny_model.uri, "--input", str(about.folder), "--output", str(about.undisturbed)]
+    source = archive(QUICK)
+    argv = ["--model", tiny_model.uri, "--input", str(source.folder), "--output", str(source.undisturbed)]
     code = (
         f"import runpy, sys; code = runpy.run_path({str(ROOT / 'jobs/score.py')!r})['main']({argv!r}); import ray; "
         "print(code, ray.is_initialized(), 'tensorflow' in sys.modules, 'keras' in sys.modules)"

@@ -22,8 +22,8 @@ SCANS, KILLS = 480, 5
 def test_a_night_killed_at_random_moments_is_completed_by_the_next_one(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output, rng = archive(SCANS), tmp_path / "out", random.Random(5)
-    flags = score_flags(tiny_model.uri, about.folder, output)
+    source, output, rng = archive(SCANS), tmp_path / "out", random.Random(5)
+    flags = score_flags(tiny_model.uri, source.folder, output)
     for _ in range(KILLS):
         before = set(parts(output))
         job = start("nightly", *flags)
@@ -33,7 +33,7 @@ def test_a_night_killed_at_random_moments_is_completed_by_the_next_one(
         assert before <= set(parts(output)), "committed work was lost"
     last = start("nightly", *flags)
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     (report,) = output.glob("_nights/*/nightly.json")
     tally = json.loads(report.read_text())["tally"]
     assert sum(tally["scored"].values()) == SCANS, "the report counts what killed nights scored, too"
@@ -46,9 +46,9 @@ def test_a_night_killed_at_random_moments_is_completed_by_the_next_one(
 def test_of_two_nights_on_one_output_one_scores_and_the_other_exits_with_4(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(SCANS), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output)
+    source, output = archive(SCANS), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
     first, second = start("nightly", *flags), start("nightly", *flags)
     assert sorted((first.end(), second.end())) == [0, 4], first.log.read_text() + second.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     tell("two nights on one output", "at once", "one exits with code 0, the other with 4")

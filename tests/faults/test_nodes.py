@@ -73,15 +73,15 @@ def growth(job: Job, output: Path) -> Callable[[], bool]:
 def test_every_node_scores_and_the_record_says_how_much(
     nodes: Callable[[int], Nodes], tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output, three = archive(1311), tmp_path / "out", nodes(3)
-    job = start("score", *score_flags(tiny_model.uri, about.folder, output), environment=three.address)
+    source, output, three = archive(1311), tmp_path / "out", nodes(3)
+    job = start("score", *score_flags(tiny_model.uri, source.folder, output), environment=three.address)
     assert job.end(900) == 0, job.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     (record,) = standard.records(str(output))
     shares = [node["scans"] for node in record["nodes"]]
     assert len(shares) == 3, f"a node had nothing to do: {shares}"
-    assert sum(shares) == len(about.uris)
-    tell("none: three nodes on one machine", f"{len(about.uris):,} scans", f"scans per node: {shares}")
+    assert sum(shares) == len(source.uris)
+    tell("none: three nodes on one machine", f"{len(source.uris):,} scans", f"scans per node: {shares}")
 
 
 @pytest.mark.slow
@@ -89,8 +89,8 @@ def test_every_node_scores_and_the_record_says_how_much(
 def test_lost_nodes_cost_no_scan_when_another_joins(
     nodes: Callable[[int], Nodes], tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output, three = archive(FULL), tmp_path / "out", nodes(3)
-    job = start("score", *score_flags(tiny_model.uri, about.folder, output), environment=three.address)
+    source, output, three = archive(FULL), tmp_path / "out", nodes(3)
+    job = start("score", *score_flags(tiny_model.uri, source.folder, output), environment=three.address)
     until(growth(job, output))
     three.lose_one()
     until(growth(job, output))
@@ -98,7 +98,7 @@ def test_lost_nodes_cost_no_scan_when_another_joins(
     three.lose_one()
     assert job.process.poll() is None, "the run ended before both nodes were lost"
     assert job.end(900) == 0, job.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     tell("nodes lost without notice, another joins", "2 of 3 nodes", f"{FULL:,} rows, exit code 0")
 
 

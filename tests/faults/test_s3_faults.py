@@ -250,14 +250,14 @@ class Runs:
     tell: Tell
     calm: Callable[[], None]  # make later runs bypass the proxy
 
-    def disturbed(self, about: Archive) -> Job:
-        return self.start("score", *score_flags(self.model.uri, about.folder, self.output))
+    def disturbed(self, source: Archive) -> Job:
+        return self.start("score", *score_flags(self.model.uri, source.folder, self.output))
 
-    def finish(self, job: Job, about: Archive, proxy: S3Proxy, fault: str) -> None:
+    def finish(self, job: Job, source: Archive, proxy: S3Proxy, fault: str) -> None:
         """Let the run end and a second one do what it left. Then check everything."""
         code, log = job.end(900), job.log.read_text()
         self.calm()
-        records, count = standard.records(self.output), len(about.uris)
+        records, count = standard.records(self.output), len(source.uris)
         assert code in (0, 1, 3), log
         assert "Traceback" not in log, log
         if code == 1:
@@ -267,9 +267,9 @@ class Runs:
         left = standard.failed(self.output)
         if records:
             assert standard.rows(self.output).num_rows == count - left, "only a complete run has a record"
-        last = self.start("score", *score_flags(self.model.uri, about.folder, self.output))
+        last = self.start("score", *score_flags(self.model.uri, source.folder, self.output))
         assert last.end() == 0, last.log.read_text()
-        standard.check(self.output, about.uris, about.undisturbed)
+        standard.check(self.output, source.uris, source.undisturbed)
         first = f"{left:,} of them by the next run" if left else "in one run"
         outcome = f"{count:,} rows, {first if records else 'after a rerun'}"
         self.tell(fault, f"{proxy.injected.total():,} of {proxy.asked:,} requests", outcome)

@@ -97,15 +97,15 @@ def stop(job: Job, output: Path, moment: str, *, everything: bool) -> None:
 def test_a_run_stopped_together_with_its_ray_ends_cleanly_and_a_rerun_completes(
     moments: list[str], everything: bool, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, full = archive(QUICK), len(moments) > 3
+    source, full = archive(QUICK), len(moments) > 3
     for number, moment in enumerate(moments):
         output = tmp_path / (f"out-{number}" if full else "out")
-        flags = score_flags(tiny_model.uri, about.folder, output, *LEASE)
+        flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
         stop(start("score", *flags), output, moment, everything=everything)
         if full or moment == moments[-1]:
             last = start("score", *flags)
             assert last.end() == 0, last.log.read_text()
-            standard.check(str(output), about.uris, str(about.undisturbed))
+            standard.check(str(output), source.uris, str(source.undisturbed))
     targets = "driver, Ray and all workers" if everything else "the process group"
     outcome = f"exit code 143, or 0 at the very end; lock released; {QUICK} rows after the rerun"
     tell(f"SIGTERM of {targets}, rerun", f"{len(moments)} moments from the first second on", outcome)
@@ -116,10 +116,10 @@ def test_a_run_stopped_together_with_its_ray_ends_cleanly_and_a_rerun_completes(
 def test_three_signals_in_a_row_act_like_one(
     number: signal.Signals, code: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about = archive(QUICK)
+    source = archive(QUICK)
     for moment in ("2 s", "4 s", "the first part"):
         output = tmp_path / moment
-        flags = score_flags(tiny_model.uri, about.folder, output, *LEASE)
+        flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
         job = start("score", *flags)
         await_moment(job, output, moment)
         for _ in range(3):
@@ -128,7 +128,7 @@ def test_three_signals_in_a_row_act_like_one(
         check_ended(job, output, code)
     last = start("score", *flags)
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     outcome = f"exit code {code}, lock released; {QUICK} rows after the rerun"
     tell(f"{number.name} of the driver, three times", "3 moments", outcome)
 
@@ -145,8 +145,8 @@ def test_three_signals_in_a_row_act_like_one(
 def test_the_death_of_ray_during_a_run_is_reported_and_a_rerun_completes(
     name: str, number: signal.Signals, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(QUICK), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output, *LEASE)
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
     job = start("score", *flags)
     until(lambda: bool(parts(output)))
     process = job.ray_process(name)
@@ -156,7 +156,7 @@ def test_the_death_of_ray_during_a_run_is_reported_and_a_rerun_completes(
     assert standard.records(str(output)) == []
     last = start("score", *flags)
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     outcome = f"exit code 1 with one sentence, lock released; {QUICK} rows after the rerun"
     tell(f"{number.name} of Ray's {name}, rerun", "once, while scoring", outcome)
 
@@ -197,7 +197,7 @@ def test_every_command_stopped_together_with_its_ray_ends_cleanly(
 def test_the_address_file_of_a_killed_head_is_reported(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, launch: Launch, tell: Tell
 ) -> None:
-    about = archive(QUICK)
+    source = archive(QUICK)
     with tempfile.TemporaryDirectory(
         prefix="ray-", ignore_cleanup_errors=True
     ) as folder:  # a socket's path must be short
@@ -208,12 +208,12 @@ def test_the_address_file_of_a_killed_head_is_reported(
         head = launch(ray, "start", "--head", *switches, *options, environment=environment)
         until(lambda: (Path(folder) / "ray" / "ray_current_cluster").exists())
         head.signal_all(signal.SIGKILL)
-        job = start("score", *score_flags(tiny_model.uri, about.folder, tmp_path / "out"), environment=environment)
+        job = start("score", *score_flags(tiny_model.uri, source.folder, tmp_path / "out"), environment=environment)
         check_ended(job, tmp_path / "out", 1)
         for words in ("no Ray head answered at", "ray_current_cluster", "ray stop", "RAY_ADDRESS=local"):
             assert words in job.log.read_text()
         own = environment | {"RAY_ADDRESS": "local"}
-        last = start("score", *score_flags(tiny_model.uri, about.folder, tmp_path / "out"), environment=own)
+        last = start("score", *score_flags(tiny_model.uri, source.folder, tmp_path / "out"), environment=own)
         assert last.end() == 0, last.log.read_text()
     outcome = "exit code 1 with the remedy; all rows with RAY_ADDRESS=local"
     tell("the address file of a killed Ray head", "once", outcome)

@@ -140,19 +140,19 @@ def scans_with_a_row(output: Path) -> int:
 def test_a_submitted_run_scores_and_returns_its_exit_code_to_the_shell(
     head: Head, tiny_model: Model, archive: Archives, tmp_path: Path, launch: Launch, tell: Tell
 ) -> None:
-    about, output = archive(QUICK), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output)
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
     good = launch(*head.submission("score", *flags, called="good"), environment=head.environment)
     assert good.end(600) == 0, good.log.read_text()
     assert head.status("good") == "SUCCEEDED"
     assert f"scoring {QUICK} of {QUICK} scans" in good.log.read_text(), "the command shows the run's own lines"
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     (record,) = standard.records(str(output))
     assert record["counts"] == {"ok": QUICK, "rejected": 0, "failed": 0, "left": 0}
     nothing = launch(*head.submission("score", *flags, called="nothing"), environment=head.environment)
     assert nothing.end() == 0, nothing.log.read_text()
     assert "nothing to do" in nothing.log.read_text()
-    wrong = score_flags(str(tmp_path / "none"), about.folder, tmp_path / "wrong")
+    wrong = score_flags(str(tmp_path / "none"), source.folder, tmp_path / "wrong")
     bad = launch(*head.submission("score", *wrong, called="bad"), environment=head.environment)
     assert bad.end() == 1, bad.log.read_text()
     assert head.status("bad") == "FAILED"
@@ -183,7 +183,7 @@ def test_the_cron_line_in_the_readme_scores_a_night(
     head: Head, tiny_model: Model, archive: Archives, tmp_path: Path, launch: Launch, tell: Tell
 ) -> None:
     """Run it with cron's environment: the home of the user and next to nothing else."""
-    about, output, home = archive(QUICK), tmp_path / "out", tmp_path / "home"
+    source, output, home = archive(QUICK), tmp_path / "out", tmp_path / "home"
     (home / ".ray").mkdir(parents=True)
     (home / ".ray" / "auth_token").touch(mode=0o600)
     (home / ".ray" / "auth_token").write_text(head.token)
@@ -193,7 +193,7 @@ def test_the_cron_line_in_the_readme_scores_a_night(
         ".venv/bin/ray": str(RAY),
         ":8265": f":{head.port}",
         "s3://bucket/models": tiny_model.uri,
-        "s3://bucket/scans": str(about.folder),
+        "s3://bucket/scans": str(source.folder),
         "s3://bucket/predictions": str(output),
     }
     for example, place in places.items():
@@ -201,7 +201,7 @@ def test_the_cron_line_in_the_readme_scores_a_night(
         line = line.replace(example, place)
     night = launch("env", "-i", f"HOME={home}", "PATH=/usr/bin:/bin", "/bin/sh", "-c", line)
     assert night.end(600) == 0, night.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     assert (output / "_nights").is_dir(), "the night has its report"
     tell("none: README's cron line, in cron's environment", f"{QUICK} scans", f"{QUICK} rows and a report, exit code 0")
 
@@ -232,10 +232,10 @@ def test_the_job_server_runs_nothing_without_its_token(head: Head, tmp_path: Pat
 def test_a_stopped_job_releases_its_lock_at_once_and_a_rerun_completes(
     head: Head, tiny_model: Model, archive: Archives, tmp_path: Path, launch: Launch, tell: Tell
 ) -> None:
-    about = archive(FULL)
+    source = archive(FULL)
     for number, moment in enumerate(STOPS):
         output, called = tmp_path / f"out-{number}", f"stopped-{number}"
-        flags = score_flags(tiny_model.uri, about.folder, output, "--lease-s", "300")
+        flags = score_flags(tiny_model.uri, source.folder, output, "--lease-s", "300")
         job = launch(*head.submission("score", *flags, called=called), environment=head.environment)
         until(partial(has_ended_or_reached, job, output, moment))
         stop = launch(*head.job("stop", called), environment=head.environment)
@@ -249,5 +249,5 @@ def test_a_stopped_job_releases_its_lock_at_once_and_a_rerun_completes(
         assert json.loads(lock.read_text())["released"], "a stopped job releases its lock"
         last = launch(*head.submission("score", *flags, called=f"{called}-rerun"), environment=head.environment)
         assert last.end(600) == 0, last.log.read_text()
-        standard.check(str(output), about.uris, str(about.undisturbed))
+        standard.check(str(output), source.uris, str(source.undisturbed))
     tell("`ray job stop`, rerun", f"{len(STOPS)} moments", f"lock released, no record; {FULL:,} rows after the rerun")
