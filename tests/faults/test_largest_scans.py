@@ -32,7 +32,7 @@ def test_decoding_the_largest_scan_takes_no_more_memory_than_is_reserved(kind: s
     scan = tmp_path / "scan"
     scan.write_bytes(LARGEST[kind](SIDE))
     try:
-        command = [sys.executable, "-c", _DECODE, scan]
+        command = [sys.executable, "-c", _DECODE, str(scan)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     finally:
         scan.unlink()
