@@ -76,7 +76,7 @@ class Head:
         return [str(RAY), "job", verb, "--address", f"http://127.0.0.1:{self.port}", *words]
 
     def submission(self, name: str, *argv: str, called: str) -> list[str]:
-        """Return the command that README gives for a job."""
+        """Return the command that the manual gives for a job."""
         options = as_flags(submission_id=called, working_dir=ROOT)
         return self.job("submit", *options, "--", "python", f"jobs/{name}.py", *argv)
 
@@ -179,7 +179,7 @@ def test_a_submitted_training_writes_its_model(
     tell("none: `ray job submit` of `train` to a head with a token", "48 scans", "a model directory, exit code 0")
 
 
-def test_the_cron_line_in_the_readme_scores_a_night(
+def test_the_cron_line_in_the_manual_scores_a_night(
     head: Head, tiny_model: Model, archive: Archives, tmp_path: Path, launch: Launch, tell: Tell
 ) -> None:
     """Run it with cron's environment: the home of the user and next to nothing else."""
@@ -187,7 +187,7 @@ def test_the_cron_line_in_the_readme_scores_a_night(
     (home / ".ray").mkdir(parents=True)
     (home / ".ray" / "auth_token").touch(mode=0o600)
     (home / ".ray" / "auth_token").write_text(head.token)
-    (line,) = re.findall(r"^0 22 \* \* \* +(.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (line,) = re.findall(r"^0 22 \* \* \* +(.*)$", (ROOT / "docs" / "nightly.md").read_text(), re.MULTILINE)
     places = {
         "/srv/mribatch": str(ROOT),
         ".venv/bin/ray": str(RAY),
@@ -197,13 +197,17 @@ def test_the_cron_line_in_the_readme_scores_a_night(
         "s3://bucket/predictions": str(output),
     }
     for example, place in places.items():
-        assert line.count(example) == 1, f"the line in README does not have {example} once"
+        assert line.count(example) == 1, f"the line in the manual does not have {example} once"
         line = line.replace(example, place)
     night = launch("env", "-i", f"HOME={home}", "PATH=/usr/bin:/bin", "/bin/sh", "-c", line)
     assert night.end(600) == 0, night.log.read_text()
     standard.check(str(output), source.uris, str(source.undisturbed))
     assert (output / "_nights").is_dir(), "the night has its report"
-    tell("none: README's cron line, in cron's environment", f"{QUICK} scans", f"{QUICK} rows and a report, exit code 0")
+    tell(
+        "none: the manual's cron line, in cron's environment",
+        f"{QUICK} scans",
+        f"{QUICK} rows and a report, exit code 0",
+    )
 
 
 def test_the_job_server_runs_nothing_without_its_token(head: Head, tmp_path: Path, launch: Launch, tell: Tell) -> None:

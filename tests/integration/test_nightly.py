@@ -258,7 +258,7 @@ def test_the_report_of_a_night_says_what_happened(three_nights: ThreeNights) -> 
     assert three_nights.last.report.endswith("nightly.html")
 
 
-def test_read_predictions_returns_the_newest_row_of_each_scan_as_does_the_query_in_the_readme(
+def test_read_predictions_returns_the_newest_row_of_each_scan_as_does_the_query_in_the_manual(
     three_nights: ThreeNights,
 ) -> None:
     place, deleted = three_nights.place, three_nights.scans[2]
@@ -273,8 +273,8 @@ def test_read_predictions_returns_the_newest_row_of_each_scan_as_does_the_query_
     assert len(set(seen_at.values())) == 1
     assert read_predictions(place.output, model=str(place.root / "models")).num_rows == 12
     assert read_predictions(place.output, latest=False).num_rows == 12 + 2 + 12
-    (query,) = re.findall(r"```sql\n(select p\.\*.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    query = query.replace("'predictions/", f"'{place.output}/")
+    (query,) = re.findall(r"```sql run\n(select p\.\*.*?)```", (ROOT / "docs" / "nightly.md").read_text(), re.DOTALL)
+    query = query.replace("'out/predictions/", f"'{place.output}/")
     selected = duckdb.sql(query).to_arrow_table().sort_by("scan_uri")
     for name in ("scan_uri", "scan_version", "model_digest", "run_id", "seen_at", "confidence"):
         assert selected[name].to_pylist() == newest[name].to_pylist()

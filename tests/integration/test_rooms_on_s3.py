@@ -9,7 +9,7 @@ import pytest
 from mribatch.cluster import decoding
 from mribatch.errors import InputError, OutputHeld
 from mribatch.predictions import ledger, lock
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Reason
 from mribatch.sources.labels import labelled
 from mribatch.sources.listing import list_scans
