@@ -1,4 +1,4 @@
-"""Shared fixtures: a real S3 server, tiny scans, the folder of real data. They load neither Ray nor TensorFlow."""
+"""Shared fixtures: a real S3 server, tiny scans, a tiny model, the folder of real data. Importing this is cheap."""
 
 import hashlib
 import io
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mribatch.models import directory
+from mribatch.models.format import Model
 from mribatch.stores import uris
 
 if TYPE_CHECKING:
@@ -96,6 +98,22 @@ def bucket(s3_client: "S3Client") -> str:
 def scan_folder() -> ScanFolder:
     """Return `write_scans`: scan_folder(root, {"glioma": 5, "notumor": 5}) fills root/<class>/, on disk or on S3."""
     return write_scans
+
+
+def make_model(folder: Path, *, seed: int = 0, labels: tuple[str, ...] = ("glioma", "notumor")) -> Model:
+    """Save a cnn with random weights at 32 px: useless as a classifier, but real and fast."""
+    from mribatch.models import networks  # loads TensorFlow
+
+    path = folder.parent / f"{folder.name}.weights.h5"
+    networks.build("cnn", len(labels), side_px=32, seed=seed).save_weights(path)
+    facts = {"labels": list(labels), "backbone": "cnn", "image_side_px": 32}
+    return directory.save(str(folder), path, facts, "A test's model, {digest}.")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Return one tiny model for all tests."""
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def as_flags(**values: object) -> list[str]:

@@ -15,9 +15,6 @@ from mribatch.models.format import Model
 from tests.faults.odd_stores import Store
 from tests.faults.processes import Job, Process, score_flags
 from tests.faults.s3_proxy import S3Proxy
-from tests.integration.conftest import tiny_model
-
-__all__ = ["tiny_model"]
 
 ScanFolder = Callable[..., list[str]]
 Start = Callable[..., Job]
@@ -42,6 +39,9 @@ class Archive:
     folder: Path
     uris: list[str]
     undisturbed: Path
+
+
+Archives = Callable[[int], Archive]
 
 
 @pytest.fixture
@@ -114,9 +114,7 @@ def behind(s3_server: str, authority: tuple[ssl.SSLContext, Path], monkeypatch: 
 
 
 @pytest.fixture(scope="session")
-def archive(
-    tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder, tiny_model: Model
-) -> Callable[[int], Archive]:
+def archive(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder, tiny_model: Model) -> Archives:
     """Return archive(n): n tiny scans of two classes with an undisturbed output. Tests must not change it."""
     made: dict[int, Archive] = {}
 

@@ -9,14 +9,11 @@ from pathlib import Path
 import pytest
 
 from mribatch.models.format import Model
-from tests.conftest import write_scans
+from tests.conftest import make_model, write_scans
 from tests.faults import standard
-from tests.faults.conftest import Archive, Start, Tell
+from tests.faults.conftest import Archives, Start, Tell
 from tests.faults.processes import SABOTAGE, parts, score_flags, until
-from tests.integration.conftest import make_model
 from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
-
-Archives = Callable[[int], Archive]
 
 QUICK = 240  # scans
 

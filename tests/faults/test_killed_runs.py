@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,10 +14,8 @@ import pytest
 from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
-from tests.faults.conftest import Archive, ScanFolder, Start, Tell
+from tests.faults.conftest import Archives, ScanFolder, Start, Tell
 from tests.faults.processes import ROOT, SABOTAGE, new_parts, parts, score_flags, until
-
-Archives = Callable[[int], Archive]
 
 QUICK, FULL = 240, 1000  # scans
 

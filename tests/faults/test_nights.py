@@ -3,18 +3,16 @@
 import json
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mribatch.models.format import Model
 from tests.faults import standard
-from tests.faults.conftest import Archive, Start, Tell
+from tests.faults.conftest import Archives, Start, Tell
 from tests.faults.processes import new_parts, parts, score_flags, until
 
 pytestmark = pytest.mark.slow
-Archives = Callable[[int], Archive]
 
 SCANS, KILLS = 480, 5
 

@@ -11,10 +11,8 @@ import pytest
 from mribatch.models.format import Model
 from tests.conftest import as_flags, write_scans
 from tests.faults import standard
-from tests.faults.conftest import Archive, Launch, Start, Tell
+from tests.faults.conftest import Archives, Launch, Start, Tell
 from tests.faults.processes import Job, command, parts, score_flags, until
-
-Archives = Callable[[int], Archive]
 
 FULL, TENFOLD = 1000, 10_000  # scans
 

@@ -15,10 +15,8 @@ import pytest
 from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
-from tests.faults.conftest import Archive, Launch, ScanFolder, Start, Tell
+from tests.faults.conftest import Archives, Launch, ScanFolder, Start, Tell
 from tests.faults.processes import Job, parts, score_flags, until
-
-Archives = Callable[[int], Archive]
 
 QUICK = 240  # scans
 LEASE = ("--lease-s", "300")  # longer than any test, so that a lock that was not released shows

@@ -8,7 +8,7 @@ import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,10 @@ from mribatch.models import directory
 from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
-from tests.faults.conftest import Archive, Launch, ScanFolder, Tell
+from tests.faults.conftest import Archives, Launch, ScanFolder, Tell
 from tests.faults.processes import ROOT, Process, parts, score_flags, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-Archives = Callable[[int], Archive]
 
 QUICK, FULL = 240, 1000  # scans
 STOPS = (0, 1, 5, 10, 20)  # a job is stopped after so many of 125 parts; 0: while it starts

@@ -1,13 +1,10 @@
-"""Fixtures of the integration tests: one real Ray session, one tiny real model, helpers for S3."""
+"""Fixtures of the integration tests: one real Ray session, and helpers for S3."""
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from mribatch.models import directory
-from mribatch.models.format import Model
 from mribatch.stores import uris
 
 
@@ -18,21 +15,6 @@ def ray_session(s3_server: str) -> Iterator[None]:  # noqa: ARG001 - Ray passes 
     ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
     yield
     ray.shutdown()
-
-
-def make_model(folder: Path, *, seed: int = 0, labels: tuple[str, ...] = ("glioma", "notumor")) -> Model:
-    """Save a cnn with random weights at 32 px: useless as a classifier, but real and fast."""
-    from mribatch.models import networks
-
-    path = folder.parent / f"{folder.name}.weights.h5"
-    networks.build("cnn", len(labels), side_px=32, seed=seed).save_weights(path)
-    facts = {"labels": list(labels), "backbone": "cnn", "image_side_px": 32}
-    return directory.save(str(folder), path, facts, "A test's model, {digest}.")
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return make_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture

@@ -26,8 +26,7 @@ from mribatch.models import directory
 from mribatch.predictions import ledger, lock
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.stores import uris
-from tests.conftest import ROOT, write_scans
-from tests.integration.conftest import make_model
+from tests.conftest import ROOT, make_model, write_scans
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -14,8 +14,7 @@ from mribatch.errors import ModelError, MribatchError
 from mribatch.models import directory
 from mribatch.settings.evaluate import PromoteConfig
 from mribatch.sources.listing import list_scans
-from tests.conftest import write_scans
-from tests.integration.conftest import make_model
+from tests.conftest import make_model, write_scans
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
