@@ -196,9 +196,8 @@ def test_the_address_file_of_a_killed_head_is_reported(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, launch: Launch, tell: Tell
 ) -> None:
     source = archive(QUICK)
-    with tempfile.TemporaryDirectory(
-        prefix="ray-", ignore_cleanup_errors=True
-    ) as folder:  # a socket's path must be short
+    short = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # the paths of sockets must be short
+    with short as folder:
         environment = {"RAY_TMPDIR": folder}
         ray = str(Path(sys.executable).with_name("ray"))
         options = as_flags(ray_client_server_port=free_port(), object_store_memory=100 << 20, num_cpus=1, port=0)

@@ -42,9 +42,8 @@ class Head:
         self.port, self._agent, gcs, client = free_ports(4)
         search = os.pathsep.join([str(RAY.parent), os.environ["PATH"]])  # a job runs the first `python` here
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(kept), "PATH": search}
-        self._files = tempfile.TemporaryDirectory(
-            prefix="ray-", ignore_cleanup_errors=True
-        )  # a socket's path must be short
+        # The paths of sockets must be short: not pytest's folder.
+        self._files = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         options = as_flags(
             num_cpus=2,
             object_store_memory=200 << 20,

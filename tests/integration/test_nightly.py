@@ -79,10 +79,8 @@ def place(tmp_path: Path, models: Path) -> Place:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nights") / "models"
     folder.mkdir()
-    for name, seed in {
-        "first": 3,
-        "second": 0,
-    }.items():  # random weights, but `first` tells dark scans from bright ones
+    seeds = {"first": 3, "second": 0}  # random weights, but `first` tells dark scans from bright ones
+    for name, seed in seeds.items():
         make_model(folder / name, seed=seed)
     return folder
 

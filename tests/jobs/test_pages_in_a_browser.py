@@ -47,16 +47,24 @@ def complaints(text: str, folder: Path) -> list[str]:
     return [line for line in done.stderr.splitlines() if re.search(r"CONSOLE", line)]
 
 
+MEASURE = """
+    onload = () => {
+      const excess = Object.fromEntries([...document.querySelectorAll("iframe")].map(frame => {
+        const root = frame.contentDocument.documentElement;
+        return [frame.id, root.scrollWidth - root.clientWidth];
+      }));
+      document.body.textContent = "RESULT" + JSON.stringify(excess) + "END";
+    }
+"""
+
+
 def excess(pages: dict[str, str], width: int, folder: Path) -> dict[str, int]:
     """Return by how many pixels each page is wider than a window of `width` pixels."""
     frames = "".join(
         f'<iframe id="{name}" style="border: 0; width: {width}px" srcdoc="{html.escape(text)}"></iframe>'
         for name, text in pages.items()
     )
-    script = """onload = () => document.body.textContent = "RESULT" + JSON.stringify(Object.fromEntries(
-        [...document.querySelectorAll("iframe")].map(frame => {
-          const root = frame.contentDocument.documentElement; return [frame.id, root.scrollWidth - root.clientWidth] }))) + "END" """
-    done = opened(f"<!doctype html><body>{frames}<script>{script}</script>", folder, "--dump-dom")
+    done = opened(f"<!doctype html><body>{frames}<script>{MEASURE}</script>", folder, "--dump-dom")
     widths: dict[str, int] = json.loads(re.findall("RESULT(.*)END", done.stdout)[0])
     return widths
 
