@@ -19,21 +19,22 @@ from tests.faults.processes import ROOT, SABOTAGE, new_parts, parts, score_flags
 
 QUICK, FULL = 240, 1000  # scans
 
-STEPS = [  # of a run, as tests/sabotage takes them
-    "mribatch.stores.uris:create:before:1:.lock-",
-    "mribatch.stores.uris:create:after:1:.lock-",
-    "mribatch.predictions.ledger:plan:after",
-    "mribatch.stores.uris:put:before:3:part-",
-    "mribatch.stores.disk:write_flushed:before:3:part-",
-    "mribatch.stores.disk:write_flushed:after:3:part-",
-    "mribatch.stores.uris:put:after:3:part-",
-    "mribatch.predictions.ledger:verify:before",
-    "mribatch.predictions.ledger:verify:after",
-    "mribatch.predictions.ledger:write_record:before",
-    "mribatch.predictions.ledger:write_record:after",
-    'mribatch.stores.uris:put:before:1:"released": true',
-]
-QUICK_STEP = STEPS[5]
+STEPS = {  # of a run, and their places in the package as tests/sabotage takes them
+    "before the lock is created": "mribatch.stores.uris:create:before:1:.lock-",
+    "after the lock was created": "mribatch.stores.uris:create:after:1:.lock-",
+    "after the plan was made": "mribatch.predictions.ledger:plan:after",
+    "before the third part is put": "mribatch.stores.uris:put:before:3:part-",
+    "before the third part's temporary file": "mribatch.stores.disk:write_flushed:before:3:part-",
+    "after the third part's temporary file": "mribatch.stores.disk:write_flushed:after:3:part-",
+    "after the third part was put": "mribatch.stores.uris:put:after:3:part-",
+    "before the verification": "mribatch.predictions.ledger:verify:before",
+    "after the verification": "mribatch.predictions.ledger:verify:after",
+    "before the record is written": "mribatch.predictions.ledger:write_record:before",
+    "after the record was written": "mribatch.predictions.ledger:write_record:after",
+    "before the lock is released": 'mribatch.stores.uris:put:before:1:"released": true',
+}
+WITH_A_RECORD = ("after the record was written", "before the lock is released")
+QUICK_STEP = STEPS["after the third part's temporary file"]
 
 
 def scans_in(output: Path) -> list[str]:
@@ -106,18 +107,18 @@ def test_a_driver_killed_at_a_step_of_the_commit_loses_nothing(
 ) -> None:
     source, output = archive(scans), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output)
-    job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE), "SABOTAGE": step})
-    assert job.end() == -signal.SIGKILL, f"the run did not reach {step}: {job.log.read_text()}"
+    job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE), "SABOTAGE": STEPS[step]})
+    assert job.end() == -signal.SIGKILL, f"the run did not reach its step: {job.log.read_text()}"
     job.reap()
     committed = len(scans_in(output))
     records = len(standard.records(str(output)))
-    assert records == (1 if step in STEPS[-2:] else 0), "only a complete run has a record"
+    assert records == (1 if step in WITH_A_RECORD else 0), "only a complete run has a record"
     complete(start, flags)
     standard.check(str(output), source.uris, str(source.undisturbed))
     reused = standard.records(str(output))[-1]["plan"]["done"] if committed < scans else committed
     assert reused >= 0.8 * committed
-    outcome = f"{scans:,} rows; {reused} of {committed} committed rows reused"
-    tell("SIGKILL of the driver, rerun", f"at `{step}`", outcome)
+    outcome = f"{scans:,} rows; {reused:,} of {committed:,} committed rows reused"
+    tell("SIGKILL of the driver, rerun", step, outcome)
 
 
 @pytest.mark.parametrize(
