@@ -93,7 +93,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     model does not know, and everything that `score` raises.
     """
     return evaluate_scans(
-        config, directory.read(config.model), shown(config.data, exclude=config.exclude, outputs=(config.output,))
+        config, directory.load_model(config.model), shown(config.data, exclude=config.exclude, outputs=(config.output,))
     )
 
 

@@ -86,7 +86,7 @@ def nightly(config: NightlyConfig) -> Done | Forecast:
     started = datetime.now(UTC)
     deadline = _end(config, started)
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
-    model = directory.read(config.model)
+    model = directory.load_model(config.model)
     output, run_id = uris.absolute(config.output), new_run_id()
     if config.dry_run:
         return _forecast(config, model, list_scans(config.input, config.exclude), output)

@@ -106,7 +106,7 @@ def score(config: ScoreConfig) -> Scored:
 
     Raises InputError, ModelError, StorageError, OutputHeld (another run writes there), RunFailed (a rerun goes on).
     """
-    model = directory.read(config.model)
+    model = directory.load_model(config.model)
     return score_listing(config, model, list_scans(config.input, config.exclude))
 
 

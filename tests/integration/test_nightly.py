@@ -170,7 +170,7 @@ def test_a_night_stopped_by_its_deadline_is_completed_by_the_next_one(
 
 def test_the_second_of_two_overlapping_nights_is_refused(place: Place) -> None:
     place.add("glioma", 2)
-    digest = directory.read(str(place.root / "models")).digest
+    digest = directory.load_model(str(place.root / "models")).digest
     with lock.held(place.output, digest, "the-other", lease_s=2), pytest.raises(OutputHeld, match="the-other"):
         place.night()
 
@@ -260,7 +260,7 @@ def test_read_predictions_returns_the_newest_row_of_each_scan_as_does_the_query_
 ) -> None:
     place, deleted = three_nights.place, three_nights.scans[2]
     newest = mribatch.read_predictions(place.output)
-    first, second = (directory.read(str(place.root / "models" / name)).digest for name in ("first", "second"))
+    first, second = (directory.load_model(str(place.root / "models" / name)).digest for name in ("first", "second"))
     digests = dict(zip(newest["scan_uri"].to_pylist(), newest["model_digest"].to_pylist(), strict=True))
     assert len(digests) == newest.num_rows == 13
     assert {uri for uri, digest in digests.items() if digest == first} == {deleted}, "rows of deleted scans are kept"
@@ -284,7 +284,7 @@ def test_compaction_deletes_old_rows_and_keeps_the_newest_of_each_scan(
     shutil.copytree(three_nights.place.output, output)
     newest = read_predictions(output)
     models = three_nights.place.root / "models"
-    first, second = (directory.read(str(models / name)).digest for name in ("first", "second"))
+    first, second = (directory.load_model(str(models / name)).digest for name in ("first", "second"))
     assert compact(CompactConfig(output=output)).models == {first: (13, 1, 0), second: (1, 1, 0)}
     assert read_predictions(output, latest=False).num_rows == 26
     assert compact(CompactConfig(output=output, keep_models=1)).models == {first: (1, 1, 13), second: (1, 1, 0)}

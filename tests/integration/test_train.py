@@ -118,9 +118,9 @@ def test_training_starts_from_another_model_with_data_checkpoints_and_model_on_s
     (before,) = second.model.facts["training"]["started_from"]
     assert before == {"digest": first.model.digest, "command": first.model.facts["training"]["command"]}
     card = uris.read(f"{bucket}/model/MODEL_CARD.md").decode()
-    assert f"`models/stage-1`: was model {first.model.digest}" in card
+    assert f"`models/stage-1`: model {first.model.digest}" in card
     assert card.count("models/stage-1") == 3, "the first command writes it, the second reads it, a line explains it"
-    assert directory.read(f"{bucket}/model").digest == second.model.digest
+    assert directory.load_model(f"{bucket}/model").digest == second.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
     assert any(uri.endswith("optimizer.npz") for uri in stored)
     averaged, learning = (
