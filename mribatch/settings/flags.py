@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import textwrap
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from mribatch.settings.types import alternatives, choices
@@ -94,7 +95,7 @@ def _docstrings(settings: type) -> dict[str, str]:
     for owner in reversed(settings.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
         body = definition.body if isinstance(definition, ast.ClassDef) else []
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in pairwise(body):
             match field, text:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
                     texts[name] = " ".join(words.split())

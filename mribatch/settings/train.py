@@ -1,7 +1,7 @@
 """Settings of `train`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from mribatch.settings.base import BATCH_SCANS, RUN_NAME, Settings, check, check_range
 from mribatch.settings.flags import Flag
@@ -114,7 +114,10 @@ class TrainConfig(Settings):
         check(is_name, f"--run-name may contain letters, digits, '.', '_' and '-', got {self.run_name!r}")
 
     def _fill_in_defaults(self) -> None:
-        defaults = {"image_side": _IMAGE_SIDE_PX[self.backbone], "learning_rate": _LEARNING_RATE[self.backbone]}
+        defaults: dict[str, Any] = {
+            "image_side": _IMAGE_SIDE_PX[self.backbone],
+            "learning_rate": _LEARNING_RATE[self.backbone],
+        }
         if self.start_from is None:
             defaults["backbone_weights"] = "none" if self.backbone == "cnn" else "imagenet"
         for name, default in defaults.items():
