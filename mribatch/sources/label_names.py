@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from mribatch.errors import InputError
+from mribatch.settings.suggestions import did_you_mean
 
 __all__ = [
     "MANIFESTS",
@@ -74,6 +75,7 @@ def of_classes(uri: str, scans: list[_Scan], classes: Sequence[str]) -> list[_Sc
     if absent:
         raise InputError(
             f"no scans of {', '.join(absent)} in {uri}: it has {', '.join(sorted(labels))}; correct --classes"
+            + did_you_mean(absent[0], labels)
         )
     return [scan for scan in scans if scan.label in classes] if classes else scans
 
