@@ -4,13 +4,16 @@ VENV := .venv
 READY := $(VENV)/.ready
 MODEL ?= models/brain-mri-v1
 
-.PHONY: demo test lint bench browser faults nights lock clean
+.PHONY: demo test docs-check lint bench browser faults nights lock clean
 
 demo: $(READY)  ## score the sample scans with the shipped model: a table, the Parquet and the report
 	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
 
 test: $(READY)  ## all tests; real Ray, a real S3 server, real Parquet readers
 	$(VENV)/bin/python -m pytest
+
+docs-check: $(READY)  ## the manual: links, commands and sentences; its runnable examples are run
+	$(VENV)/bin/python -m docs.check
 
 faults: $(READY)  ## the full dose of every fault, an hour or more on two cores; writes docs/faults.md
 	rm -f docs/faults.md

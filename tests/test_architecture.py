@@ -131,11 +131,12 @@ def declared(*extras: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("mribatch", ()), ("jobs", ()), ("benchmarks", ("dev",)), ("tests", ("dev",))]
+    ("folder", "extras"),
+    [("mribatch", ()), ("jobs", ()), ("benchmarks", ("dev",)), ("docs", ("dev",)), ("tests", ("dev",))],
 )
 def test_every_library_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     modules = [module for name, module in HOUSE.items() if within(name, (folder,))]
-    own = {Path(module.path).stem for module in modules} | {"mribatch", "tests"}
+    own = {Path(module.path).stem for module in modules} | {"mribatch", "docs", "tests"}
     imported = {target.partition(".")[0] for module in modules for target, _ in imports(module.text)}
     homes = packages_distributions()
     foreign = imported - own - set(sys.stdlib_module_names)

@@ -270,7 +270,7 @@ def _gallery(scores: Scores, rows: pa.Table, model: Model) -> bytes:
 def _image(uri: str, version: str, model: Model) -> Any:
     """A scan's pixels, or None where it can be read or decoded no more: the gallery does without it."""
     try:
-        return decode(uris.read_version(uri, version), model.image_spec).pixels
+        return decode(uris.read_version(uri, version), model.image_spec)[0].pixels
     except Exception as err:
         log.warning("a scan cannot be shown in the gallery any more (%s)", cause(err))
         return None

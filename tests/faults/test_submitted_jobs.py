@@ -1,4 +1,4 @@
-"""README's commands on a head with a token: `ray job submit` gives right results and exit codes, and lets nobody else in."""
+"""The manual's commands on a head with a token: `ray job submit` gives right results and exit codes, and lets nobody else in."""
 
 import http.client
 import json
@@ -68,7 +68,7 @@ class Head:
         return [str(RAY), "job", verb, "--address", f"http://127.0.0.1:{self.port}", *words]
 
     def submission(self, name: str, *argv: str, called: str) -> list[str]:
-        """The command that README gives for a job."""
+        """The command that the manual gives for a job."""
         return self.job("submit", "--submission-id", called, "--working-dir", str(ROOT), "--",
                         "python", f"jobs/{name}.py", *argv)  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_a_submitted_training_writes_its_model(
     tell("none: `ray job submit` of `train` to a head with a token", "48 scans", "a model directory, the shell sees 0")
 
 
-def test_the_line_of_cron_in_the_readme_scores_a_night(
+def test_the_line_of_cron_in_the_manual_scores_a_night(
     head: Head, tiny_model: Model, archive: Archives, tmp_path: Path, launch: Launch, tell: Tell
 ) -> None:
     """Cron gives a command the home of its user and next to nothing else."""
@@ -176,19 +176,23 @@ def test_the_line_of_cron_in_the_readme_scores_a_night(
     (home / ".ray").mkdir(parents=True)
     (home / ".ray" / "auth_token").touch(mode=0o600)
     (home / ".ray" / "auth_token").write_text(head.token)
-    (line,) = re.findall(r"^0 22 \* \* \* +(.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (line,) = re.findall(r"^0 22 \* \* \* +(.*)$", (ROOT / "docs" / "nightly.md").read_text(), re.MULTILINE)
     here = {
         "/srv/mribatch": str(ROOT), ".venv/bin/ray": str(RAY), ":8265": f":{head.port}", "s3://bucket/models": tiny_model.uri,
         "s3://bucket/scans": str(about.folder), "s3://bucket/predictions": str(output),
     }  # fmt: skip
     for there, ours in here.items():
-        assert line.count(there) == 1, f"the line in README has no {there}"
+        assert line.count(there) == 1, f"the line in the manual has no {there}"
         line = line.replace(there, ours)
     night = launch("env", "-i", f"HOME={home}", "PATH=/usr/bin:/bin", "/bin/sh", "-c", line)
     assert night.end(600) == 0, night.log.read_text()
     standard.check(str(output), about.uris, str(about.undisturbed))
     assert (output / "_nights").is_dir(), "the night has its report"
-    tell("none: README's line of cron, with cron's environment", f"{QUICK} scans", f"{QUICK} rows and a report, exit 0")
+    tell(
+        "none: the manual's line of cron, with cron's environment",
+        f"{QUICK} scans",
+        f"{QUICK} rows and a report, exit 0",
+    )
 
 
 def test_without_the_token_nobody_gets_in_and_nothing_runs(

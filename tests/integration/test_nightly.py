@@ -261,8 +261,8 @@ def test_the_newest_row_of_each_scan_is_read_and_the_query_in_the_readme_gives_t
     assert len(set(seen.values())) == 1
     assert read_predictions(place.output, model=str(place.root / "models")).num_rows == 12
     assert read_predictions(place.output, latest=False).num_rows == 12 + 2 + 12
-    (query,) = re.findall(r"```sql\n(select p\.\*.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    found = duckdb.sql(query.replace("'predictions/", f"'{place.output}/")).to_arrow_table().sort_by("scan_uri")
+    (query,) = re.findall(r"```sql run\n(select p\.\*.*?)```", (ROOT / "docs" / "nightly.md").read_text(), re.DOTALL)
+    found = duckdb.sql(query.replace("'out/predictions/", f"'{place.output}/")).to_arrow_table().sort_by("scan_uri")
     for name in ("scan_uri", "scan_version", "model_digest", "run_id", "seen_at", "confidence"):
         assert found[name].to_pylist() == newest[name].to_pylist()
 
