@@ -1,16 +1,18 @@
 """The command line: what `mribatch` and jobs/*.py print and return before a command runs. No Ray, no model."""
 
-import contextlib
 import dataclasses
 import re
+import resource
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
+from mribatch.__main__ import main
 from mribatch.commands import cli
 from mribatch.commands.cli import COMMANDS, parse, run, run_command
 from mribatch.errors import ConfigError
@@ -159,7 +161,9 @@ def test_missing_flags_are_named_together(screen: Screen) -> None:
 
 def test_a_flag_without_its_value_is_named(screen: Screen) -> None:
     code, _, err = screen("score", "--model", "--input", "a", "--output", "o")
-    assert (code, err) == (2, "error: --model: expected one argument\n")
+    assert (code, err) == (2, "error: --model needs a value\n")
+    code, _, err = screen("score", "--model", "m", "--input", "--output", "o")
+    assert (code, err) == (2, "error: --input needs at least one value\n")
 
 
 @pytest.mark.parametrize(
@@ -210,8 +214,6 @@ def test_help_and_wrong_flags_load_no_library(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["nightly", "--help"], ["score", "--modle", "x"], ["nope"]])
 def test_the_command_runs_under_its_supervisor_and_takes_less_than_a_second_of_the_processor(words: list[str]) -> None:
-    import resource
-
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-m", "mribatch", *words], capture_output=True, text=True, cwd=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -228,11 +230,5 @@ def test_a_reader_that_takes_one_line_only_changes_no_exit_code() -> None:
 
 
 def test_the_installed_command_is_the_module() -> None:
-    import tomllib
-
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"mribatch": "mribatch.__main__:main"}
-    with contextlib.suppress(ImportError):
-        from mribatch.__main__ import main
-
-        assert callable(main)
+    assert scripts == {"mribatch": f"{main.__module__}:{main.__name__}"}

@@ -51,7 +51,9 @@ def test_the_folders_are_tried_in_order(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_folder_of_models_may_be_on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("mribatch.stores.uris.exists", lambda uri: bool(asked.append(uri)) or uri.startswith("s3://second/"))
+    monkeypatch.setattr(
+        "mribatch.stores.uris.exists", lambda uri: bool(asked.append(uri)) or uri.startswith("s3://second/")
+    )
     monkeypatch.setenv(FOLDERS, os.pathsep.join(["s3://first/models", str(tmp_path), "s3://second"]))
     assert locate("v1") == "s3://second/v1"
     assert asked[2:] == ["s3://first/models/v1", str(tmp_path / "v1"), "s3://second/v1"]
