@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 MODEL ?= models/brain-mri-v1
 
-.PHONY: demo test docs-check lint bench browser faults nights lock clean
+.PHONY: demo test docs-check lint bench browser faults nights wheel lock clean
 
 demo: $(READY)  ## score the sample scans with the shipped model: a table, the Parquet and the report
 	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
@@ -21,6 +21,9 @@ faults: $(READY)  ## the fault tests at full dose, an hour or more on two cores;
 
 nights: $(READY)  ## simulated nights on a growing archive; writes docs/nights.md
 	NIGHTS_TABLE=docs/nights.md $(VENV)/bin/python -m pytest tests/integration/test_nightly.py -m "" -k "five_nights or ten_ordinary"
+
+wheel: $(READY)  ## install the wheel into an empty environment and score the samples with it from another folder
+	$(VENV)/bin/python -m pytest tests/jobs/test_wheel.py -m ""
 
 lint: $(READY)  ## check style, formatting and types
 	$(VENV)/bin/ruff check .

@@ -16,7 +16,7 @@ from mribatch.commands.classes import shown
 from mribatch.commands.paying import paying
 from mribatch.commands.score import TOO_MANY_REJECTS, Scored, failure_lines, score_listing
 from mribatch.errors import InputError
-from mribatch.models import directory
+from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
 from mribatch.reports import figures
@@ -92,9 +92,8 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     Scans that config.output has predictions of already are not scored again. Raises InputError for labels that the
     model does not know, and everything that `score` raises.
     """
-    return evaluate_scans(
-        config, directory.load_model(config.model), shown(config.data, exclude=config.exclude, outputs=(config.output,))
-    )
+    model = directory.load_model(lookup.locate(config.model))
+    return evaluate_scans(config, model, shown(config.data, exclude=config.exclude, outputs=(config.output,)))
 
 
 def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> Evaluated:

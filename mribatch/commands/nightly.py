@@ -18,7 +18,7 @@ from mribatch import schema
 from mribatch.commands.night_summary import COLUMNS, Found, by_due, morning, remembered
 from mribatch.commands.paying import paying
 from mribatch.commands.score import Scored, score_plan
-from mribatch.models import directory
+from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import history, ledger, lock, rewrite
 from mribatch.predictions.lock import NIGHTS, new_run_id
@@ -86,7 +86,7 @@ def nightly(config: NightlyConfig) -> Done | Forecast:
     started = datetime.now(UTC)
     deadline = _end(config, started)
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
-    model = directory.load_model(config.model)
+    model = directory.load_model(lookup.locate(config.model))
     output, run_id = uris.absolute(config.output), new_run_id()
     if config.dry_run:
         return _forecast(config, model, list_scans(config.input, config.exclude), output)

@@ -24,7 +24,7 @@ from mribatch.cluster.nodes import addresses, check_seen, predictors, working_no
 from mribatch.cluster.session import session
 from mribatch.commands.paying import paying
 from mribatch.errors import MribatchError
-from mribatch.models import directory
+from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger, lock
 from mribatch.predictions.ledger import Plan, Receipt
@@ -106,7 +106,7 @@ def score(config: ScoreConfig) -> Scored:
 
     Raises InputError, ModelError, StorageError, OutputHeld (another run writes there), RunFailed (a rerun goes on).
     """
-    model = directory.load_model(config.model)
+    model = directory.load_model(lookup.locate(config.model))
     return score_listing(config, model, list_scans(config.input, config.exclude))
 
 

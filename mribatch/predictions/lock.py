@@ -21,9 +21,10 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from mribatch.errors import MribatchError, OutputHeld, RunFailed, StorageMissing
+from mribatch.predictions.lock_observers import notify
 from mribatch.stores import uris
 
-__all__ = ["NIGHTS", "RUNS", "Fence", "held", "new_run_id", "observe", "release"]
+__all__ = ["NIGHTS", "RUNS", "Fence", "held", "new_run_id", "release"]
 
 RUNS = "_runs"
 NIGHTS = "nights"  # the lock that a night holds in addition to its model's, so that two nights never write one output
@@ -31,8 +32,6 @@ _BEATS_PER_LEASE = 5  # a holder may miss a few before it counts as dead
 _RELEASED = -1  # the count after a release
 
 log = logging.getLogger("mribatch.lock")
-
-_observers: list[Callable[["Fence", bool], None]] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +95,7 @@ def held(
         if beats.ident is not None:  # it was started
             beats.join()
         _release(fence)
-        _notify(fence, False)
-
-
-def observe(observer: Callable[[Fence, bool], None]) -> None:
-    """Call observer(fence, True) before this process creates a lock, and observer(fence, False) when it is over."""
-    _observers.append(observer)
+        notify(fence, False)
 
 
 def release(fence: Fence) -> None:
@@ -163,11 +157,11 @@ def _acquire(files: _Generations, run_id: str, lease: _Lease) -> Fence:
     if last:
         _await_end(files, last, lease)
     fence = Fence(output=files.output, digest=files.digest, run_id=run_id, generation=last + 1)
-    _notify(fence, True)
+    notify(fence, True)
     try:
         _create(files, fence)
     except MribatchError:
-        _notify(fence, False)
+        notify(fence, False)
         raise
     files.clear_below(last)  # keep the last one for now: a suspended holder may still write to it
     return fence
@@ -222,11 +216,6 @@ def _release(fence: Fence) -> None:
         log.warning("another run holds the output now; its lock is left alone")
     except MribatchError as err:
         log.warning("the lock could not be released; its lease will expire: %s", err)
-
-
-def _notify(fence: Fence, held: bool) -> None:
-    for observer in _observers:
-        observer(fence, held)
 
 
 def _write(fence: Fence, beat: int) -> None:

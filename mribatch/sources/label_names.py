@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from mribatch.errors import InputError
+from mribatch.settings.suggestions import did_you_mean
 
 __all__ = [
     "MANIFESTS",
@@ -99,9 +100,12 @@ _Scan = TypeVar("_Scan", bound=_Labelled)
 def of_classes(uri: str, scans: list[_Scan], classes: Sequence[str]) -> list[_Scan]:
     """Return the scans of some classes, or all if none is named. Raises InputError for a class without scans."""
     labels = {scan.label for scan in scans}
-    absent = ", ".join(sorted(set(classes) - labels))
+    absent = sorted(set(classes) - labels)
     if absent:
-        raise InputError(f"no scans of {absent} in {uri}: it has {', '.join(sorted(labels))}; correct --classes")
+        raise InputError(
+            f"no scans of {', '.join(absent)} in {uri}: it has {', '.join(sorted(labels))}; correct --classes"
+            + did_you_mean(absent[0], labels)
+        )
     return [scan for scan in scans if scan.label in classes] if classes else scans
 
 
