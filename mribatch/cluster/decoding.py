@@ -1,8 +1,4 @@
-"""Scans, labelled or not, into tables of names and from there into Ray Datasets of decoded rows.
-
-What a row holds is `schema`'s; how bytes become pixels is `scans`'; what is left to do is `ledger`'s; where labels
-come from is `_labels`'.
-"""
+"""Read and decode the scans of a table as a Ray Dataset, one row per scan."""
 
 import logging
 import resource

@@ -1,12 +1,12 @@
 """From a command line to an exit code: parse the flags, run, report errors in one sentence."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
 from mribatch.cluster.supervisor import STOPPED, Stopped, stoppable
+from mribatch.commands import screen
 from mribatch.commands.arguments import gathered
 from mribatch.errors import MribatchError
 
@@ -20,6 +20,8 @@ class Outcome(Protocol):
     def exit_code(self) -> int: ...
 
     def table(self) -> str: ...
+
+    def blocks(self) -> Sequence[screen.Block]: ...
 
 
 _COMMANDS = {
@@ -50,13 +52,13 @@ def run_command(command: str, description: str, argv: Sequence[str] | None) -> i
 def _run(command: str, description: str, argv: Sequence[str] | None) -> int:
     import tyro
 
-    _log_to_stderr()
     settings, function = _COMMANDS[command]
     kind: Any = _imported(settings)
     words = gathered(kind, sys.argv[1:] if argv is None else argv)
     parsed: Any = tyro.cli(kind, args=words, description=description)
-    outcome: Outcome = _imported(function)(parsed)
-    print(outcome.table())
+    with screen.opened(f"{command}: loading libraries …"):
+        outcome: Outcome = _imported(function)(parsed)
+    screen.show(outcome)
     return outcome.exit_code
 
 
@@ -64,9 +66,3 @@ def _imported(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
-
-def _log_to_stderr() -> None:
-    """The package's own lines, plain; what other libraries log is theirs."""
-    log = logging.getLogger("mribatch")
-    log.handlers[:] = [logging.StreamHandler(sys.stderr)]
-    log.setLevel(logging.INFO)
