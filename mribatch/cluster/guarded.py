@@ -28,7 +28,7 @@ from mribatch.errors import MribatchError, RunFailed
 from mribatch.models.predictor import Predictor
 from mribatch.schema import Reason, Status
 
-__all__ = ["WatchedPredictor", "is_over", "work_log"]
+__all__ = ["WatchedPredictor", "is_over", "ready_at", "work_log"]
 
 _LOAD_S = 600.0  # for a model from a slow storage, and a GPU that compiles
 _GRACE_S = 10.0
@@ -44,6 +44,7 @@ class WorkLog:
         self._begun: Counter[str] = Counter()
         self._hung: set[str] = set()
         self._scored = self._rejected = 0
+        self._ready_at: float | None = None
         self._until = until  # of the clock of the driver's machine, on which this actor lives and restarts
 
     def is_over(self) -> bool:
@@ -63,11 +64,16 @@ class WorkLog:
         """Note that some work has ended, and how many of its scans were scored or failed, and rejected."""
         self._begun.pop(work, None)
         self._hung.discard(work)
+        self._ready_at = self._ready_at or time.monotonic()
         self._scored, self._rejected = self._scored + scored, self._rejected + rejected
 
     def progress(self) -> tuple[int, int]:
         """Return how many scans were scored or failed, and rejected. A batch that Ray retried counts twice."""
         return self._scored, self._rejected
+
+    def ready_at(self) -> float | None:
+        """Return the moment at which the first predictor had loaded the model, None before."""
+        return self._ready_at
 
 
 def work_log(until: float = math.inf) -> Any:
@@ -80,6 +86,12 @@ def work_log(until: float = math.inf) -> Any:
 def is_over(work_log: Any) -> bool:
     """Say whether the run's time is over, by the clock of the driver's node."""
     return bool(ray.get(work_log.is_over.remote()))
+
+
+def ready_at(work_log: Any) -> float | None:
+    """Return the moment, of the driver's time.monotonic, at which the first predictor had loaded the model."""
+    moment: float | None = ray.get(work_log.ready_at.remote())
+    return moment
 
 
 class WatchedPredictor:

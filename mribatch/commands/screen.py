@@ -166,6 +166,10 @@ class Bar:
         """Note that more units are done."""
         self.update(self.done + units)
 
+    def count(self, scored: int, rejected: int) -> None:
+        """Note how many scans were scored or failed, and rejected."""
+        self.update(scored + rejected, f"{rejected:,} rejected")
+
     def update(self, done: float, note: str = "") -> None:
         """Note how many units are done. The note is shown behind the figures."""
         now, moved = time.monotonic(), done > self.done
