@@ -5,6 +5,7 @@ import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -23,7 +24,8 @@ from mribatch.errors import (
     StorageDenied,
     StorageError,
 )
-from mribatch.scans.decode import Decoded, ImageSpec
+from mribatch.scans.frames import Frame
+from mribatch.scans.limits import ImageSpec
 from mribatch.scans.sandbox import DECODE_S, Decoder, decoder
 from mribatch.schema import Reason, Status
 from mribatch.sources.listing import keys_of
@@ -86,48 +88,50 @@ def decode_table(
     over: Callable[[], bool] | None = None,
     among: Sequence[Witness] = (),
 ) -> pa.Table:
-    """Read and decode each scan of a block. A scan that cannot be read or decoded keeps its row, with the reason.
+    """Read and decode each scan of a block: one row per frame. A scan that cannot be read or decoded has one row, with
+    the reason.
 
     Whatever one scan raises is that scan's own failure, a mistake in this program too.
     """
     if over is not None and over():
-        rows, peak = [Decoded(status=Status.LEFT)] * table.num_rows, 0
+        scans, peak = [[Frame(status=Status.LEFT)]] * table.num_rows, 0
     else:
         by = decoder(spec, timeout_s)
         uris.trust(table["scan_uri"].to_pylist())
-        rows = [_guarded(partial(_decode_one, uri, version, spec, by, among)) for uri, version in keys_of(table)]
+        scans = [_guarded(partial(_decode_one, uri, version, spec, by, among)) for uri, version in keys_of(table)]
         peak = _peak_bytes(by)
     fields = schema.decoded_fields(spec.side_px)
     try:
-        columns = [_column(rows, field, peak) for field in fields]
+        columns = _columns(scans, fields, peak)
     except Exception:  # a row does not fit its columns: find out which
-        rows = [_guarded(partial(_fitting, row, fields)) for row in rows]
-        columns = [_column(rows, field, peak) for field in fields]
+        scans = [_guarded(partial(_fitting, frames, fields)) for frames in scans]
+        columns = _columns(scans, fields, peak)
+    if any(len(frames) != 1 for frames in scans):
+        table = table.take(np.repeat(np.arange(len(scans)), [len(frames) for frames in scans]))
     return pa.table([*table.columns, *columns], schema=pa.schema([*table.schema, *fields]))
 
 
-def _guarded(decode: Callable[[], Decoded]) -> Decoded:
+def _guarded(decode: Callable[[], list[Frame]]) -> list[Frame]:
     """Decode one scan. An unforeseen error fails that scan; one of our own that `_decode_one` lets pass ends the run."""
     try:
         return decode()
     except MribatchError:
         raise
     except Exception as err:
-        return Decoded(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
+        return [Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))]
 
 
-def _fitting(row: Decoded, fields: Sequence[pa.Field]) -> Decoded:
-    """Return a row that fits its columns. Raises what Arrow raises for one that does not."""
-    for field in fields:
-        _column([row], field, 0)
-    return row
+def _fitting(frames: list[Frame], fields: Sequence[pa.Field]) -> list[Frame]:
+    """Return frames that fit their columns. Raises what Arrow raises for those that do not."""
+    _columns([frames], fields, 0)
+    return frames
 
 
-def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]) -> Decoded:
+def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]) -> list[Frame]:
     size = uris.size(uri, version)
     if size > spec.max_bytes:  # it may not even fit into memory
         detail = f"{size} bytes exceed the cap of {spec.max_bytes}"
-        return Decoded(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=detail)
+        return [Frame(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=detail)]
     try:
         data = uris.read_version(uri, version)
         denials.granted()
@@ -148,8 +152,8 @@ def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Seq
         return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
 
 
-def _without_bytes(status: Status, reason: Reason, err: Exception) -> Decoded:
-    return Decoded(status=status, reason=reason, detail=_detail(err))
+def _without_bytes(status: Status, reason: Reason, err: Exception) -> list[Frame]:
+    return [Frame(status=status, reason=reason, detail=_detail(err))]
 
 
 def _detail(err: Exception) -> str:
@@ -166,12 +170,18 @@ def _peak_bytes(by: Decoder) -> int:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
 
 
-def _column(rows: Sequence[Decoded], field: pa.Field, peak_bytes: int) -> pa.Array:
-    if field.name in ("frame", "decoder_peak_bytes"):
-        return pa.array([0 if field.name == "frame" else peak_bytes] * len(rows), field.type)
-    if field.name == "pixels":
-        return pa.array([None if r.pixels is None else r.pixels.data.cast("B") for r in rows], field.type)
-    return pa.array([getattr(r, field.name) for r in rows], field.type)
+def _columns(scans: Sequence[Sequence[Frame]], fields: Sequence[pa.Field], peak_bytes: int) -> list[pa.Array]:
+    """Return the columns of `schema.decoded_fields` for the frames of some scans."""
+    frames = [frame for scan in scans for frame in scan]
+    derived = {
+        "frame": [number for scan in scans for number in range(len(scan))],
+        "pixels": [None if frame.pixels is None else frame.pixels.data.cast("B") for frame in frames],
+        "decoder_peak_bytes": [peak_bytes] * len(frames),
+    }
+    return [
+        pa.array(derived.get(field.name) or [getattr(frame, field.name) for frame in frames], field.type)
+        for field in fields
+    ]
 
 
 def readable(rows: "ray.data.Dataset", max_reject_rate: float) -> pa.Table:

@@ -43,7 +43,7 @@ from mribatch.predictions import lock
 from mribatch.predictions.lock import new_run_id
 from mribatch.reports import comparison, figures
 from mribatch.reports.comparison import Contender
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.sources.labels import LABELLED
 from mribatch.statistics.metrics import Scores

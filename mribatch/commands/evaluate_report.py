@@ -118,7 +118,7 @@ def _gallery(scores: Scores, rows: pa.Table, model: Model) -> bytes:
 def _image(uri: str, version: str, model: Model) -> NDArray[Any] | None:
     """Return a scan's pixels; None, and a line in the log, if it can no longer be read or decoded."""
     try:
-        return decode(uris.read_version(uri, version), model.image_spec).pixels
+        return decode(uris.read_version(uri, version), model.image_spec)[0].pixels
     except Exception as err:
         log.warning("a scan can no longer be shown in the gallery (%s)", cause(err))
         return None

@@ -27,7 +27,7 @@ from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, Stor
 from mribatch.models import card, directory, pretrained, recipe
 from mribatch.models.format import Model
 from mribatch.reports import figures
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 from mribatch.settings.train import TrainConfig
 from mribatch.sources.labels import LABELLED
 from mribatch.stores import uris

@@ -1,7 +1,4 @@
-"""Decode in a process of its own, so that a scan which kills or hangs its decoder costs that one scan.
-
-What decoding is, `scans.images` says. Not for use outside this folder.
-"""
+"""Decode in a process of its own, so that a scan which kills or hangs its decoder costs that one scan."""
 
 import os
 import signal
@@ -16,7 +13,9 @@ from typing import Any
 
 from mribatch.causes import cause
 from mribatch.errors import DecoderLost
-from mribatch.scans.decode import Decoded, ImageSpec, decode
+from mribatch.scans.decode import decode
+from mribatch.scans.frames import Frame
+from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Reason, Status
 
 __all__ = ["DECODE_S", "Decoder", "decoder", "serve"]
@@ -38,9 +37,9 @@ class Decoder:
         self._spec, self._timeout_s = spec, timeout_s
         self._process: subprocess.Popen[bytes] | None = None
 
-    def decode(self, data: bytes) -> Decoded:
-        """As `scans.images.decode`; bytes that kill or hang it each time are rejected as crashed_decoder or timed_out,
-        and those that make it raise what it never should have failed as unforeseen.
+    def decode(self, data: bytes) -> list[Frame]:
+        """Return what `scans.decode.decode` returns. Bytes that kill or hang the process at every try are rejected as
+        crashed_decoder or timed_out; those that make it raise an unforeseen error have failed.
 
         Raises MemoryError, and DecoderLost where no decoding process can be started.
         """
@@ -57,9 +56,9 @@ class Decoder:
         tries = len(_PAUSES_S)
         if ended == -signal.SIGALRM:
             detail = f"decoding took more than {self._timeout_s:g} s, {tries} times"
-            return Decoded(status=Status.REJECTED, reason=Reason.TIMED_OUT, detail=detail)
+            return [Frame(status=Status.REJECTED, reason=Reason.TIMED_OUT, detail=detail)]
         detail = f"decoding ended its process ({_how(ended)}), {tries} times"
-        return Decoded(status=Status.REJECTED, reason=Reason.CRASHED_DECODER, detail=detail)
+        return [Frame(status=Status.REJECTED, reason=Reason.CRASHED_DECODER, detail=detail)]
 
     def peak_bytes(self) -> int:
         """The most memory that the living process has had."""
@@ -71,15 +70,15 @@ class Decoder:
         except OSError:
             return 0  # it has just died, or there is no /proc here
 
-    def _answer(self, data: bytes) -> Decoded:
+    def _answer(self, data: bytes) -> list[Frame]:
         self._line.send_bytes(data)
         if not self._line.poll(self._timeout_s + _GRACE_S):
             raise BlockingIOError
         answer = self._line.recv()
         if isinstance(answer, MemoryError):
             raise answer
-        assert isinstance(answer, Decoded)
-        return answer
+        frames: list[Frame] = answer
+        return frames
 
     def _start(self) -> "subprocess.Popen[bytes]":
         """A process that says it is ready; one that is not, is the machine's fault and no scan's."""
@@ -152,7 +151,7 @@ def _next(line: Connection, spec: ImageSpec, timeout_s: float) -> Any:
     except MemoryError as err:
         return err
     except Exception as err:
-        return Decoded(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
+        return [Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -16,7 +16,7 @@ from mribatch.errors import (
     InputError,
     StorageDenied,
 )
-from mribatch.scans.decode import MAX_BYTES
+from mribatch.scans.limits import MAX_BYTES
 from mribatch.sources.outputs import Outputs
 from mribatch.stores import uris
 from mribatch.stores.junk import is_junk

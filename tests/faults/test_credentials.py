@@ -8,7 +8,7 @@ import pytest
 
 from mribatch.cluster import decoding
 from mribatch.errors import ConfigError, CredentialsRefused, StorageDenied
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 from mribatch.sources.listing import list_scans
 from mribatch.stores import access, uris
 from tests.conftest import write_scans

@@ -14,7 +14,7 @@ SIDE = 10_000
 
 _DECODE = """
 import sys
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 from mribatch.cluster.decoding import decode_table
 from mribatch.sources.listing import list_scans
 from mribatch.scans.sandbox import decoder

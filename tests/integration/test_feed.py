@@ -10,9 +10,10 @@ import pytest
 from mribatch.cluster import decoding
 from mribatch.cluster.session import session
 from mribatch.errors import RunFailed
-from mribatch.scans.decode import ImageSpec, decode
+from mribatch.scans.limits import ImageSpec
 from mribatch.sources.listing import list_scans
 from mribatch.training.feed import Feed
+from tests.frames import decode
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -33,7 +33,7 @@ from mribatch.errors import (
     StorageUnavailable,
 )
 from mribatch.predictions import ledger, lock
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Reason
 from mribatch.sources.labels import labelled
 from mribatch.sources.listing import archive, list_scans

@@ -22,9 +22,9 @@ from mribatch.errors import OutputHeld
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
 from mribatch.predictions import ledger, lock
-from mribatch.scans.decode import decode
 from mribatch.settings.score import ScoreConfig
 from mribatch.stores import uris
+from tests.frames import decode
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

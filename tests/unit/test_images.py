@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from mribatch.errors import ConfigError
-from mribatch.scans.decode import MIN_SIDE_PX, Decoded, ImageSpec, decode
+from mribatch.scans.frames import Frame
+from mribatch.scans.limits import MIN_SIDE_PX, ImageSpec
 from mribatch.schema import Reason, Status
+from tests.frames import decode
 
 pytestmark = pytest.mark.filterwarnings("error")  # a warning that leaks out of decode fails its test
 
@@ -83,7 +85,7 @@ def ok(data: bytes, side_px: int | None = None) -> NDArray[np.uint8]:
     return decoded.pixels
 
 
-def rejected(data: bytes, spec: ImageSpec = SPEC) -> Decoded:
+def rejected(data: bytes, spec: ImageSpec = SPEC) -> Frame:
     decoded = decode(data, spec)
     assert decoded.status is Status.REJECTED
     assert decoded.detail and "\n" not in decoded.detail and len(decoded.detail) < 100

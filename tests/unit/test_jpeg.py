@@ -16,8 +16,10 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mribatch.scans.decode import Decoded, ImageSpec, decode
+from mribatch.scans.frames import Frame
+from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Reason, Status
+from tests.frames import decode
 
 SPEC = ImageSpec(side_px=32)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -71,7 +73,7 @@ def before(data: bytes, marker: int, junk: bytes) -> bytes:
     return data[:at] + junk + data[at:]
 
 
-def ok(data: bytes) -> Decoded:
+def ok(data: bytes) -> Frame:
     decoded = decode(data, SPEC)
     assert (decoded.status, decoded.detail) == (Status.OK, None)
     return decoded

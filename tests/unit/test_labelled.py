@@ -12,7 +12,7 @@ import pytest
 from mribatch import schema
 from mribatch.cluster import decoding
 from mribatch.errors import ConfigError, InputError, StorageMissing
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Reason, Status
 from mribatch.sources.labels import LABELLED, labelled
 from mribatch.sources.listing import archive, list_scans

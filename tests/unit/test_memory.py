@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mribatch.cluster.decoding import DECODER_BYTES
-from mribatch.scans.decode import MAX_MEMORY_BYTES, ImageSpec
+from mribatch.scans.limits import MAX_MEMORY_BYTES, ImageSpec
 from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
+from tests.frames import only
 
 SIDE = 2400  # several strips of each kind
 
@@ -98,7 +99,7 @@ def at_rest() -> int:
     """The memory of a decoder that has decoded small scans of each kind."""
     decoder = Decoder(ImageSpec(side_px=224))
     for file in LARGEST.values():
-        assert decoder.decode(file(16)).status is Status.OK
+        assert only(decoder.decode(file(16))).status is Status.OK
     return decoder.peak_bytes()
 
 
@@ -106,9 +107,9 @@ def at_rest() -> int:
 def test_what_a_scan_takes_is_known_from_its_header(kind: str, at_rest: int) -> None:
     data = LARGEST[kind](SIDE)
     decoder = Decoder(ImageSpec(side_px=224))
-    assert decoder.decode(data).status is Status.OK
+    assert only(decoder.decode(data)).status is Status.OK
     taken = decoder.peak_bytes() - at_rest + len(data)  # and once more where it was read
-    refused = Decoder(ImageSpec(side_px=224, max_memory_bytes=taken - 1)).decode(data)
+    refused = only(Decoder(ImageSpec(side_px=224, max_memory_bytes=taken - 1)).decode(data))
     assert refused.reason is Reason.TOO_LARGE, "more was taken than the header claimed"
 
 

@@ -23,11 +23,12 @@ from mribatch.cluster.guarded import WatchedPredictor
 from mribatch.errors import InputError, RunFailed, StorageDenied, StorageError
 from mribatch.predictions import ledger
 from mribatch.scans import sandbox
-from mribatch.scans.decode import ImageSpec, decode
+from mribatch.scans.limits import ImageSpec
 from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
 from mribatch.sources.listing import content_digests, list_scans
 from mribatch.stores import uris
+from tests.frames import decode
 
 SPEC = ImageSpec(side_px=16)
 NOBODY = 65534
@@ -57,7 +58,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Here(Decoder):
         def decode(self, data: bytes) -> Any:
-            return decode(data, SPEC)
+            return [decode(data, SPEC)]
 
     monkeypatch.setattr(decoding, "decoder", lambda *_: Here(SPEC))
 
@@ -310,7 +311,7 @@ def test_an_unforeseen_error_is_that_scans_failure(
     assert outcome(rows)["a.png"] == outcome(rows)["z.png"] == (Status.OK, None)
     row = rows[f"{tmp_path}/odd.png"]
     assert (row["status"], row["reason"]) == (Status.FAILED, Reason.UNFORESEEN)
-    assert row["detail"].startswith(f"{error.__name__} in storage/source.py, line ")
+    assert row["detail"].startswith(f"{error.__name__} in cluster/decoding.py, line ")
     assert "JOHN" not in row["detail"]
     assert "secret" not in row["detail"]
 
@@ -323,8 +324,8 @@ def test_a_row_that_does_not_fit_its_columns_fails_alone(
 ) -> None:
     class Odd(Decoder):
         def decode(self, data: bytes) -> Any:
-            whole = decode(data, SPEC)
-            return replace(whole, **change) if data == scan(1) else whole
+            frame = decode(data, SPEC)
+            return [replace(frame, **change) if data == scan(1) else frame]
 
     monkeypatch.setattr(decoding, "decoder", lambda *_: Odd(SPEC))
     for number in range(3):
@@ -343,9 +344,9 @@ def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(m
         def recv_bytes(self) -> bytes:
             return scan()
 
-    answer = sandbox._next(Line(), SPEC, 5.0)  # type: ignore[arg-type]
+    (answer,) = sandbox._next(Line(), SPEC, 5.0)  # type: ignore[arg-type]
     assert (answer.status, answer.reason) == (Status.FAILED, Reason.UNFORESEEN)
-    assert answer.detail.startswith("LookupError in storage/_decoder.py, line ")
+    assert answer.detail.startswith("LookupError in scans/sandbox.py, line ")
 
 
 def test_a_cause_tells_the_type_and_the_place_and_no_more() -> None:

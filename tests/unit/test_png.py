@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mribatch.scans.decode import ImageSpec, decode
+from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Reason, Status
+from tests.frames import decode
 from tests.unit.test_images import GREY, RGB, UPRIGHT, encoded, exif, ok, png, rejected
 
 ANCILLARY = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"sPLT",

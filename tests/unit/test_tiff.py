@@ -14,8 +14,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from mribatch.scans.decode import Decoded, ImageSpec, decode
+from mribatch.scans.frames import Frame
+from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Reason, Status
+from tests.frames import decode
 from tests.unit.test_images import UPRIGHT, tiff
 
 pytestmark = pytest.mark.filterwarnings("error:::mribatch")
@@ -77,7 +79,7 @@ def ok(data: bytes) -> NDArray[np.uint8]:
     return decoded.pixels
 
 
-def rejected(data: bytes, spec: ImageSpec = SPEC) -> Decoded:
+def rejected(data: bytes, spec: ImageSpec = SPEC) -> Frame:
     decoded = decode(data, spec)
     assert decoded.status is Status.REJECTED, decoded
     return decoded
