@@ -200,10 +200,11 @@ def _name(table: pa.Table) -> str:
 
 def _progress(result: pa.Table) -> tuple[int, int]:
     """Return how many scans of a batch were scored or failed, and rejected; those left for another run are neither."""
+    scans = result.filter(pc.equal(result["frame"], 0))  # a scan of many frames counts once
     rejected, left = (
-        pc.sum(pc.equal(result["status"], status)).as_py() or 0 for status in (Status.REJECTED, Status.LEFT)
+        pc.sum(pc.equal(scans["status"], status)).as_py() or 0 for status in (Status.REJECTED, Status.LEFT)
     )
-    return result.num_rows - rejected - left, rejected
+    return scans.num_rows - rejected - left, rejected
 
 
 def _rejected(row: pa.Table, deaths: int, hung: bool) -> pa.Table:
