@@ -20,7 +20,7 @@ def measure(config: bare.BareScoreConfig) -> dict[str, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from mribatch.models.tensorflow_engine import TensorFlowEngine
 
-    model = directory.named(config.model)
+    model = directory.open_model(config.model)
     engine = TensorFlowEngine(model)
     names = sorted(entry.uri for uri in config.input for entry in uris.walk(uri))
     scans = bare.pixels(islice(cycle(names), BATCHES * config.batch_size), model.image_spec)

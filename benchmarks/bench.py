@@ -124,7 +124,7 @@ def bench(config: BenchConfig) -> str:
 
     Raises ModelError or InputError where model or scans are missing, RunFailed where a job fails.
     """
-    directory.read(config.model)
+    directory.load_model(config.model)
     scoring, training = config.scoring(), config.training()
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     started_at, begun, load = datetime.now(UTC), time.monotonic(), _load()

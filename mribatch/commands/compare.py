@@ -111,7 +111,7 @@ def _check_weights(config: BaselinesConfig) -> None:
     in_use = {"xception" if name.startswith("frozen") else name for name in config.models}
     for backbone, weights in (("xception", config.xception_weights), ("resnet50v2", config.resnet50v2_weights)):
         if backbone in in_use and weights not in ("imagenet", "none"):
-            pretrained.read(weights, backbone)
+            pretrained.read_weights(weights, backbone)
 
 
 # What models see
@@ -134,7 +134,7 @@ def _material(config: BaselinesConfig, table: pa.Table) -> Material:
     _check_classes(config, table, seen)
     labels = config.classes or tuple(sorted(set(seen["label"].to_pylist())))
     seen_by_kind = {
-        kind: features.array(seen[kind], dtype)
+        kind: features.rows_of(seen[kind], dtype)
         for kind, dtype in features.FEATURES.items()
         if kind in seen.column_names
     }
@@ -197,7 +197,7 @@ def _contender(
     answers = [each for each in found if each is not None]
     return Contender(
         name=name,
-        title=DEEP.get(name) or classical.RECIPES[name].title,
+        title=DEEP.get(name) or classical.CLASSICAL_MODELS[name].title,
         scores=[_scores(each, material.labels) for each in answers],
         has_copy=[np.array(each.rows["has_copy"].to_pylist(), bool) for each in answers],
         seconds=[each.seconds for each in answers],
@@ -230,7 +230,7 @@ def _clocked(places: dict[str, str], scans: list[dict[str, str]], threads: int) 
     """One model after the other in one process, so that the rates compare."""
     rates, seen = {}, cache(partial(_pixels, scans))
     for name, uri in places.items():
-        model = directory.read(uri)
+        model = directory.load_model(uri)
         pixels = seen(model.image_spec)
         predictor = Predictor(uri, threads=threads)
         predictor.probabilities(pixels)

@@ -59,7 +59,7 @@ class Material:
 
 def kind_of(name: str) -> str | None:
     """What a classical model sees; None for a deep one."""
-    return classical.RECIPES[name].features if name in classical.RECIPES else None
+    return classical.CLASSICAL_MODELS[name].features if name in classical.CLASSICAL_MODELS else None
 
 
 def versions() -> dict[str, str]:
@@ -128,7 +128,7 @@ def given(config: BaselinesConfig, fingerprint: str, name: str, split: Split) ->
     if answers is None or split.number:
         return answers
     try:
-        there = directory.named(model_place(config, name)).digest
+        there = directory.open_model(model_place(config, name)).digest
     except ModelError:
         return None
     return answers if there == answers.model_digest else None
@@ -156,7 +156,7 @@ def _fit(work: _Work, material: Material, products: NDArray[np.float64] | None, 
             answers = _answers(material, split, name, scores, seconds, fitted.chosen, digest)
             answers.write(_folder(config), work.fingerprint)
             right = (scores.argmax(axis=1) == material.classes[split.test]).mean()
-            title = classical.RECIPES[name].title
+            title = classical.CLASSICAL_MODELS[name].title
             said.say.remote(
                 f"split {split.number + 1}/{config.repeats} · {title} · accuracy {right:.4f} · {seconds:.1f} s"
             )
@@ -179,7 +179,7 @@ def _publish(work: _Work, material: Material, name: str, pipeline: Any, chosen: 
         "libraries": versions(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    title = classical.RECIPES[name].title
+    title = classical.CLASSICAL_MODELS[name].title
     backbone = material.backbone if work.kind == "backbone" else None
     return directory.save_classical(
         model_place(config, name), classical.stored(pipeline), backbone, facts, card.classical_card(title, facts)

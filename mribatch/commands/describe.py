@@ -35,7 +35,7 @@ def describe(uri: str, evidence: Mapping[str, Evidence] | None = None) -> Model:
     evidence: by the keys of `card.RELATIONS`; what is not named stays. Raises ModelError for a model that is damaged or
     that an evaluation did not measure, InputError for an unknown key, StorageMissing for a missing evaluation.
     """
-    model = directory.read(uri)
+    model = directory.load_model(uri)
     measured = {key: _measured(model, key, each) for key, each in (evidence or {}).items()}
     training = model.facts["training"]
     stages = [one | {"command": recipe.portable(one["command"])} for one in training.get("started_from", [])]

@@ -37,7 +37,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     Scans that have predictions in config.output are not scored again. Raises InputError for labels that the model does
     not know, and everything that `score` raises.
     """
-    model = directory.read(config.model)
+    model = directory.load_model(config.model)
     return evaluate_scans(config, model, shown(config.data, exclude=config.exclude, outputs=(config.output,)))
 
 

@@ -49,7 +49,7 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
     started = datetime.now(UTC)
     deadline = night_end(config, started)
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
-    model = directory.read(config.model)
+    model = directory.load_model(config.model)
     output, run_id = uris.absolute(config.output), new_run_id()
     log.info("listing %s …", ", ".join(config.input))
     if config.dry_run:

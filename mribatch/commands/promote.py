@@ -108,11 +108,11 @@ def _candidate(config: PromoteConfig) -> Model:
     if config.candidate not in known:
         raise ModelError(f"no model directory {config.candidate} in {config.models}, which has "
                          f"{', '.join(known) or 'none'}: correct --candidate or --models")  # fmt: skip
-    return directory.read(uris.join(config.models, config.candidate))
+    return directory.load_model(uris.join(config.models, config.candidate))
 
 
 def _current(config: PromoteConfig) -> Model | None:
-    return directory.read(config.models) if CURRENT in uris.names(config.models, CURRENT) else None
+    return directory.load_model(config.models) if CURRENT in uris.names(config.models, CURRENT) else None
 
 
 def _name(model: Model) -> str:

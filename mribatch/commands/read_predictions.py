@@ -34,7 +34,7 @@ def read_predictions(output: str, model: str | None = None, latest: bool = True)
 
 def _digest(output: str, model: str) -> str:
     """Return the digest of a model that has rows in an output."""
-    digest = model if _DIGEST.fullmatch(model) else directory.read(model).digest
+    digest = model if _DIGEST.fullmatch(model) else directory.load_model(model).digest
     known = [name for name in ledger.digests(output) if ledger.part_names(output, name)]
     if digest not in known:
         raise ModelError(f"model {digest} has no rows in {output}, which has rows of {', '.join(known) or 'none'}: "

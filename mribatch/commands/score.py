@@ -42,7 +42,7 @@ def score(config: ScoreConfig) -> Scored:
 
     Raises InputError, ModelError, StorageError, OutputHeld (another run writes there), RunFailed (a rerun resumes).
     """
-    model = directory.read(config.model)
+    model = directory.load_model(config.model)
     log.info("listing %s …", ", ".join(config.input))
     return score_listing(config, model, list_scans(config.input, config.exclude))
 

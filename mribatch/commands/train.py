@@ -77,24 +77,26 @@ def train(config: TrainConfig) -> Trained:
         number, share = trainers(working_nodes(), config.workers)
         workers = ScalingConfig(num_workers=number, use_gpu="GPU" in share, resources_per_worker=share)
         data = _data_facts(config, surveyed, split, table.num_rows - surveyed.num_rows)
-        plan = fit.Plan(
-            config=config,
-            labels=labels,
-            backbone_weights=weights,
-            start_from=start,
-            fingerprint=_fingerprint(config, data),
-        )
         log.info(
             "training on %d scans, validating on %d, %d workers",
             len(split.train),
             len(split.validation),
             number,
         )
-        with lines() as said:
-            told = {"plan": plan, "lines": said, "training": _examples(surveyed, split.train, labels),
-                    "validation": _examples(surveyed, split.validation, labels),
-                    "decode": decoding.decoded, "decoder_cores": decoding.DECODER_CORES}  # fmt: skip
-            result = _trainer(told, workers).fit()
+        with lines() as progress:
+            run = fit.TrainingRun(
+                config=config,
+                labels=labels,
+                backbone_weights=weights,
+                start_from=start,
+                fingerprint=_fingerprint(config, data),
+                training=_examples(surveyed, split.train, labels),
+                validation=_examples(surveyed, split.validation, labels),
+                decode=decoding.decoded,
+                decoder_cores=decoding.DECODER_CORES,
+                lines=progress,
+            )
+            result = _trainer(run, workers).fit()
         if result.checkpoint is None:
             raise RunFailed("training ended without a checkpoint: look for the first error above and run it again")
         with result.checkpoint.as_directory() as folder:
@@ -114,7 +116,7 @@ def _backbone_weights(config: TrainConfig) -> str:
     weights = str(config.backbone_weights)
     if weights in ("imagenet", "none") or config.start_from:
         return weights
-    pretrained.read(weights, config.backbone)
+    pretrained.read_weights(weights, config.backbone)
     return uris.absolute(weights)
 
 
@@ -122,7 +124,7 @@ def _start(config: TrainConfig, table: pa.Table) -> str | None:
     """The model to start from, checked to fit."""
     if config.start_from is None:
         return None
-    model, labels = directory.read(config.start_from), sorted(set(table["label"].to_pylist()))
+    model, labels = directory.load_model(config.start_from), sorted(set(table["label"].to_pylist()))
     if model.is_classical or (model.backbone, list(model.labels)) != (config.backbone, labels):
         raise ModelError(f"--start-from is a {model.kind} for {', '.join(model.labels)}; the data and flags ask for a "
                          f"{config.backbone} for {', '.join(labels)}: make them agree, or leave --start-from out")  # fmt: skip
@@ -157,7 +159,7 @@ def _survey(table: pa.Table, spec: ImageSpec, max_reject_rate: float) -> pa.Tabl
     return surveyed
 
 
-def _split(surveyed: pa.Table, config: TrainConfig) -> splits.Split:
+def _split(surveyed: pa.Table, config: TrainConfig) -> splits.TrainingSplit:
     conflicts = splits.conflicts(surveyed)
     if conflicts:
         log.warning("%d different images stand in more than one class", conflicts)
@@ -173,17 +175,16 @@ def _examples(table: pa.Table, rows: list[int], labels: tuple[str, ...]) -> pa.T
     return chosen.drop_columns(["label"]).append_column("class_number", numbers)
 
 
-def _trainer(told: dict[str, Any], workers: ScalingConfig) -> "TensorflowTrainer":
+def _trainer(run: fit.TrainingRun, workers: ScalingConfig) -> "TensorflowTrainer":
     with quiet_stderr():
         from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, so only now
 
-    plan: fit.Plan = told["plan"]
-    storage, name = _checkpoints(plan.config)
-    _check_same_run(uris.join(storage, name), plan.fingerprint, plan.config.flags("run_name"))
+    storage, name = _checkpoints(run.config)
+    _check_same_run(uris.join(storage, name), run.fingerprint, run.config.flags("run_name"))
     filesystem, path = uris.filesystem(storage)
     return TensorflowTrainer(
         fit.train_loop,
-        train_loop_config=told,
+        train_loop_config={"run": run},
         scaling_config=workers,
         run_config=RunConfig(
             name=name,
@@ -213,7 +214,7 @@ def _check_same_run(folder: str, fingerprint: str, flag: str) -> None:
                               "or repeat the first command")  # fmt: skip
 
 
-def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.Split, rejected: int) -> dict[str, Any]:
+def _data_facts(config: TrainConfig, surveyed: pa.Table, split: splits.TrainingSplit, rejected: int) -> dict[str, Any]:
     content = hashlib.sha256("".join(sorted(
         f"{row['label']}{row['pixels_sha256']}" for row in surveyed.select(["label", "pixels_sha256"]).to_pylist()
     )).encode())  # fmt: skip
@@ -236,7 +237,7 @@ def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
                  "requester_pays"):  # fmt: skip
         del settings[name]
     if config.start_from is not None:
-        settings["started_from"] = directory.named(config.start_from).digest
+        settings["started_from"] = directory.open_model(config.start_from).digest
     return hashlib.sha256(json.dumps([settings, data], sort_keys=True).encode()).hexdigest()
 
 
@@ -244,7 +245,7 @@ def _lineage(config: TrainConfig) -> list[dict[str, str]]:
     """The models that this one goes on from, the nearest first: their digests and the commands that trained them."""
     if config.start_from is None:
         return []
-    model = directory.named(config.start_from)
+    model = directory.open_model(config.start_from)
     training = model.facts.get("training", {})
     before = [{"digest": model.digest, "command": training.get("command", "")}, *training.get("started_from", [])]
     return [one | {"command": recipe.portable(one["command"])} for one in before]

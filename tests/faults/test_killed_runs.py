@@ -247,14 +247,14 @@ def test_a_training_whose_worker_and_driver_are_killed_goes_on_with_its_optimize
     until(lambda: "epoch 3/" in first.log.read_text())  # so the second one's checkpoint is known to all
     if "worker" in kills:
         assert first.kill_a_worker("RayTrainWorker", random.Random(0))
-        until(lambda: "going on after epoch" in first.log.read_text())
-        until(lambda: "done" in first.log.read_text().rpartition("going on after epoch")[2])
+        until(lambda: "resuming after epoch" in first.log.read_text())
+        until(lambda: "done" in first.log.read_text().rpartition("resuming after epoch")[2])
     first.kill_driver()
     first.reap()
     assert not (tmp_path / "model" / "model.json").exists()
     second = start("train", *argv)
     assert second.end() == 0, second.log.read_text()
-    assert "going on after epoch" in second.log.read_text()
+    assert "resuming after epoch" in second.log.read_text()
     history = pq.read_table(tmp_path / "model" / "history.parquet").to_pylist()
     assert [row["epoch"] for row in history] == list(range(1, epochs + 1)), "no epoch was done twice or left out"
     assert history[-1]["learning_rate"] < 1e-5, "the schedule, and so the optimizer's count of steps, went on too"

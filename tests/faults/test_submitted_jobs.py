@@ -162,7 +162,7 @@ def test_a_submitted_training_writes_its_model(
     assert job.end(600) == 0, job.log.read_text()
     assert "epoch 1/1 done" in job.log.read_text()
     assert (tmp_path / "model" / "model.json").exists()
-    model = directory.read(str(tmp_path / "model"))
+    model = directory.load_model(str(tmp_path / "model"))
     assert (model.labels, model.backbone) == (("glioma", "notumor"), "cnn")
     assert model.digest in job.log.read_text(), "the last line names the model"
     tell("none: `ray job submit` of `train` to a head with a token", "48 scans", "a model directory, the shell sees 0")

@@ -161,7 +161,7 @@ def test_a_night_that_its_deadline_stops_is_completed_by_the_next_one(
 
 def test_the_second_of_two_overlapping_nights_is_turned_away(place: Place) -> None:
     place.add("glioma", 2)
-    digest = directory.read(str(place.root / "models")).digest
+    digest = directory.load_model(str(place.root / "models")).digest
     with lock.held(place.output, digest, "the-other", lease_s=2), pytest.raises(OutputHeld, match="the-other"):
         place.night()
 
@@ -251,7 +251,7 @@ def test_the_newest_row_of_each_scan_is_read_and_the_query_in_the_readme_gives_t
 ) -> None:
     place, gone = three_nights.place, three_nights.scans[2]
     newest = mribatch.read_predictions(place.output)
-    first, second = (directory.read(str(place.root / "models" / name)).digest for name in ("first", "second"))
+    first, second = (directory.load_model(str(place.root / "models" / name)).digest for name in ("first", "second"))
     by = dict(zip(newest["scan_uri"].to_pylist(), newest["model_digest"].to_pylist(), strict=True))
     assert len(by) == newest.num_rows == 13
     assert {uri for uri, digest in by.items() if digest == first} == {gone}, "it stays, though it has vanished"
@@ -274,7 +274,7 @@ def test_compaction_lets_old_rows_go_and_keeps_the_newest_of_each_scan(
     shutil.copytree(three_nights.place.output, output)
     newest = read_predictions(output)
     first, second = (
-        directory.read(str(three_nights.place.root / "models" / name)).digest for name in ("first", "second")
+        directory.load_model(str(three_nights.place.root / "models" / name)).digest for name in ("first", "second")
     )
     assert compact(CompactConfig(output=output)).models == {first: (13, 1, 0), second: (1, 1, 0)}
     assert read_predictions(output, latest=False).num_rows == 26

@@ -61,7 +61,7 @@ def test_the_better_model_is_promoted_and_the_worse_one_only_by_force(
     assert second.promoted == (duel.candidate_right >= duel.current_right)
     better, worse = ("two", "one") if second.promoted else ("one", "two")
     assert duel.candidate_right != duel.current_right, "the two networks must differ, or this shows nothing"
-    assert directory.read(str(models)).uri.endswith(better)
+    assert directory.load_model(str(models)).uri.endswith(better)
     refused = try_to_promote(models, worse)
     assert (refused.exit_code, refused.promoted) == (1, False)
     assert "refused" in refused.table()

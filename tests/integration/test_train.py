@@ -114,7 +114,7 @@ def test_training_goes_on_from_another_model_with_checkpoints_and_model_on_s3(
     card = uris.read(f"{bucket}/model/MODEL_CARD.md").decode()
     assert f"`models/stage-1`: was model {first.model.digest}" in card
     assert card.count("models/stage-1") == 3, "written by one command, read by the next, explained"
-    assert directory.read(f"{bucket}/model").digest == second.model.digest
+    assert directory.load_model(f"{bucket}/model").digest == second.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
     assert any(uri.endswith("optimizer.npz") for uri in stored)
     averaged, learning = (

@@ -158,7 +158,7 @@ def model(tmp_path: Path) -> Model:
     del facts["evidence"]
     facts["training"]["command"] = train_command("../keep/v3", "models/other").replace("cnn", "xception")
     (tmp_path / "model" / "model.json").write_text(json.dumps(facts))
-    return directory.read(str(tmp_path / "model"))
+    return directory.load_model(str(tmp_path / "model"))
 
 
 def evaluation(folder: Path, digest: str, right: int) -> Evidence:
@@ -170,7 +170,7 @@ def evaluation(folder: Path, digest: str, right: int) -> Evidence:
 def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: Model, tmp_path: Path) -> None:
     describe(model.uri, {"published": evaluation(tmp_path / "a", model.digest, 99)})
     described = describe(model.uri, {"other_source": evaluation(tmp_path / "b", model.digest, 31)})
-    assert described.digest == model.digest == directory.read(model.uri).digest
+    assert described.digest == model.digest == directory.load_model(model.uri).digest
     assert set(described.facts["evidence"]) == {"published", "other_source"}, "what is not named stays"
     text = (Path(model.uri) / "MODEL_CARD.md").read_text()
     assert text.startswith(f"# Model {model.digest}\n")
@@ -199,7 +199,7 @@ def test_facts_of_another_model_do_not_replace_those_of_this_one(model: Model) -
 
 @pytest.fixture(scope="module")
 def shipped() -> Model:
-    return directory.read(str(SHIPPED))
+    return directory.load_model(str(SHIPPED))
 
 
 def test_the_shipped_card_and_curves_are_those_of_its_facts_and_history(shipped: Model) -> None:

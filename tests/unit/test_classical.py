@@ -21,7 +21,7 @@ from mribatch.models import classical_engine, directory, features
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
 from mribatch.training import classical
-from mribatch.training.classical import RECIPES, Span
+from mribatch.training.classical import CLASSICAL_MODELS, Span
 from tests.conftest import write_scans
 
 SIDE = 24
@@ -72,16 +72,16 @@ def test_the_components_of_the_span_are_those_of_the_pixels(
     np.testing.assert_allclose(span.coordinates(products[::2, ::2]), span.training, atol=1e-3)
     there = Pipeline([("pca", PCA(0.95, svd_solver="full")), ("keep", classical.Leading(0.8))])
     there.fit(span.training)
-    direct = PCA(0.8, svd_solver="full").fit(features.scaled(learnt))
+    direct = PCA(0.8, svd_solver="full").fit(features.unit_scaled(learnt))
     assert there["keep"].kept_ == pytest.approx(direct.n_components_, abs=1), "0.95 is passed by a part of a component"
     whole = classical.on_pixels(there, span, *features.centred(learnt))
     kept = min(there["keep"].kept_, direct.n_components_)
     np.testing.assert_allclose(
         whole["pca"].explained_variance_ratio_[:kept], direct.explained_variance_ratio_[:kept], rtol=1e-3
     )
-    ours, theirs = there.transform(span.coordinates(products[1::2, ::2])), direct.transform(features.scaled(other))
+    ours, theirs = there.transform(span.coordinates(products[1::2, ::2])), direct.transform(features.unit_scaled(other))
     np.testing.assert_allclose(np.abs(ours[:, :kept]), np.abs(theirs[:, :kept]), atol=1e-3)
-    np.testing.assert_allclose(whole.transform(features.scaled(other)), ours, atol=1e-3)
+    np.testing.assert_allclose(whole.transform(features.unit_scaled(other)), ours, atol=1e-3)
 
 
 def test_rows_without_pixels_have_no_features(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
@@ -90,7 +90,7 @@ def test_rows_without_pixels_have_no_features(scans: tuple[NDArray[np.uint8], ND
     seen = features.Extractor(None, SIDE, None)(table)
     assert seen.column_names == ["pixels"]
     assert seen["pixels"].is_valid().to_pylist() == [True, False, True]
-    kept = features.array(seen["pixels"].drop_null(), np.uint8)
+    kept = features.rows_of(seen["pixels"].drop_null(), np.uint8)
     np.testing.assert_array_equal(kept, features.grey(scans[0][:2]))
 
 
@@ -115,7 +115,7 @@ def test_copies_of_one_image_stand_in_one_fold() -> None:
         assert not set(groups[train]) & set(groups[test])
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.features == "pixels"])
+@pytest.mark.parametrize("name", [name for name, model in CLASSICAL_MODELS.items() if model.features == "pixels"])
 def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     name: str, scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:
@@ -126,7 +126,7 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     found = fitted(name, span.training, classes[learnt], tmp_path / "cache")
     probabilities = classical_engine.probabilities(found.pipeline, span.coordinates(products[np.ix_(other, learnt)]), 2)
     assert (probabilities.argmax(axis=1) == classes[other]).mean() >= 0.7, "two classes of plain patterns"
-    assert set(found.chosen) == set(RECIPES[name].tuned)
+    assert set(found.chosen) == set(CLASSICAL_MODELS[name].grid)
     whole = classical.on_pixels(found.pipeline, span, *features.centred(features.grey(pixels[learnt])))
     model = saved(name, whole, tmp_path / "model")
     again = Predictor(model.uri).probabilities(pixels[other])
@@ -135,7 +135,7 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     assert model.kind == name
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", CLASSICAL_MODELS)
 def test_a_class_of_three_scans_two_of_them_to_learn_from_can_be_fitted(name: str, tmp_path: Path) -> None:
     classes = np.array([0] * 16 + [1] * 2)
     seen = (np.random.default_rng(0).normal(size=(18, 30)) + classes[:, None]).astype(np.float32)
@@ -172,7 +172,7 @@ def test_a_classifier_that_was_altered_is_refused(tmp_path: Path) -> None:
     model = saved("svm", Pipeline([("model", "passthrough")]), tmp_path / "model")
     (tmp_path / "model" / "classifier.skops").write_bytes(skops.io.dumps(PCA()))
     with pytest.raises(ModelError, match="SHA-256"):
-        directory.read(model.uri)
+        directory.load_model(model.uri)
 
 
 def test_a_model_on_pixels_needs_no_tensorflow(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def archive(*names: str) -> bytes:
     ("data", "found"),
     [
         (b"", "an empty file"),
-        (archive("config.json", "metadata.json", "model.weights.h5"), r"a whole Keras model \(\.keras\)"),
+        (archive("config.json", "metadata.json", "model.weights.h5"), r"a complete Keras model \(\.keras\)"),
         (archive("archive/data.pkl", "archive/data/0"), "a PyTorch file"),
         (archive("a.npy"), "a zip archive"),
         (b"PK\x03\x04 and no more", "a damaged zip archive"),
@@ -249,7 +249,7 @@ def archive(*names: str) -> bytes:
 def test_a_file_of_another_kind_is_refused_with_what_it_is(data: bytes, found: str, tmp_path: Path) -> None:
     (tmp_path / "given.h5").write_bytes(data)
     with pytest.raises(ModelError, match=rf"of xception .*_notop\.h5, got .*{found}.*given\.h5$") as caught:
-        pretrained.read(str(tmp_path / "given.h5"), "xception")
+        pretrained.read_weights(str(tmp_path / "given.h5"), "xception")
     assert "\n" not in str(caught.value)
 
 
@@ -259,7 +259,7 @@ def test_a_file_that_was_cut_is_refused(published: tuple[str, Any, Any], tmp_pat
     whole = Path(legacy_file(tmp_path / "x.h5", bare)).read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ModelError, match="truncated or damaged HDF5 file"):
-        pretrained.read(str(tmp_path / "cut.h5"), name)
+        pretrained.read_weights(str(tmp_path / "cut.h5"), name)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_the_weights_of_another_network_are_refused_before_anything_is_built(
     save(bare, tmp_path / "x.weights.h5")
     found = f"{pretrained.TENSORS[name]} arrays in"
     with pytest.raises(ModelError, match=rf"of {other} .*{pretrained.TENSORS[other]} arrays.*, got .*{found}"):
-        pretrained.read(str(tmp_path / "x.weights.h5"), other)
+        pretrained.read_weights(str(tmp_path / "x.weights.h5"), other)
 
 
 def hdf5(fill: Callable[[h5py.File], object]) -> bytes:
@@ -297,7 +297,7 @@ def test_an_hdf5_file_of_something_else_is_refused(
 ) -> None:
     (tmp_path / "x.h5").write_bytes(hdf5(fill))
     with pytest.raises(ModelError, match=found):
-        pretrained.read(str(tmp_path / "x.h5"), "cnn")
+        pretrained.read_weights(str(tmp_path / "x.h5"), "cnn")
 
 
 @pytest.fixture
@@ -328,10 +328,10 @@ def test_a_link_into_another_file_is_not_followed(small: h5py.File, tmp_path: Pa
     small[weight] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
     small.flush()
     with pytest.raises(ModelError, match="damaged"):
-        pretrained.read(str(tmp_path / "cnn.h5"), "cnn")
+        pretrained.read_weights(str(tmp_path / "cnn.h5"), "cnn")
 
 
 def test_a_missing_file_and_a_folder_are_told_by_their_path(tmp_path: Path) -> None:
     for path in (tmp_path / "none.h5", tmp_path):
         with pytest.raises((ModelError, StorageError), match=str(path)):
-            pretrained.read(str(path), "xception")
+            pretrained.read_weights(str(path), "xception")
