@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from mribatch.predictions.lock_observers import observe
+
 __all__ = ["STOPPED", "Stopped", "ray_folder", "ray_logs", "stoppable", "supervised"]
 
 STOPPED = "stopped: nothing is half-written; run the same command again to resume"
@@ -119,14 +121,12 @@ def _run(main: Callable[[], int], note: "_Note", parent: int, mask: set[int | si
 
 
 def _code_of(main: Callable[[], int], note: "_Note") -> int:
-    from mribatch.predictions import lock
-
-    lock.observe(note.lock)
+    observe(note.lock)
     try:
         return main()
     except Stopped:
         raise
-    except SystemExit as err:  # of the parser: --help, or a wrong flag
+    except SystemExit as err:
         if err.code is None or isinstance(err.code, int):
             return err.code or 0
         print(err.code, file=sys.stderr)

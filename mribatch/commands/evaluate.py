@@ -14,7 +14,7 @@ from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing
 from mribatch.commands.scored import Scored, failure_lines
 from mribatch.errors import InputError
-from mribatch.models import directory
+from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
 from mribatch.settings.evaluate import EvaluateConfig
@@ -37,7 +37,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     Scans that have predictions in config.output are not scored again. Raises InputError for labels that the model does
     not know, and everything that `score` raises.
     """
-    model = directory.load_model(config.model)
+    model = directory.load_model(lookup.locate(config.model))
     return evaluate_scans(config, model, shown(config.data, exclude=config.exclude, outputs=(config.output,)))
 
 

@@ -21,7 +21,7 @@ from mribatch.commands.paying import paying
 from mribatch.commands.score import score_plan
 from mribatch.commands.scored import Scored
 from mribatch.commands.screen import Block, Shown, Table, duration
-from mribatch.models import directory
+from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import history, ledger, lock, rewrite
 from mribatch.predictions.lock import NIGHTS, new_run_id
@@ -49,7 +49,7 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
     started = datetime.now(UTC)
     deadline = night_end(config, started)
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
-    model = directory.load_model(config.model)
+    model = directory.load_model(lookup.locate(config.model))
     output, run_id = uris.absolute(config.output), new_run_id()
     log.info("listing %s …", ", ".join(config.input))
     if config.dry_run:

@@ -20,7 +20,7 @@ from mribatch.cluster.session import session
 from mribatch.commands.paying import paying
 from mribatch.commands.scored import Scored, record, sum_up
 from mribatch.commands.screen import progress
-from mribatch.models import directory
+from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger, lock
 from mribatch.predictions.ledger import Plan, Receipt
@@ -42,7 +42,7 @@ def score(config: ScoreConfig) -> Scored:
 
     Raises InputError, ModelError, StorageError, OutputHeld (another run writes there), RunFailed (a rerun resumes).
     """
-    model = directory.load_model(config.model)
+    model = directory.load_model(lookup.locate(config.model))
     log.info("listing %s …", ", ".join(config.input))
     return score_listing(config, model, list_scans(config.input, config.exclude))
 

@@ -57,7 +57,7 @@ Block = str | Table
 
 
 class Shown:
-    """What a command did, as blocks; `table` is their plain text."""
+    """Base of what commands return: blocks for the screen, and `table`, their plain text."""
 
     def blocks(self) -> Sequence[Block]:
         """Return lines and tables from top to bottom."""
@@ -73,7 +73,7 @@ def plain(blocks: Sequence[Block]) -> str:
     return "\n".join(printable(str(block)) for block in blocks if not isinstance(block, Table) or block.rows)
 
 
-def show(outcome: "Outcome") -> None:
+def show(outcome: Shown) -> None:
     """Print what a command did: drawn on a terminal, as plain text elsewhere."""
     if not _is_terminal(sys.stdout):
         print(outcome.table())

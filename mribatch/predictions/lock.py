@@ -21,17 +21,16 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from mribatch.errors import MribatchError, OutputHeld, RunFailed, StorageMissing
+from mribatch.predictions.lock_observers import notify
 from mribatch.stores import uris
 
-__all__ = ["NIGHTS", "RUNS", "Fence", "held", "new_run_id", "observe", "release"]
+__all__ = ["NIGHTS", "RUNS", "Fence", "held", "new_run_id", "release"]
 
 RUNS = "_runs"
 _BEATS_PER_LEASE = 5  # a holder may miss a few before it is taken for dead
 _RELEASED = -1  # the count of a holder that let go
 
 log = logging.getLogger("mribatch.lock")
-
-_observers: list[Callable[["Fence", bool], None]] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +85,7 @@ def held(
         if beats.ident is not None:  # it was started
             beats.join()
         _release(fence)
-        _notify(fence, False)
-
-
-def observe(observer: Callable[[Fence, bool], None]) -> None:
-    """Call observer(fence, True) before this process creates a lock, and observer(fence, False) when that is released
-    or was not created."""
-    _observers.append(observer)
+        notify(fence, False)
 
 
 def release(fence: Fence) -> None:
@@ -154,11 +147,11 @@ def _acquire(files: _Generations, run_id: str, lease: _Lease) -> Fence:
     if last:
         _await_end(files, last, lease)
     fence = Fence(output=files.output, digest=files.digest, run_id=run_id, generation=last + 1)
-    _notify(fence, True)
+    notify(fence, True)
     try:
         _create(files, fence)
     except MribatchError:
-        _notify(fence, False)
+        notify(fence, False)
         raise
     files.clear_below(last)  # the last one stays until the next: a holder that sleeps may still count in it
     return fence
@@ -213,11 +206,6 @@ def _release(fence: Fence) -> None:
         log.warning("another run holds the output now: its lock is left alone")
     except MribatchError as err:
         log.warning("the lock could not be released, its lease will run out: %s", err)
-
-
-def _notify(fence: Fence, held: bool) -> None:
-    for observer in _observers:
-        observer(fence, held)
 
 
 def _say(fence: Fence, beat: int) -> None:
