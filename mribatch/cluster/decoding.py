@@ -190,7 +190,8 @@ def readable(
 
     advance: called with the rows of each block as it arrives.
     """
-    blocks = []
+    blocks: list[pa.Table] = []
+    block: pa.Table
     for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
         blocks.append(block)
         advance(block.num_rows)

@@ -32,7 +32,9 @@ __all__ = ["WatchedPredictor", "is_over", "ready_at", "work_log"]
 
 _LOAD_S = 600.0  # for a model from a slow storage, and a GPU that compiles
 _GRACE_S = 10.0
-_STARTS = 30  # give up when one actor has died this often while loading the model; fewer deaths may be someone killing it
+_STARTS = (
+    30  # give up when one actor has died this often while loading the model; fewer deaths may be someone killing it
+)
 _TOGETHER = 1  # deaths with a batch after which its scans are scored alone
 _ALONE = 2  # deaths with one scan after which it is rejected
 

@@ -117,7 +117,10 @@ def predictors(nodes: Sequence[Mapping[str, Any]]) -> tuple[int | None, dict[str
         return 1, {"compute": ActorPoolStrategy(min_size=1, max_size=len(nodes)), "num_cpus": 0.25}
     if smallest <= _CORES_PER_PREDICTOR:
         share = min(max(smallest - 1, 0.75 * smallest), smallest - 0.75)  # over half a node, so one per node
-        return smallest, {"compute": _pool(len(nodes)), "num_cpus": share}  # its threads use cores that others leave idle
+        return smallest, {
+            "compute": _pool(len(nodes)),
+            "num_cpus": share,
+        }  # its threads use cores that others leave idle
     fit = sum((count - 1) // _CORES_PER_PREDICTOR for count in cores)
     return _CORES_PER_PREDICTOR, {"compute": _pool(fit), "num_cpus": _CORES_PER_PREDICTOR}
 

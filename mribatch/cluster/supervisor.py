@@ -25,7 +25,9 @@ __all__ = ["STOPPED", "Stopped", "ray_folder", "ray_logs", "stoppable", "supervi
 STOPPED = "stopped: nothing is half-written; run the same command again to resume"
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_STOP_S = 10.0  # for the child to stop Ray, which takes 2 s, and release its locks; with _RELEASE_S below TimeoutStopSec
+_STOP_S = (
+    10.0  # for the child to stop Ray, which takes 2 s, and release its locks; with _RELEASE_S below TimeoutStopSec
+)
 _RELEASE_S = 15.0  # for the parent to release the locks, if the storage answers at all
 _PR_SET_PDEATHSIG = 1  # of prctl, as in linux/prctl.h
 

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from mribatch.cluster.supervisor import STOPPED, Stopped, stoppable
 from mribatch.commands import screen
-from mribatch.commands.screen import Block
+from mribatch.commands.screen import Outcome
 from mribatch.errors import ConfigError, MribatchError
 from mribatch.settings.base import Settings
 from mribatch.settings.suggestions import did_you_mean
@@ -18,17 +18,6 @@ __all__ = ["COMMANDS", "Command", "Outcome", "parse", "run", "run_command"]
 
 PROGRAM = "mribatch"
 _HELP = ("-h", "--help")
-
-
-class Outcome(Protocol):
-    """What a run returns: a table to read and the exit code."""
-
-    @property
-    def exit_code(self) -> int: ...
-
-    def table(self) -> str: ...
-
-    def blocks(self) -> Sequence[Block]: ...
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ class Evaluated(Shown):
     def blocks(self) -> list[Block]:
         """Return the result; scan by scan if they fit on a screen."""
         shown = self.rows.to_pylist() if self.rows.num_rows <= GALLERY_SCANS else []
-        scans = Table([_scan_row(row) for row in shown], ("scan", "label", "predicted", "confidence", ""), align="lllrl")
+        scans = Table(
+            [_scan_row(row) for row in shown], ("scan", "label", "predicted", "confidence", ""), align="lllrl"
+        )
         classes = Table(
             [_class_row(label, measured) for label, measured in self.numbers["per_class"].items()],
             ("class", "scans", "precision", "recall", "F1"),

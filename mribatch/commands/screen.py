@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Bar", "Block", "Shown", "Table", "duration", "opened", "plain", "printable", "progress", "show"]
+__all__ = ["Bar", "Block", "Outcome", "Shown", "Table", "duration", "opened", "plain", "printable", "progress", "show"]
 
 log = logging.getLogger("mribatch.progress")
 
@@ -40,7 +40,9 @@ class Table:
         rows = [self.head, *self.rows] if self.head else self.rows
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
-            "  ".join(self._aligned(cell, column, width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+            "  ".join(
+                self._aligned(cell, column, width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
             for row in rows
         )
 
@@ -54,6 +56,17 @@ class Table:
 
 Block = str | Table
 """A line, or a table."""
+
+
+class Outcome(Protocol):
+    """What a command returns."""
+
+    @property
+    def exit_code(self) -> int: ...
+
+    def blocks(self) -> Sequence[Block]: ...
+
+    def table(self) -> str: ...
 
 
 class Shown:
@@ -73,7 +86,7 @@ def plain(blocks: Sequence[Block]) -> str:
     return "\n".join(printable(str(block)) for block in blocks if not isinstance(block, Table) or block.rows)
 
 
-def show(outcome: Shown) -> None:
+def show(outcome: Outcome) -> None:
     """Print what a command did: drawn on a terminal, as plain text elsewhere."""
     if not _is_terminal(sys.stdout):
         print(outcome.table())
@@ -137,7 +150,7 @@ def opened(first: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def progress(name: str, total: float, unit: str, *, logged: bool = True) -> Iterator["Bar"]:
+def progress(name: str, total: int, unit: str, *, logged: bool = True) -> Iterator["Bar"]:
     """Show how much of some work is done while this lasts: by the bar of the open screen, else by lines if `logged`."""
     display = _displays[-1] if _displays else None
     bar = Bar(name=name, total=total, unit=unit, logged=logged, display=display)
@@ -154,7 +167,7 @@ class Bar:
     """The progress of some work, of which `total` units are to do."""
 
     name: str
-    total: float
+    total: int
     unit: str
     logged: bool
     display: "_Display | None"
@@ -170,6 +183,11 @@ class Bar:
         """Note how many scans were scored or failed, and rejected."""
         self.update(scored + rejected, f"{rejected:,} rejected")
 
+    def heard(self, done: float | None) -> None:
+        """Note how many units a worker has reported, if it reported any."""
+        if done is not None:
+            self.update(done)
+
     def update(self, done: float, note: str = "") -> None:
         """Note how many units are done. The note is shown behind the figures."""
         now, moved = time.monotonic(), done > self.done
@@ -183,7 +201,7 @@ class Bar:
             log.info("%s", self._figures(now, note))
 
     def _figures(self, now: float, note: str) -> str:
-        figures = [f"{self.done:,.0f}/{self.total:,.0f} {self.unit}"]
+        figures = [f"{int(self.done):,}/{self.total:,} {self.unit}"]
         began, first = self._first or (now, 0.0)
         if self.done > first and now > began:
             rate = (self.done - first) / (now - began)
