@@ -16,11 +16,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from mribatch.predictions.lock_observers import observe
 
-__all__ = ["STOPPED", "Stopped", "ray_folder", "ray_logs", "stoppable", "supervised"]
+__all__ = ["STOPPED", "Stopped", "lasting_stream", "ray_folder", "ray_logs", "stoppable", "supervised"]
 
 STOPPED = "stopped: nothing is half-written; run the same command again to resume"
 
@@ -308,5 +308,11 @@ def _mend_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number; else the next file would get it
     for name, number in (("stdout", 1), ("stderr", 2)):
         encoding = getattr(getattr(sys, name), "encoding", None) or "utf-8"
-        screen = io.BufferedWriter(_Screen(number))
-        setattr(sys, name, io.TextIOWrapper(screen, encoding, errors="backslashreplace", line_buffering=True))
+        setattr(sys, name, lasting_stream(number, encoding))
+
+
+def lasting_stream(number: int, encoding: str) -> TextIO:
+    """Return a text stream to a file descriptor whose writes never fail: without a reader they are dropped."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Screen(number)), encoding, errors="backslashreplace", line_buffering=True
+    )

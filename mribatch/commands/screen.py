@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from mribatch.cluster.supervisor import lasting_stream
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -37,16 +39,11 @@ class Table:
     align: str = "lr"
 
     def __str__(self) -> str:
-        rows = [self.head, *self.rows] if self.head else self.rows
+        rows = [[printable(cell) for cell in row] for row in (self.head, *self.rows) if row]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(
-                self._aligned(cell, column, width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        )
+        return "\n".join("  ".join(map(self._aligned, range(len(row)), row, widths)).rstrip() for row in rows)
 
-    def _aligned(self, cell: str, column: int, width: int) -> str:
+    def _aligned(self, column: int, cell: str, width: int) -> str:
         return cell.rjust(width) if self.is_right(column) else cell.ljust(width)
 
     def is_right(self, column: int) -> bool:
@@ -173,7 +170,7 @@ class Bar:
     display: "_Display | None"
     done: float = 0
     _first: tuple[float, float] | None = None  # when the first units were done, and how many
-    _logged_at: float = field(default_factory=time.monotonic)
+    _logged_at: float = field(default_factory=lambda: time.monotonic())
 
     def advance(self, units: float = 1) -> None:
         """Note that more units are done."""
@@ -229,7 +226,7 @@ class _Display:
     def __init__(self, phase: str) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
+        stream = lasting_stream(os.dup(sys.stderr.fileno()), sys.stderr.encoding)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),

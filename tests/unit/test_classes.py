@@ -13,7 +13,8 @@ def lines(root: Path, caplog: pytest.LogCaptureFixture, classes: tuple[str, ...]
     caplog.clear()
     with caplog.at_level(logging.INFO, "mribatch"):
         shown(str(root), classes=classes)
-    return "\n".join(record.getMessage() for record in caplog.records).splitlines()
+    messages = [record.getMessage() for record in caplog.records]
+    return "\n".join(message for message in messages if not message.endswith("…")).splitlines()
 
 
 def fill(root: Path, counts: dict[str, int]) -> None:
@@ -48,7 +49,7 @@ def test_classes_that_are_far_smaller_are_questioned(tmp_path: Path, caplog: pyt
     told = lines(tmp_path, caplog)[-1]
     assert (
         told
-        == "warning: very few scans of cache (4), notumor (10), against 1,001 of the largest class: are these classes?"
+        == "warning: very few scans of cache (4), notumor (10), but 1,001 of the largest class: are these classes?"
     )
     (tmp_path / "notumor" / "more.jpg").write_bytes(b"")
     assert "notumor" not in lines(tmp_path, caplog)[-1]
@@ -67,4 +68,4 @@ def test_hundreds_of_folders_that_are_patients_fill_no_screen(tmp_path: Path, ca
     told = lines(tmp_path, caplog)
     assert len(told) == 2 + 40 + 1 + 1
     assert "… and 160 more classes" in told[-2]
-    assert "P004 (3) and 195 more, against 3 of the largest class: are these classes?" in told[-1]
+    assert "P004 (3) and 195 more, but 3 of the largest class: are these classes?" in told[-1]

@@ -13,9 +13,9 @@ FACTS: dict[str, Any] = {
 def test_each_cause_of_failed_scans_is_counted_with_up_to_three_of_them() -> None:
     failures = {"permission denied": ("/a",), "access denied (AccessDenied)": tuple(f"s3://b/{n}" for n in range(4))}
     lines = Scored(**FACTS, failed=5, failures=failures).table().splitlines()
-    at = next(number for number, line in enumerate(lines) if line.startswith("failed, to be tried again"))
+    at = next(number for number, line in enumerate(lines) if line.startswith("failed, to be retried"))
     assert [line.split() for line in lines[at : at + 3]] == [
-        ["failed,", "to", "be", "tried", "again", "5"],
+        ["failed,", "to", "be", "retried", "5"],
         ["access", "denied", "(AccessDenied)", "4"],
         ["permission", "denied", "1"],
     ]

@@ -164,7 +164,7 @@ def test_a_command_that_ends_without_a_word_gets_a_sentence_and_its_lock_is_rele
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     (line,) = errors.decode().splitlines()
-    assert line.startswith(f"error: the run's process ended without a word ({how})")
+    assert line.startswith(f"error: the run's process ended without a message ({how})")
     assert "run the command again" in line
     assert released(tmp_path)
 
