@@ -99,7 +99,7 @@ def test_a_terminal_shows_phases_figures_lines_and_at_the_end_a_drawn_table() ->
 def test_a_pipe_gets_plain_lines_and_not_one_control_character() -> None:
     done = subprocess.run(command(), capture_output=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert not CONTROL.search(done.stdout + done.stderr)
-    assert done.stdout.decode().splitlines() == ["class            scans", "glioma              12",
+    assert done.stdout.decode().splitlines() == ["class               scans", "glioma                 12",
                                                  r"scan\x1b[31m [red]      3", "end"]  # fmt: skip
     assert done.stderr.decode().splitlines()[:2] == ["test: loading …", "starting Ray …"]
 
@@ -121,7 +121,9 @@ def test_the_cursor_stays_visible_however_a_command_ends(ending: str, code: int,
 
 def test_a_terminal_that_is_closed_fails_no_run(tmp_path: Path) -> None:
     ending = f"time.sleep(1); log.info('on'); open({str(tmp_path / 'end')!r}, 'w').close()"
-    program = PROGRAM.replace("import logging,", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nimport logging,")
+    program = PROGRAM.replace(
+        "import logging,", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nimport logging,"
+    )
     terminal = Terminal([sys.executable, "-c", program.replace("ENDING", ending)])
     terminal.read(until=b"a line from C++")
     terminal.hang_up()
@@ -138,15 +140,15 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def job_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
     """The lines of a job's log, of which one may be written every moment."""
     monkeypatch.setattr(screen, "_LINE_EVERY_S", 0.0)
     with caplog.at_level(logging.INFO, "mribatch"):
-        yield caplog.messages
+        yield caplog
 
 
 def test_without_a_screen_progress_is_lines_with_rate_and_time_left(
-    logged: list[str], monkeypatch: pytest.MonkeyPatch
+    job_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 0.0, 10.0, 20.0, 40.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
@@ -154,19 +156,19 @@ def test_without_a_screen_progress_is_lines_with_rate_and_time_left(
         bar.count(100, 0)
         bar.count(200, 5)
         bar.count(400, 5)
-    assert logged == [
+    assert job_log.messages == [
         "100/1,000 scans · 0 rejected",
         "205/1,000 scans · 10.5 scans/s · 76 s left · 5 rejected",
         "405/1,000 scans · 10.2 scans/s · 59 s left · 5 rejected",
     ]
 
 
-def test_progress_that_workers_log_themselves_adds_no_lines(logged: list[str]) -> None:
+def test_progress_that_workers_log_themselves_adds_no_lines(job_log: pytest.LogCaptureFixture) -> None:
     with screen.progress("training", 3, "epochs", logged=False) as bar:
         bar.heard(1.5)
         bar.heard(None)
     assert bar.done == 1.5
-    assert logged == []
+    assert job_log.messages == []
 
 
 def test_more_than_all_is_all() -> None:
@@ -188,10 +190,6 @@ def test_an_empty_table_is_not_shown() -> None:
     assert Nothing().table() == "end"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")]
-)
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_a_duration_has_a_unit_that_can_be_read(seconds: float, words: str) -> None:
     assert screen.duration(seconds) == words
-
-
