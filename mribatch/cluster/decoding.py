@@ -98,7 +98,7 @@ def decode_table(
         by = decoder(spec, timeout_s)
         uris.trust(table["scan_uri"].to_pylist())
         scans = [_guarded(partial(_decode_one, uri, version, spec, by, among)) for uri, version in keys_of(table)]
-        peak = _peak_bytes(by)
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
     fields = schema.decoded_fields(spec.side_px)
     try:
         columns = _columns(scans, fields, peak)
@@ -162,11 +162,6 @@ def _detail(err: Exception) -> str:
     if isinstance(err, MemoryError):
         return "out of memory"
     return getattr(err, "detail", "") or type(err).__name__
-
-
-def _peak_bytes(by: Decoder) -> int:
-    """Return the peak memory of this process and its decoder."""
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
 
 
 def _columns(scans: Sequence[Sequence[Frame]], fields: Sequence[pa.Field], peak_bytes: int) -> list[pa.Array]:

@@ -69,7 +69,9 @@ class PartSink(Datasink[Receipt]):
         ordered = rows.append_column("run_id", run_ids).select(self._schema.names).sort_by("scan_uri")
         buffer = io.BytesIO()
         pyarrow.parquet.write_table(ordered.cast(self._schema), buffer, compression="zstd")
-        name = f"part-{self._fence.run_id}-{_key(ordered)}-{ordered.num_rows}.parquet"
+        keys = repr(list(zip(*(ordered[name].to_pylist() for name in schema.KEY), strict=True)))
+        digest = hashlib.sha256(keys.encode()).hexdigest()[:12]
+        name = f"part-{self._fence.run_id}-{digest}-{ordered.num_rows}.parquet"
         self._fence.check()
         place = uris.join(ledger.model_folder(self._fence.output, self._fence.digest), name)
         uris.put(place, buffer.getvalue())
@@ -79,11 +81,6 @@ class PartSink(Datasink[Receipt]):
             uris.delete(place)
             raise
         return name
-
-
-def _key(rows: pa.Table) -> str:
-    names = (rows[name].to_pylist() for name in schema.KEY)
-    return hashlib.sha256(repr(list(zip(*names, strict=True))).encode()).hexdigest()[:12]
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

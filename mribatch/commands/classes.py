@@ -18,7 +18,34 @@ _FEW_SHARE = 0.01  # of the largest class
 _CLASSES_SHOWN = 40  # lines on a screen
 _NAMES_SHOWN = 5
 _ODD = frozenset(
-    ["answers", "archive", "backup", "backups", "bak", "checkpoints", "evaluation", "figures", "log", "logs", "misc", "model", "models", "old", "out", "output", "outputs", "predictions", "promotion", "result", "results", "temp", "tmp", "trash", "unsorted", "work"]
+    [
+        "answers",
+        "archive",
+        "backup",
+        "backups",
+        "bak",
+        "checkpoints",
+        "evaluation",
+        "figures",
+        "log",
+        "logs",
+        "misc",
+        "model",
+        "models",
+        "old",
+        "out",
+        "output",
+        "outputs",
+        "predictions",
+        "promotion",
+        "result",
+        "results",
+        "temp",
+        "tmp",
+        "trash",
+        "unsorted",
+        "work",
+    ]
 ) | {"new folder", "untitled folder"}
 
 

@@ -45,7 +45,10 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> 
     """Evaluate config.model, given as read, on the labelled scans (schema LABELLED) of config.data. See `evaluate`."""
     table = _test_scans(labelled, model, config)
     known = training_scans(config.apart_from) if config.apart_from else None
-    known_bytes = _bytes_of(known) if known else set()  # read before anything is scored
+    known_bytes: set[str] = set()
+    if known:
+        log.info("reading the %s scans at --apart-from …", f"{known.scans.num_rows:,}")
+        known_bytes = content_digests(known.scans)  # before anything is scored
     scored = _score(config, model, table)
     rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
     kept = _without_copies(rows, known_bytes, config) if known else rows
@@ -92,11 +95,6 @@ def _test_scans(table: pa.Table, model: Model, config: EvaluateConfig) -> pa.Tab
             "rename or remove those folders, or train on them"
         )
     return table
-
-
-def _bytes_of(known: TrainingScans) -> set[str]:
-    log.info("reading the %s scans at --apart-from …", f"{known.scans.num_rows:,}")
-    return content_digests(known.scans)
 
 
 def _score(config: EvaluateConfig, model: Model, table: pa.Table) -> Scored:

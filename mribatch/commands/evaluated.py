@@ -44,7 +44,7 @@ class Evaluated(Shown):
             ("class", "scans", "precision", "recall", "F1"),
         )
         between = [""] if shown else []
-        return [scans, *between, classes, "", *self._accuracy(), *self._limits(), *self._places()]
+        return [scans, *between, classes, "", *self._accuracy(), *self._details()]
 
     def _accuracy(self) -> Iterator[str]:
         numbers, (low, high) = self.numbers, self.numbers["accuracy_95"]
@@ -52,7 +52,7 @@ class Evaluated(Shown):
         balanced, confidence = numbers["balanced_accuracy"], numbers["mean_confidence"]
         yield f"balanced accuracy {balanced:.4f} · mean confidence {confidence:.4f}"
 
-    def _limits(self) -> Iterator[str]:
+    def _details(self) -> Iterator[str]:
         absent = [label for label, measured in self.numbers["per_class"].items() if not measured["support"]]
         if absent:
             yield f"no scans of {', '.join(absent)}: balanced accuracy is over the other classes"
@@ -64,8 +64,6 @@ class Evaluated(Shown):
         if self.scored.failed:
             yield f"failed, to be retried: {self.scored.failed}"
         yield from failure_lines(self.scored.failures)
-
-    def _places(self) -> Iterator[str]:
         yield f"predictions  {self.predictions}"
         yield f"report       {self.report}"
 

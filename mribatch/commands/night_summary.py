@@ -1,7 +1,7 @@
 """Summarize a night: its rows, those before them and the nights before it become the numbers of its report."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -57,10 +57,7 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
         started=data.started.astimezone(zone),
         ended=datetime.now(zone),
         deadline=data.deadline and data.deadline.astimezone(zone),
-        alarms=(
-            *_reject_alarms(config, bad.num_rows + scored.failed, rows.num_rows + scored.failed),
-            *_drift_alarms({"class mix": classes, "confidence": confidence}),
-        ),
+        alarms=tuple(_alarms(config, bad.num_rows + scored.failed, rows.num_rows + scored.failed, classes, confidence)),
         tally=Tally(
             listed=scored.listed,
             done_before=scored.done,
@@ -160,16 +157,10 @@ def _changes(good: pa.Table, before: pa.Table) -> list[Change]:
     ]
 
 
-# Alarms
-
-
-def _reject_alarms(config: NightlyConfig, lost: int, tried: int) -> Iterator[str]:
+def _alarms(config: NightlyConfig, lost: int, tried: int, classes: Comparison, confidence: Comparison) -> Iterator[str]:
     if lost > config.max_reject_rate * tried:
         yield f"{lost:,} of {tried:,} scans were rejected or failed, more than {100 * config.max_reject_rate:g}%."
-
-
-def _drift_alarms(comparisons: Mapping[str, Comparison]) -> Iterator[str]:
-    for name, comparison in comparisons.items():
+    for name, comparison in (("class mix", classes), ("confidence", confidence)):
         if comparison.drift.level == "major":
             index = comparison.drift.index
             yield f"The {name} differs from that of previous nights: population stability index {index:.2f}."

@@ -37,7 +37,7 @@ def promote(config: PromoteConfig) -> "Promotion":
     """
     candidate = _candidate(config)
     uris.check_writable(config.models)
-    current = _current(config)
+    current = directory.load_model(config.models) if CURRENT in uris.names(config.models, CURRENT) else None
     duel = None
     if current is not None and current.digest != candidate.digest:
         _check_labels(candidate, current)
@@ -125,10 +125,6 @@ def _candidate(config: PromoteConfig) -> Model:
             "--candidate or --models"
         )
     return directory.load_model(uris.join(config.models, config.candidate))
-
-
-def _current(config: PromoteConfig) -> Model | None:
-    return directory.load_model(config.models) if CURRENT in uris.names(config.models, CURRENT) else None
 
 
 def _name(model: Model) -> str:
