@@ -115,7 +115,7 @@ def record(digest: str, scans: int, seconds: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("records", "seconds", "said"),
+    ("records", "seconds", "words"),
     [
         ([], None, "no run has scored anything in this output yet"),
         ([record("ours", 1000, 100)], 100, "one earlier run of this model"),
@@ -126,11 +126,11 @@ def record(digest: str, scans: int, seconds: float) -> dict[str, Any]:
     ],
 )
 def test_the_duration_is_that_of_earlier_runs_of_the_model(
-    records: list[dict[str, Any]], seconds: float | None, said: str
+    records: list[dict[str, Any]], seconds: float | None, words: str
 ) -> None:
     expected, basis = expected_seconds(1000, records, "ours")
     assert expected == (None if seconds is None else pytest.approx(seconds))
-    assert said in basis
+    assert words in basis
 
 
 def test_a_night_without_work_takes_no_time_whoever_scored() -> None:
@@ -138,8 +138,8 @@ def test_a_night_without_work_takes_no_time_whoever_scored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(None, "unknown, why"), (20.4, "20 s, why"), (600, "10 min, why"), (9000, "2.5 h, why")]
+    ("seconds", "words"), [(None, "unknown, why"), (20.4, "20 s, why"), (600, "10 min, why"), (9000, "2.5 h, why")]
 )
-def test_a_forecast_names_its_duration_in_a_unit_that_can_be_read(seconds: float | None, said: str) -> None:
+def test_a_forecast_names_its_duration_in_a_unit_that_can_be_read(seconds: float | None, words: str) -> None:
     table = Forecast(listed=9, planned={"new": 2}, seconds=seconds, basis="why").table()
-    assert f"duration  {said}\n" in table
+    assert f"duration  {words}\n" in table

@@ -5,9 +5,19 @@ from typing import Any
 from mribatch.commands.score import Scored
 
 FACTS: dict[str, Any] = {
-    "run_id": "run", "output": "/out", "digest": "0123456789ab", "listed": 9, "done": 1, "planned": 8, "by_class": {"glioma": 2},
-    "rejected": {"corrupt": 1}, "left": 0, "parts": ("part",), "seconds": 2.0, "max_reject_rate": 0.05,
-}  # fmt: skip
+    "run_id": "run",
+    "output": "/out",
+    "digest": "0123456789ab",
+    "listed": 9,
+    "done": 1,
+    "planned": 8,
+    "by_class": {"glioma": 2},
+    "rejected": {"corrupt": 1},
+    "left": 0,
+    "parts": ("part",),
+    "seconds": 2.0,
+    "max_reject_rate": 0.05,
+}
 
 
 def test_each_cause_of_failed_scans_is_counted_with_up_to_three_of_them() -> None:

@@ -99,8 +99,12 @@ def test_a_terminal_shows_phases_figures_lines_and_at_the_end_a_drawn_table() ->
 def test_a_pipe_gets_plain_lines_and_not_one_control_character() -> None:
     done = subprocess.run(command(), capture_output=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert not CONTROL.search(done.stdout + done.stderr)
-    assert done.stdout.decode().splitlines() == ["class               scans", "glioma                 12",
-                                                 r"scan\x1b[31m [red]      3", "end"]  # fmt: skip
+    assert done.stdout.decode().splitlines() == [
+        "class               scans",
+        "glioma                 12",
+        r"scan\x1b[31m [red]      3",
+        "end",
+    ]
     assert done.stderr.decode().splitlines()[:2] == ["test: loading …", "starting Ray …"]
 
 

@@ -70,9 +70,13 @@ def run(tmp_path: Path) -> Iterator[Run]:
         (tmp_path / "out").mkdir(exist_ok=True)
         command = [sys.executable, "-c", before + PROGRAM, str(tmp_path / "out"), ending]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=os.environ | environment,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=os.environ | environment,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background ignores it
-        )  # fmt: skip
+        )
         started.append(process)
         return process
 
