@@ -1,13 +1,14 @@
 """From a command line to an exit code: parse the flags, run the command, report errors in one sentence."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from mribatch.cluster.supervisor import STOPPED, Stopped, stoppable
+from mribatch.commands import screen
+from mribatch.commands.screen import Outcome
 from mribatch.errors import ConfigError, MribatchError
 from mribatch.settings.base import Settings
 from mribatch.settings.suggestions import did_you_mean
@@ -17,15 +18,6 @@ __all__ = ["COMMANDS", "Command", "Outcome", "parse", "run", "run_command"]
 
 PROGRAM = "mribatch"
 _HELP = ("-h", "--help")
-
-
-class Outcome(Protocol):
-    """What a run returns: a table to read and the exit code."""
-
-    @property
-    def exit_code(self) -> int: ...
-
-    def table(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -134,10 +126,10 @@ def _guarded(name: str, words: Sequence[str], program: str, description: str) ->
 
 
 def _run(name: str, words: Sequence[str], program: str) -> int:
-    _log_to_stderr()
     settings = _parse(name, words, program)
-    outcome: Outcome = _imported(COMMANDS[name].function)(settings)
-    print(outcome.table())
+    with screen.opened(f"{name}: loading libraries …"):
+        outcome: Outcome = _imported(COMMANDS[name].function)(settings)
+    screen.show(outcome)
     return outcome.exit_code
 
 
@@ -180,10 +172,3 @@ def _settings(name: str) -> type[Settings]:
 def _imported(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
-
-
-def _log_to_stderr() -> None:
-    """Send the package's own log lines to stderr as plain text; other libraries' logging is left alone."""
-    log = logging.getLogger("mribatch")
-    log.handlers[:] = [logging.StreamHandler(sys.stderr)]
-    log.setLevel(logging.INFO)
