@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mribatch.errors import InputError
-from mribatch.scans.decode import ImageSpec, decode
+from mribatch.scans.decode import decode
+from mribatch.scans.limits import ImageSpec
 from mribatch.settings.score import ScoreConfig
 from mribatch.settings.train import TrainConfig
 from mribatch.stores import uris
@@ -42,7 +43,7 @@ def pixels(scan_uris: Iterable[str], spec: ImageSpec) -> NDArray[np.uint8]:
     """Return the scans as the jobs decode them, (N, side, side, 3) uint8. Raises InputError for an unreadable scan."""
     scans = []
     for uri in scan_uris:
-        scan = decode(uris.read(uri), spec)
+        (scan,) = decode(uris.read(uri), spec)
         if scan.pixels is None:
             raise InputError(f"a benchmark needs readable scans, got one that is {scan.reason}: {uri}")
         scans.append(scan.pixels)

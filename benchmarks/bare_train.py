@@ -11,7 +11,7 @@ import bare
 import numpy as np
 import tyro
 
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 from mribatch.sources.labels import labelled
 from mribatch.training.step import Batch, TrainingStep
 

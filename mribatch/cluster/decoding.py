@@ -1,14 +1,11 @@
-"""Scans, labelled or not, into tables of names and from there into Ray Datasets of decoded rows.
-
-What a row holds is `schema`'s; how bytes become pixels is `scans`'; what is left to do is `ledger`'s; where labels
-come from is `_labels`'.
-"""
+"""Read and decode the scans of a table as a Ray Dataset, one row per scan."""
 
 import logging
 import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -27,7 +24,8 @@ from mribatch.errors import (
     StorageDenied,
     StorageError,
 )
-from mribatch.scans.decode import Decoded, ImageSpec
+from mribatch.scans.frames import Frame
+from mribatch.scans.limits import ImageSpec
 from mribatch.scans.sandbox import DECODE_S, Decoder, decoder
 from mribatch.schema import Reason, Status
 from mribatch.sources.listing import keys_of
@@ -36,14 +34,14 @@ from mribatch.stores.access import Access, Witness, witnesses
 
 __all__ = ["decode_table", "decoded", "readable"]
 
-log = logging.getLogger("mribatch.source")
+log = logging.getLogger("mribatch.decoding")
 
 DECODER_BYTES = 1 << 31
-"""What a scan of the largest size takes: MAX_MEMORY_BYTES, and the two processes at rest (measured: 260 MB). So few
-decoders run at once that all fit, apart from the predictors. A scan that would take more is rejected by its header."""
+"""Memory for a scan of the largest size: MAX_MEMORY_BYTES, and the two processes at rest (measured: 260 MB). This limits the
+decoders that run at once to as many as fit beside the predictors. A larger scan is rejected by its header."""
 
 DECODER_CORES = 0.5
-"""Half of its time a decoder waits for the storage; a machine of one core can still feed its predictor."""
+"""A decoder waits for the storage half of its time, and a machine with one core must still feed its predictor."""
 
 
 denials = Access()  # of this process, over all blocks
@@ -58,12 +56,12 @@ def decoded(
     over: Callable[[], bool] | None = None,
     among: Sequence[Witness] = (),
 ) -> "ray.data.Dataset":
-    """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`. One row per row.
+    """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`.
 
     Blocks are small (32 rows of 224 px are 5 MB), so that memory is bounded and work spreads over the nodes.
-    timeout_s is what a scan may take to decode. Blocks that begin when the time is `over` are not read: their rows say so.
-    The run ends with StorageDenied where access to scans is denied, and to those `among` which they are listed, too
-    (default: from all over the table), and with CredentialsRefused.
+    timeout_s limits the decoding of one scan. Blocks that start when the time is `over` are not read: their rows say so.
+    The run fails with StorageDenied if access is denied to scans and also to all of `among` (by default some from all over
+    the table), and with CredentialsRefused.
     """
     slices = [table.slice(at, block_rows) for at in range(0, table.num_rows, block_rows)]
     return ray.data.from_arrow([s.combine_chunks() for s in slices]).map_batches(
@@ -77,7 +75,7 @@ def decoded(
 
 
 def _decoder_bytes() -> int:
-    """What is reserved for a decoder: on a node with less memory than the largest scan takes, all of it."""
+    """Return the memory to reserve for a decoder: DECODER_BYTES, or all of the smallest node if that has less."""
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
     return int(min([DECODER_BYTES, *(node["memory"] for node in nodes if "memory" in node)]))
 
@@ -90,54 +88,55 @@ def decode_table(
     over: Callable[[], bool] | None = None,
     among: Sequence[Witness] = (),
 ) -> pa.Table:
-    """Read and decode each scan of a block. A scan that cannot be read or decoded keeps its row, with the reason.
+    """Read and decode each scan of a block, one row per frame. A scan that cannot be read or decoded has one row, with the reason.
 
-    Whatever one scan raises is that scan's own failure, a mistake in this program too.
+    An unforeseen error, even a bug in this program, fails only the scan that raises it.
     """
     if over is not None and over():
-        rows, peak = [Decoded(status=Status.LEFT)] * table.num_rows, 0
+        scans, peak = [[Frame(status=Status.LEFT)]] * table.num_rows, 0
     else:
         by = decoder(spec, timeout_s)
         uris.trust(table["scan_uri"].to_pylist())
-        rows = [_guarded(partial(_decode_one, uri, version, spec, by, among)) for uri, version in keys_of(table)]
-        peak = _peak_bytes(by)
+        scans = [_guarded(partial(_decode_one, uri, version, spec, by, among)) for uri, version in keys_of(table)]
+        peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
     fields = schema.decoded_fields(spec.side_px)
     try:
-        columns = [_column(rows, field, peak) for field in fields]
+        columns = _columns(scans, fields, peak)
     except Exception:  # a row does not fit its columns: find out which
-        rows = [_guarded(partial(_fitting, row, fields)) for row in rows]
-        columns = [_column(rows, field, peak) for field in fields]
+        scans = [_guarded(partial(_fitting, frames, fields)) for frames in scans]
+        columns = _columns(scans, fields, peak)
+    if any(len(frames) != 1 for frames in scans):
+        table = table.take(np.repeat(np.arange(len(scans)), [len(frames) for frames in scans]))
     return pa.table([*table.columns, *columns], schema=pa.schema([*table.schema, *fields]))
 
 
-def _guarded(decode: Callable[[], Decoded]) -> Decoded:
-    """Decode one scan. An unforeseen error fails that scan; one of our own that `_decode_one` lets pass ends the run."""
+def _guarded(decode: Callable[[], list[Frame]]) -> list[Frame]:
+    """Decode one scan. An unforeseen error fails that scan; a MribatchError that `_decode_one` raises ends the run."""
     try:
         return decode()
     except MribatchError:
         raise
     except Exception as err:
-        return Decoded(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
+        return [Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))]
 
 
-def _fitting(row: Decoded, fields: Sequence[pa.Field]) -> Decoded:
-    """Return a row that fits its columns. Raises what Arrow raises for one that does not."""
-    for field in fields:
-        _column([row], field, 0)
-    return row
+def _fitting(frames: list[Frame], fields: Sequence[pa.Field]) -> list[Frame]:
+    """Return frames that fit their columns. Raises what Arrow raises for those that do not."""
+    _columns([frames], fields, 0)
+    return frames
 
 
-def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]) -> Decoded:
+def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]) -> list[Frame]:
     size = uris.size(uri, version)
-    if size > spec.max_bytes:  # it may not even fit into memory
+    if size > spec.max_bytes:  # it might not fit into memory
         detail = f"{size} bytes exceed the cap of {spec.max_bytes}"
-        return Decoded(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=detail)
+        return [Frame(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=detail)]
     try:
         data = uris.read_version(uri, version)
         denials.granted()
         return by.decode(data)
     except CredentialsRefused:
-        raise  # no scan's fault, and all others would fail alike
+        raise  # not the scan's fault, and all others would fail too
     except StorageDenied as err:
         denials.denied(err, among)
         return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
@@ -152,12 +151,12 @@ def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Seq
         return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
 
 
-def _without_bytes(status: Status, reason: Reason, err: Exception) -> Decoded:
-    return Decoded(status=status, reason=reason, detail=_detail(err))
+def _without_bytes(status: Status, reason: Reason, err: Exception) -> list[Frame]:
+    return [Frame(status=status, reason=reason, detail=_detail(err))]
 
 
 def _detail(err: Exception) -> str:
-    """The cause in a few words, without paths."""
+    """Return the cause in a few words, without paths."""
     if isinstance(err, ScanVanished | ScanChanged):
         return str(err)
     if isinstance(err, MemoryError):
@@ -165,31 +164,43 @@ def _detail(err: Exception) -> str:
     return getattr(err, "detail", "") or type(err).__name__
 
 
-def _peak_bytes(by: Decoder) -> int:
-    """The most memory that this process and its decoder have had."""
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
+def _columns(scans: Sequence[Sequence[Frame]], fields: Sequence[pa.Field], peak_bytes: int) -> list[pa.Array]:
+    """Return the columns of `schema.decoded_fields` for the frames of some scans."""
+    frames = [frame for scan in scans for frame in scan]
+    derived = {
+        "frame": [number for scan in scans for number in range(len(scan))],
+        "pixels": [None if frame.pixels is None else frame.pixels.data.cast("B") for frame in frames],
+        "decoder_peak_bytes": [peak_bytes] * len(frames),
+    }
+    return [
+        pa.array(derived.get(field.name) or [getattr(frame, field.name) for frame in frames], field.type)
+        for field in fields
+    ]
 
 
-def _column(rows: Sequence[Decoded], field: pa.Field, peak_bytes: int) -> pa.Array:
-    if field.name in ("frame", "decoder_peak_bytes"):
-        return pa.array([0 if field.name == "frame" else peak_bytes] * len(rows), field.type)
-    if field.name == "pixels":
-        return pa.array([None if r.pixels is None else r.pixels.data.cast("B") for r in rows], field.type)
-    return pa.array([getattr(r, field.name) for r in rows], field.type)
+def readable(
+    rows: "ray.data.Dataset", max_reject_rate: float, advance: Callable[[int], object] = lambda _: None
+) -> pa.Table:
+    """Return all decoded rows that are ok, sorted by scan_uri. Raises InputError if too large a share is not.
 
-
-def readable(rows: "ray.data.Dataset", max_reject_rate: float) -> pa.Table:
-    """All decoded rows that are ok, sorted by scan_uri. Raises InputError where too large a share is not."""
-    seen = pa.concat_tables(rows.iter_batches(batch_size=None, batch_format="pyarrow")).sort_by("scan_uri")
-    good = seen.filter(pc.equal(seen["status"], Status.OK))
-    rejected = seen.num_rows - good.num_rows
-    if rejected:
-        lost = seen.filter(pc.not_equal(seen["status"], Status.OK))
+    advance: called with the rows of each block as it arrives.
+    """
+    blocks: list[pa.Table] = []
+    block: pa.Table
+    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+        blocks.append(block)
+        advance(block.num_rows)
+    table = pa.concat_tables(blocks).sort_by("scan_uri")
+    good = table.filter(pc.equal(table["status"], Status.OK))
+    lost = table.filter(pc.not_equal(table["status"], Status.OK))
+    if lost.num_rows:
         failed = pc.equal(lost["status"], Status.FAILED)
-        reasons = pc.if_else(failed, lost["detail"], lost["reason"]).value_counts().to_pylist()
-        said = ", ".join(f"{r['counts']} {r['values']}" for r in reasons)
-        log.warning("%d of %d scans are left out: %s", rejected, seen.num_rows, said)
-        if rejected > max_reject_rate * seen.num_rows:
-            raise InputError(f"{rejected} of {seen.num_rows} scans are unreadable ({said}), more than "
-                             f"--max-reject-rate {max_reject_rate}: repair the data or raise the rate")  # fmt: skip
+        counts = pc.if_else(failed, lost["detail"], lost["reason"]).value_counts().to_pylist()
+        reasons = ", ".join(f"{count['counts']} {count['values']}" for count in counts)
+        log.warning("%d of %d scans are left out: %s", lost.num_rows, table.num_rows, reasons)
+        if lost.num_rows > max_reject_rate * table.num_rows:
+            raise InputError(
+                f"{lost.num_rows} of {table.num_rows} scans are unreadable ({reasons}), more than "
+                f"--max-reject-rate {max_reject_rate}: repair the data or raise the rate"
+            )
     return good

@@ -1,4 +1,4 @@
-"""Rows into Parquet parts, whole or not at all, from wherever they were made. What rows hold is `schema`'s."""
+"""Write rows of predictions as Parquet parts, each of which appears complete or not at all."""
 
 import hashlib
 import io
@@ -26,9 +26,9 @@ __all__ = ["PartSink"]
 
 
 class PartSink(Datasink[Receipt]):
-    """Writes predictions as parts of at least part_rows rows; `receipts` tells afterwards what was written.
+    """Ray Data sink for parts of at least part_rows predictions; afterwards `receipts` says what was written.
 
-    A part's name comes from the scans in it, so a write that is tried again writes the same file again.
+    A part is named by the scans in it, so a retried write replaces its own file.
     """
 
     def __init__(self, fence: Fence, labels: Sequence[str], part_rows: int) -> None:
@@ -41,7 +41,7 @@ class PartSink(Datasink[Receipt]):
         return self._part_rows
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> Receipt:  # noqa: ARG002 - Ray's signature
-        """Write one part. Raises OutputHeld, and leaves nothing, where another run has taken the output."""
+        """Write one part. Raises OutputHeld, leaving no file, if another run has taken over the output."""
         uris.trust([self._fence.output])
         rows = pa.concat_tables([pa.table(block) for block in blocks])
         lost, left = (rows.filter(pc.equal(rows["status"], status)) for status in (Status.FAILED, Status.LEFT))
@@ -69,7 +69,9 @@ class PartSink(Datasink[Receipt]):
         ordered = rows.append_column("run_id", run_ids).select(self._schema.names).sort_by("scan_uri")
         buffer = io.BytesIO()
         pyarrow.parquet.write_table(ordered.cast(self._schema), buffer, compression="zstd")
-        name = f"part-{self._fence.run_id}-{_key(ordered)}-{ordered.num_rows}.parquet"
+        keys = repr(list(zip(*(ordered[name].to_pylist() for name in schema.KEY), strict=True)))
+        digest = hashlib.sha256(keys.encode()).hexdigest()[:12]
+        name = f"part-{self._fence.run_id}-{digest}-{ordered.num_rows}.parquet"
         self._fence.check()
         place = uris.join(ledger.model_folder(self._fence.output, self._fence.digest), name)
         uris.put(place, buffer.getvalue())
@@ -79,11 +81,6 @@ class PartSink(Datasink[Receipt]):
             uris.delete(place)
             raise
         return name
-
-
-def _key(rows: pa.Table) -> str:
-    names = (rows[name].to_pylist() for name in schema.KEY)
-    return hashlib.sha256(repr(list(zip(*names, strict=True))).encode()).hexdigest()[:12]
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

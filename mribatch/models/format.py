@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mribatch.errors import ModelError
-from mribatch.scans.decode import ImageSpec
+from mribatch.scans.limits import ImageSpec
 
 __all__ = ["CARD", "FORMAT", "HEAD", "PIXELS", "Model", "check", "digest_of", "stored_roles"]
 

@@ -59,7 +59,7 @@ class TrainingRun:
     backbone_weights: imagenet, none, or a URI that every worker can read. start_from: URI of a model to continue from,
     None to start from the backbone's weights. fingerprint: of settings and data; a checkpoint with another one is refused.
     training, validation, decode: as for `Feed`. decoder_cores: cores for decoding, per worker at least.
-    lines: actor with a method `say` that logs a line of progress.
+    lines: actor whose method `say(line, epochs_done)` logs a line of progress.
     """
 
     config: TrainConfig
@@ -103,7 +103,7 @@ def train_loop(settings: dict[str, TrainingRun]) -> None:
         restart_flag=run.config.flags("run_name"),
         decode=run.decode,
     )
-    worker = _Worker(run, feed, say=run.lines.say.remote if rank == 0 else lambda _line: None)
+    worker = _Worker(run, feed, say=run.lines.say.remote if rank == 0 else lambda *_: None)
     while not worker.is_done():
         worker.train_epoch()
 
@@ -134,7 +134,7 @@ def _keep_freed_memory() -> None:
 class _Worker:
     """The network, its optimizer and the state of the training on one worker."""
 
-    def __init__(self, run: TrainingRun, feed: Feed, *, say: Callable[[str], object]) -> None:
+    def __init__(self, run: TrainingRun, feed: Feed, *, say: Callable[..., object]) -> None:
         import keras
         import tensorflow as tf
 
@@ -189,7 +189,7 @@ class _Worker:
         if row["val_loss"] < state.best_val_loss:
             state.best_val_loss, state.best_epoch = row["val_loss"], state.epoch
             self.best = self.model.get_weights()
-        self.say(_epoch_line(row, self.config.epochs, is_best=state.best_epoch == state.epoch))
+        self.say(_epoch_line(row, self.config.epochs, is_best=state.best_epoch == state.epoch), state.epoch)
         if not self.is_done():
             self.batches = ahead(self.feed.train(state.epoch))  # decode while the checkpoint is written
         self._checkpoint(row, raw_weights)
@@ -216,7 +216,7 @@ class _Worker:
             sums += self.step.train(batch, side_px=side, seed=key)
             line = progress.line(number + 1, sums)
             if line is not None:
-                self.say(line)
+                self.say(line, epoch + (number + 1) / steps)
         skipped, total = sums[-1], steps * self.feed.workers
         if skipped:
             self.say(f"{skipped:.0f} of {total} steps had no finite gradients and were skipped")
@@ -256,7 +256,7 @@ class _Worker:
             with np.load(folder / "optimizer.npz") as stored:
                 for number, variable in enumerate(self.optimizer.variables):
                     variable.assign(stored[str(number)])
-        self.say(f"resuming after epoch {self.state.epoch} of {self.config.epochs}")
+        self.say(f"resuming after epoch {self.state.epoch} of {self.config.epochs}", self.state.epoch)
         return True
 
     def _checkpoint(self, row: dict[str, float], raw_weights: list[NDArray[Any]]) -> None:

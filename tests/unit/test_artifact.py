@@ -11,7 +11,7 @@ from mribatch.errors import ModelError
 from mribatch.models import directory, networks
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
-from tests.integration.conftest import make_model
+from tests.conftest import make_model
 
 
 @pytest.fixture(scope="module")
