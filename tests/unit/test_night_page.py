@@ -229,6 +229,18 @@ def test_rejects_are_counted_by_reason_most_frequent_first_and_listed() -> None:
     assert ["s3://b/bad-1.jpg", "empty", ""] in rows
 
 
+def test_failed_scans_are_listed_by_cause_in_tables_with_names_of_their_own() -> None:
+    document = Document(page(failures={"storage <down>": ["s3://b/1.jpg"], "out of memory": ["s3://b/2.jpg"] * 201}))
+    assert "Failed scans" in document.text["h2"]
+    assert "out of memorystorage <down>" in document.text["h3"], "in the order of the causes' names"
+    assert ["s3://b/1.jpg"] in document.rows
+    assert document.rows.count(["s3://b/2.jpg"]) == 200
+    assert "Showing the first 200 of 201. The run's record holds all of them." in document.text["p"]
+    regions = [attributes["aria-label"] for attributes in document.all("div") if attributes.get("role") == "region"]
+    assert len(regions) == len(set(regions))
+    assert "Failed scans" not in Document(page()).text["h2"]
+
+
 def test_long_lists_show_their_first_two_hundred_and_say_how_many_there_are() -> None:
     document = Document(page(changes=[change(n) for n in range(1234)], rejects=[reject(n) for n in range(5678)]))
     listed = [row[0] for row in document.rows if row[0].startswith("s3://b/")]
