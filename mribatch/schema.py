@@ -10,6 +10,7 @@ __all__ = [
     "PLAN",
     "SCHEMA_VERSION",
     "SEEN",
+    "SKIPS",
     "WORK",
     "Reason",
     "Status",
@@ -42,12 +43,13 @@ SEEN = pa.schema([*PLAN, pa.field("seen_at", pa.timestamp("us", tz="UTC"), False
 class Status(StrEnum):
     OK = "ok"
     REJECTED = "rejected"  # the scan's own fault: a row without predictions, final for this version
+    SKIPPED = "skipped"  # whole and readable, but not what the model is for: a row without predictions
     FAILED = "failed"  # the storage's or the machine's fault: no row, planned again by the next run
     LEFT = "left"  # the run's time was over before its turn: no row, planned again by the next run
 
 
 class Reason(StrEnum):
-    """Why a scan has no prediction. All reject it but the last two, which fail it."""
+    """Why a scan has no prediction. The first group rejects it, UNREADABLE and UNFORESEEN fail it, SKIPS skip it."""
 
     EMPTY = "empty"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # the bytes are of no image format
@@ -63,6 +65,41 @@ class Reason(StrEnum):
     TIMED_OUT = "timed_out"  # it was being decoded or scored for too long, each time
     UNREADABLE = "unreadable"  # the storage gave no bytes after all retries
     UNFORESEEN = "unforeseen"  # an error of this program while it worked on the scan
+    NO_PIXELS = "no_pixels"  # a report, raw data, a presentation state, a DICOMDIR
+    NOT_MR = "not_mr"  # another modality
+    SECONDARY_CAPTURE = "secondary_capture"  # a screen or a page saved as a picture
+    SEGMENTATION = "segmentation"  # labels
+    LOCALIZER = "localizer"  # a planning image
+    FUNCTIONAL = "functional"  # a time series of functional MR
+    DIFFUSION = "diffusion"  # diffusion weighted
+    PERFUSION = "perfusion"  # a perfusion time series, or arterial spin labelling
+    MAP = "map"  # computed numbers: ADC, FA, CBF, a field map
+    PHASE = "phase"  # phase, not magnitude
+    PROJECTION = "projection"  # a projection through a volume: MIP
+    MOSAIC = "mosaic"  # many slices side by side in one picture
+    BLANK = "blank"  # a constant frame
+    SERIES = "series"  # left out by the patterns of the series to score or to skip
+
+
+SKIPS = frozenset(
+    {
+        Reason.NO_PIXELS,
+        Reason.NOT_MR,
+        Reason.SECONDARY_CAPTURE,
+        Reason.SEGMENTATION,
+        Reason.LOCALIZER,
+        Reason.FUNCTIONAL,
+        Reason.DIFFUSION,
+        Reason.PERFUSION,
+        Reason.MAP,
+        Reason.PHASE,
+        Reason.PROJECTION,
+        Reason.MOSAIC,
+        Reason.BLANK,
+        Reason.SERIES,
+    }
+)
+"""The reasons of skipped scans; all others reject or fail one."""
 
 
 def probability_column(label: str) -> str:
