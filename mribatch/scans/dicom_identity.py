@@ -1,0 +1,63 @@
+"""What a row may say of whom and of which series: keyed hashes and a modality from a closed list, nothing else."""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Literal
+
+from mribatch.errors import ConfigError
+from mribatch.scans.dicom_elements import Elements
+
+__all__ = ["Identifiers", "Keys", "known_modality"]
+
+_INSTANCE, _STUDY, _SERIES, _PATIENT = 0x00080018, 0x0020000D, 0x0020000E, 0x00100020
+_KEY_BYTES = 16  # 128 bits of the digest
+_LEAST_SECRET_BYTES = 16
+_MODALITIES = frozenset(  # PS3.3, C.7.3.1.1.1: what is in no list may be a name
+    "ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL IVOCT "
+    "IVUS KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT PX REG RESP RF RG "
+    "RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN TEXTUREMAP TG US VA "
+    "XA XAPROTOCOL XC".split()
+)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The identifiers of an object as a row holds them; None for those that the header lacks."""
+
+    instance_key: str | None = None
+    series_key: str | None = None
+    study_key: str | None = None
+    patient_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identifiers:
+    """How UIDs and patient IDs become keys: `keyed` by HMAC-SHA-256 with a secret, `plain` as they are, `none`."""
+
+    mode: Literal["keyed", "plain", "none"] = "none"
+    secret: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.mode == "keyed" and len(self.secret) < _LEAST_SECRET_BYTES:
+            raise ConfigError(f"keyed identifiers need a secret of {_LEAST_SECRET_BYTES} bytes or more")
+
+    def __repr__(self) -> str:
+        return f"Identifiers(mode={self.mode!r})"
+
+    def keys(self, elements: Elements) -> Keys:
+        """Return the keys of an object."""
+        return Keys(*(self._key(elements, tag) for tag in (_INSTANCE, _SERIES, _STUDY, _PATIENT)))
+
+    def _key(self, elements: Elements, tag: int) -> str | None:
+        text = elements.text(tag)
+        if not text or self.mode == "none":
+            return None
+        if self.mode == "plain":
+            return text
+        return hmac.new(self.secret, text.encode("latin-1"), hashlib.sha256).digest()[:_KEY_BYTES].hex()
+
+
+def known_modality(modality: str) -> str | None:
+    """Return a modality that the standard defines; None for any other text."""
+    return modality if modality in _MODALITIES else None
