@@ -31,6 +31,8 @@ from mribatch.schema import Reason, Status
 
 __all__ = ["DicomFrame", "DicomObject", "Identifiers", "Selection", "is_dicom", "read_dicom"]
 
+_NO_KEYS = Keys()
+
 
 @dataclass(frozen=True, kw_only=True)
 class DicomFrame:
@@ -56,7 +58,7 @@ class DicomObject:
     detail: str | None = None
     kind: str | None = None
     modality: str | None = None
-    keys: Keys = Keys()
+    keys: Keys = _NO_KEYS
     frame_count: int = 0
     rows_px: int | None = None
     columns_px: int | None = None
@@ -113,9 +115,7 @@ def read_dicom(data: bytes, spec: ImageSpec, selection: Selection, identifiers: 
         if len(data) > spec.max_bytes:
             raise RejectionError(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {spec.max_bytes}")
         header = read_header(data)
-        known = replace(
-            known, modality=known_modality(header.modality), keys=identifiers.keys(header.elements)
-        )
+        known = replace(known, modality=known_modality(header.modality), keys=identifiers.keys(header.elements))
         kind = kind_of(header)
         known = replace(known, kind=str(kind))
         reason = selection.skip_reason(kind, series_texts(header.elements))

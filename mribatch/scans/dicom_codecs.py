@@ -1,4 +1,4 @@
-"""Compressed DICOM frames to samples: JPEG, lossless JPEG, JPEG-LS, JPEG 2000, HTJ2K, RLE and deflated frames.
+"""Compressed DICOM frames to samples: JPEG, lossless JPEG, JPEG-LS, JPEG 2000, RLE and deflated frames.
 
 Each frame is checked before a codec sees it: that it is whole, and that its own size is the header's.
 """
@@ -87,21 +87,30 @@ def _check_jpeg_2000(frame: bytes, layout: Layout) -> None:
 
 
 def _decode_jpeg_2000(frame: bytes, layout: Layout) -> Samples:
+    """Decode JPEG 2000, high throughput or not. OpenJPH, which knows the former only, ignores its own errors."""
     stream = jpeg_2000_codestream(frame)
     if stream.precision > 16:
         raise RejectionError(Reason.UNSUPPORTED_FORMAT, "JPEG 2000 frames of more than 16 bits are not read here")
-    hush()
+    is_rgb = not layout.photometric.startswith("YBR_FULL")
     try:
-        with Image.open(io.BytesIO(frame), formats=["JPEG2000"]) as image:
-            if image.size != (layout.columns, layout.rows):
-                raise _damaged()
-            image.load()
-            pixels = np.asarray(image)
+        pixels = _shaped(_through_pillow(frame, layout), layout)
     except HOSTILE:
-        raise _damaged() from None
+        if stream.is_subsampled:
+            raise _damaged() from None
+        whole = _attempt(lambda: imagecodecs.jpeg2k_decode(frame))  # of tiles that Pillow does not expect
+        return Samples(_shaped(whole, layout), is_rgb=is_rgb)
     if layout.samples == 3:
-        return Samples(_shaped(pixels, layout), bits=8, is_rgb=not layout.photometric.startswith("YBR_FULL"))
-    return Samples(_unscaled(_shaped(pixels, layout), stream))
+        return Samples(pixels, bits=8, is_rgb=is_rgb)
+    return Samples(_unscaled(pixels, stream))
+
+
+def _through_pillow(frame: bytes, layout: Layout) -> NDArray[np.generic]:
+    hush()
+    with Image.open(io.BytesIO(frame), formats=["JPEG2000"]) as image:
+        if image.size != (layout.columns, layout.rows):
+            raise _damaged()
+        image.load()
+        return np.asarray(image)
 
 
 def _unscaled(pixels: NDArray[np.generic], stream: Codestream) -> NDArray[np.generic]:
@@ -109,11 +118,6 @@ def _unscaled(pixels: NDArray[np.generic], stream: Codestream) -> NDArray[np.gen
     container = 8 * pixels.dtype.itemsize
     values = pixels.astype(np.int32) >> (container - stream.precision)
     return values - (1 << (stream.precision - 1)) if stream.is_signed else values
-
-
-def _decode_high_throughput(frame: bytes, layout: Layout) -> Samples:
-    is_rgb = layout.samples == 3 and not layout.photometric.startswith("YBR_FULL")
-    return Samples(_shaped(_attempt(lambda: imagecodecs.htj2k_decode(frame)), layout), is_rgb=is_rgb)
 
 
 def _decode_rle(frame: bytes, layout: Layout) -> Samples:
@@ -210,12 +214,10 @@ def _truncated() -> RejectionError:
 
 _JPEG_CODEC = Codec(begins_jpeg, _check_jpeg, _decode_jpeg)
 _JPEG_2000_CODEC = Codec(begins_jpeg_2000, _check_jpeg_2000, _decode_jpeg_2000)
-_HIGH_THROUGHPUT_CODEC = Codec(begins_jpeg_2000, _check_jpeg_2000, _decode_high_throughput)
 _CODECS = {
     "1.2.840.10008.1.2.5": Codec(_always, _check_rle, _decode_rle),
     "1.2.840.10008.1.2.8.1": Codec(_always, _check_deflated, _decode_deflated),
     "1.2.840.10008.1.2.1.98": Codec(_always, _check_native, _decode_native),
     **{_JPEG + str(number): _JPEG_CODEC for number in (*range(50, 67), 70, 80, 81)},
-    **{_JPEG + str(number): _JPEG_2000_CODEC for number in (90, 91)},
-    **{_JPEG + str(number): _HIGH_THROUGHPUT_CODEC for number in (201, 202, 203)},
+    **{_JPEG + str(number): _JPEG_2000_CODEC for number in (90, 91, 201, 202, 203)},
 }

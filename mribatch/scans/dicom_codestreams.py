@@ -32,6 +32,7 @@ class Codestream:
     components: int
     precision: int
     is_signed: bool = False
+    is_subsampled: bool = False  # some components have fewer pixels (JPEG 2000)
 
     def check(self, layout: Layout) -> None:
         """Check the claims against the header's. Raises RejectionError."""
@@ -82,13 +83,16 @@ def jpeg_2000_codestream(frame: bytes) -> Codestream:
     if len(size) < _SIZ_BYTES or frame.rfind(_EOC) <= frame.rfind(_SOD) or _SOD not in frame:
         raise _truncated()
     width, height, left, top = (int.from_bytes(size[at : at + 4], "big") for at in (4, 8, 12, 16))
+    components = int.from_bytes(size[36:38], "big")
+    sampling = frame[start + 42 : start + 42 + 3 * components]
     return Codestream(
         kind=0,
         width=width - left,
         height=height - top,
-        components=int.from_bytes(size[36:38], "big"),
+        components=components,
         precision=(size[38] & 0x7F) + 1,
         is_signed=size[38] > 0x7F,
+        is_subsampled=any(step != 1 for place, step in enumerate(sampling) if place % 3),
     )
 
 

@@ -22,31 +22,33 @@ def rgb_of(samples: Samples, layout: Layout, elements: Elements) -> NDArray[np.u
     """Return a colour frame as (rows, columns, 3) uint8. Raises RejectionError for a palette that is damaged."""
     bits = samples.bits or layout.stored
     if layout.photometric == "PALETTE COLOR":
-        return _through_palette(_unsigned(samples.values, layout.stored), elements)
+        return _through_palette(_unsigned(samples.values, bits), elements)
     eight = _high_bits(_unsigned(samples.values, bits), bits)
     if layout.photometric == "RGB" or samples.is_rgb:
         return np.ascontiguousarray(eight)
     return np.asarray(Image.fromarray(np.ascontiguousarray(eight), "YCbCr").convert("RGB"))
 
 
-def _unsigned(values: NDArray[np.generic], bits: int) -> NDArray[np.uint16]:
-    return (values.astype(np.int32) & ((1 << bits) - 1)).astype(np.uint16)
+def _unsigned(values: NDArray[np.generic], bits: int) -> NDArray[np.int64]:
+    wide = values.astype(np.int64)
+    wide &= (1 << bits) - 1
+    return wide
 
 
-def _high_bits(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
+def _high_bits(values: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
     if bits >= 8:
         return (values >> (bits - 8)).astype(np.uint8)
     return np.rint(values * (255 / ((1 << bits) - 1))).astype(np.uint8)
 
 
-def _through_palette(values: NDArray[np.uint16], elements: Elements) -> NDArray[np.uint8]:
+def _through_palette(values: NDArray[np.int64], elements: Elements) -> NDArray[np.uint8]:
     channels = []
     for channel in range(3):
         descriptor = [int(value) for value in elements.numbers(_DESCRIPTORS + channel, "US")]
         if len(descriptor) < 3:
             raise _unusable()
         table = _palette(elements, channel, descriptor)
-        place = np.clip(values.astype(np.int32) - descriptor[1], 0, len(table) - 1)
+        place = np.clip(values - descriptor[1], 0, len(table) - 1)
         channels.append(table[place])
     return np.dstack(channels)
 

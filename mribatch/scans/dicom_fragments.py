@@ -1,9 +1,8 @@
 """The frames of encapsulated pixel data (PS3.5, annex A.4), as ranges of the file's bytes. Nothing is decoded here."""
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from mribatch.scans.dicom_elements import Elements
 from mribatch.scans.formats import RejectionError
@@ -79,13 +78,11 @@ def _items(data: bytes, position: int) -> list[tuple[int, int]]:
 def _offsets(table: bytes, elements: Elements) -> Sequence[int]:
     """Return where each frame begins, relative to the first fragment: by the extended or the basic table."""
     if extended := elements.content(_EXTENDED_OFFSETS):
-        return np.frombuffer(extended[: len(extended) // 8 * 8], "<u8").tolist()
-    return np.frombuffer(table[: len(table) // 4 * 4], "<u4").tolist()
+        return struct.unpack_from(f"<{len(extended) // 8}Q", extended)
+    return struct.unpack_from(f"<{len(table) // 4}I", table)
 
 
-def _by_offsets(
-    parts: list[tuple[int, int]], offsets: Sequence[int], frames: int
-) -> list[list[tuple[int, int]]]:
+def _by_offsets(parts: list[tuple[int, int]], offsets: Sequence[int], frames: int) -> list[list[tuple[int, int]]]:
     """Group fragments by a table; an empty list where the table does not fit them."""
     origin = parts[0][0] - 8
     index = {start - 8 - origin: number for number, (start, _) in enumerate(parts)}

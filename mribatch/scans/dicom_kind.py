@@ -38,6 +38,7 @@ _WITHOUT_PIXELS = tuple(  # that may hold Rows and Columns all the same
     _STORAGE + end for end in ("4.2", "66", "66.1", "66.2", "66.3", "66.5", "66.6")
 )
 
+_SOP_CLASS = 0x00080016
 _MODALITIES_OF_CAPTURES = ("MR", "OT", "SC", "")
 _PHYSICS = (0x00180020, 0x00180080, 0x00180081, 0x00180087)  # sequence, repetition and echo time, field strength
 
@@ -65,9 +66,9 @@ def _kind_without_pixels(header: Header) -> str:
         raise RejectionError(Reason.TRUNCATED, "the DICOM file ends before its data does")
     if header.sop_class in _WITHOUT_PIXELS:
         return Reason.NO_PIXELS
-    if header.has_size or header.sop_class in (_CLASSIC_MR, *_ENHANCED_MR):
+    if header.has_size or header.elements.text(_SOP_CLASS) in (_CLASSIC_MR, *_ENHANCED_MR):
         raise RejectionError(Reason.TRUNCATED, "the DICOM file ends before its pixels begin")
-    return Reason.NO_PIXELS if header.sop_class or header.modality else Reason.NOT_MR
+    return Reason.NO_PIXELS
 
 
 def _mr_kind(header: Header) -> str:

@@ -19,7 +19,7 @@ _CHANNELS = dict.fromkeys((*GREY, "PALETTE COLOR"), 1) | dict.fromkeys(
 _RETIRED = ("ARGB", "CMYK", "HSV", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB")
 _ALLOCATIONS = {"integer": (1, 8, 16, 32), "float": (32,), "double": (64,)}
 _TABLE_BITS = 16  # values of so many bits are looked up; deeper ones are sorted
-_LOOKED_UP_BYTES, _SORTED_BYTES = 10, 60  # a value takes while it is windowed
+_LOOKED_UP_BYTES, _SORTED_BYTES = 12, 60  # that a value takes while it is windowed
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_layout(header: Header, pixels: PixelElement, spec: ImageSpec, max_frame
     stored = _count(elements, _STORED, "Bits Stored", default=allocated)
     if samples != _CHANNELS[photometric]:
         raise _corrupt("the DICOM header claims a number of samples that its photometric interpretation has not")
-    if allocated not in _ALLOCATIONS[pixels.kind] or stored > allocated or (samples > 1 and allocated > _TABLE_BITS):
+    if allocated not in _ALLOCATIONS[pixels.kind] or stored > allocated:
         raise _corrupt(f"the DICOM header claims {stored} bits of {allocated}, which no reader knows")
     check_size(columns, rows, spec)
     if frames > max_frames:
@@ -80,7 +80,8 @@ def read_layout(header: Header, pixels: PixelElement, spec: ImageSpec, max_frame
         is_signed=_number(elements, _SIGN) == 1,
         kind=pixels.kind,
     )
-    value_bytes = _LOOKED_UP_BYTES if allocated <= _TABLE_BITS and pixels.kind == "integer" else _SORTED_BYTES
+    is_sorted = layout.is_grey and (allocated > _TABLE_BITS or pixels.kind != "integer")
+    value_bytes = _SORTED_BYTES if is_sorted else _LOOKED_UP_BYTES
     check_memory(len(header.data), layout.frame_bits // 8 + value_bytes * layout.frame_values, spec)
     return layout
 

@@ -32,10 +32,11 @@ def padding_range(elements: Elements, layout: Layout) -> tuple[float, float] | N
     return float(min(values)), float(max(values))
 
 
-def _extended(values: NDArray[np.generic], layout: Layout) -> NDArray[np.generic]:
-    wide = np.int32 if layout.stored <= 16 else np.int64
-    kept = values.astype(wide) & ((1 << layout.stored) - 1)
-    if not layout.is_signed:
-        return kept
-    sign = 1 << (layout.stored - 1)
-    return (kept ^ sign) - sign
+def _extended(values: NDArray[np.generic], layout: Layout) -> NDArray[np.signedinteger]:
+    wide = values.astype(np.int32 if layout.stored <= 16 else np.int64)
+    wide &= (1 << layout.stored) - 1
+    if layout.is_signed:
+        sign = 1 << (layout.stored - 1)
+        wide ^= sign
+        wide -= sign
+    return wide
