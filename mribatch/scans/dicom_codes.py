@@ -34,18 +34,20 @@ _CODES = (  # of image and frame types, blanks for underscores, in the order in 
     (Reason.PHASE, r"[PI]|PHASE(?: ?MAP| ?DIFF\w*)?|IMAGINARY|[PI] (?:SE|FFE|IR|TFE|TSE|PCA)|VELOCITY(?: MAP)?"),
     (
         Reason.MAP,
-        r"E?ADC\b.*|EXP|EXPONENTIAL|FA|COL ?FA|TENSOR\b.*|AD|RD|MD|(?:R|REL)?CB[FV]|(?:R|REL)?MTT|TTP|T ?MAX|PBP|GBP"
-        r"|(?:.* )?MAPS?\b.*|T ?TEST|Z ?SCORE|STIFFNESS|WAVE|FAT ?FRACTION|PDFF|QSM|R2 ?STAR|FIELD ?MAP.*",
+        r"E?ADC\b.*|EXP|EXPONENTIAL|FA|COL ?FA|TENSOR|AD|RD|MD|(?:R|REL)?CB[FV]|(?:R|REL)?MTT|TTP|T ?MAX|PBP|GBP"
+        r"|(?:.* )?MAPS?\b.*|STIFFNESS|WAVE|FAT ?FRACTION|PDFF|QSM|R2 ?STAR|FIELD ?MAP.*",
     ),
     (
         Reason.PROJECTION,
         r"MIP|MI?NIP|M(?:AX|IN) IP|PROJECTION(?: IMAGE)?|VRT|SSD|(?:VOLUME|SURFACE) RENDER\w*|COLLAPSE",
     ),
     (Reason.PERFUSION, r"P?C?ASL|PERFUSION|PWI|DSC|DCE"),
+    (Reason.MAP, r"T ?TEST|Z ?SCORE"),
     (Reason.DIFFUSION, r"DIFFUSION|TRACE ?W?|C?DWI?|CALC BVALUE"),
     (Reason.FUNCTIONAL, r"FMRI|BOLD"),
 )
 _ORDER = [(reason, re.compile(pattern)) for reason, pattern in _CODES]
+_RANKS = {reason: rank for rank, (reason, _) in reversed(list(enumerate(_ORDER)))}
 _COMPONENTS = {"PHASE": Reason.PHASE, "IMAGINARY": Reason.PHASE}
 _CONTRASTS = {"PERFUSION": Reason.PERFUSION, "DIFFUSION": Reason.DIFFUSION}
 _CALCULATIONS = dict.fromkeys(("MAX_IP", "MIN_IP", "VOLUME_RENDER", "SURFACE_RENDER"), Reason.PROJECTION)
@@ -67,15 +69,15 @@ def is_tiled(elements: Elements) -> bool:
 def coded_kind(elements: Elements, groups: FrameGroups) -> Reason | None:
     """Return the kind that the coded fields name."""
     types = set(_types(elements, groups))
-    named = {reason for reason, pattern in _ORDER if any(map(pattern.fullmatch, types))}
-    named |= {reason for reason, pattern in _SEQUENCES if any(map(pattern.match, _sequences(elements)))}
-    named |= set(_frame_codes(elements, groups))
-    named |= _ge_component(elements)
+    named = {rank for rank, (_, pattern) in enumerate(_ORDER) if any(map(pattern.fullmatch, types))}
+    others = {reason for reason, pattern in _SEQUENCES if any(map(pattern.match, _sequences(elements)))}
+    others |= {*_frame_codes(elements, groups), *_ge_component(elements)}
     if any(value > 0 for value in _b_values(elements, groups)):
-        named.add(Reason.DIFFUSION)
+        others.add(Reason.DIFFUSION)
     if elements.text(_LABELLING):
-        named.add(Reason.PERFUSION)
-    return next((reason for reason, _ in _CODES if reason in named), None)
+        others.add(Reason.PERFUSION)
+    named |= {_RANKS[reason] for reason in others}
+    return _ORDER[min(named)][0] if named else None
 
 
 def hinted_kind(elements: Elements) -> Reason | None:

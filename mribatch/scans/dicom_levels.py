@@ -27,8 +27,8 @@ class Levels:
         return visible.size == 0 or bool((visible == visible[0]).all())
 
     def share(self, chosen: NDArray[np.bool_]) -> float:
-        """Return the share of the pixels shown that have the chosen values."""
-        return float(self.counts[self.shown & chosen].sum() / self.counts[self.shown].sum())
+        """Return the share of all pixels that are shown and have the chosen values."""
+        return float(self.counts[self.shown & chosen].sum() / self.counts.sum())
 
     def percentile(self, percent: float) -> float:
         """Return a percentile of the pixels shown, interpolated as NumPy does by default."""

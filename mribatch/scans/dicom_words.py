@@ -11,7 +11,7 @@ _SERIES_DESCRIPTION, _PROTOCOL, _MANUFACTURER = 0x0008103E, 0x00181030, 0x000800
 _WHOLE_EXAM = ("GE ", "G.E.")  # vendors whose protocol name names the examination, not the series
 
 _DIFFUSION = (
-    r"\bd[wt]i\w*|\bdt high\b|\bdw\b|\bdiff\b|\bdiff\d|diffusion|\bdki\b|\bdsi\b|\bhardi\b|\bnoddi\b|\bivim\b"
+    r"\bd(?:[wt]|mr)i\w*|\bdt high\b|\bdw\b|\bdiff\b|\bdiff\d|diffusion|\bdki\b|\bdsi\b|\bhardi\b|\bnoddi\b|\bivim\b"
     r"|\btrace ?w?\b|\bresolve\b|\bb ?[1-9]\d{2,3}\b|\d+ ?dirs?\b|\bdirs?\d+\b"
 )
 _PATTERNS = (  # in the order in which they are tried
@@ -23,8 +23,8 @@ _PATTERNS = (  # in the order in which they are tried
     ),
     (
         Reason.MAP,
-        r"\be?adc\b|apparent diff|\bexponential\b|\baverage dc\b|colou?r ?fa\b|\bcolfa\b|fractional ?aniso|\btensor\b"
-        r"|\b(?:r|rel)?cb[fv]\b|\b(?:r|rel)?mtt\b|\bttp\b|\bt ?max\b|field ?map|\bf ?map\w*|\bfm\b|\bb[01] ?(?:map|field)"
+        r"\b[de]?adc\b|apparent diff|\bexponential\b|\baverage dc\b|colou?r ?fa\b|\bcolfa\b|fractional ?aniso"
+        r"|\b(?:r|rel)?cb[fv]\b|\b(?:r|rel)?mtt\b|\bttp\b|\bt ?max\b|field ?map|\bf ?map\w*|\bfm\b|b[01] ?(?:map|field)"
         r"|\b(?:t1|t2|t2 ?star|t2\*|r1|r2|r2 ?star|r2\*|pd|ff|t|z) ?maps?\b|\bqsm\b|\bpdff\b|fat ?frac|stiffness|elastogra"
         r"|\bmre\b|\bshim\w*|sensitivity map",
     ),
