@@ -14,11 +14,11 @@ from mribatch.scans.dicom_colour import rgb_of
 from mribatch.scans.dicom_elements import Elements
 from mribatch.scans.dicom_frames import FrameReader, frame_reader
 from mribatch.scans.dicom_geometry import slice_place
-from mribatch.scans.dicom_groups import FrameGroups, frame_groups
-from mribatch.scans.dicom_header import Header, is_dicom, read_header
+from mribatch.scans.dicom_groups import FrameGroups
+from mribatch.scans.dicom_header import Header, is_dicom, read_header, read_on
 from mribatch.scans.dicom_identity import Identifiers, Keys, known_modality
 from mribatch.scans.dicom_kind import kind_of
-from mribatch.scans.dicom_layout import Layout, read_layout
+from mribatch.scans.dicom_layout import Layout, declared_frames, read_layout
 from mribatch.scans.dicom_levels import levels_of
 from mribatch.scans.dicom_samples import Samples
 from mribatch.scans.dicom_selection import Selection
@@ -116,14 +116,21 @@ def read_dicom(data: bytes, spec: ImageSpec, selection: Selection, identifiers: 
             raise RejectionError(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {spec.max_bytes}")
         header = read_header(data)
         known = replace(known, modality=known_modality(header.modality), keys=identifiers.keys(header.elements))
-        kind = kind_of(header)
-        known = replace(known, kind=str(kind))
-        reason = selection.skip_reason(kind, series_texts(header.elements))
-        if reason is not None:
-            return replace(known, status=Status.SKIPPED, reason=reason)
-        return _opened(header, known, spec, selection)
+        known = _chosen(header, known, selection)
+        if known.reason is None and header.is_open:
+            header = read_on(header, declared_frames(header.elements, selection.max_frames))
+            known = _chosen(header, known, selection)
+        return known if known.reason else _opened(header, known, spec, selection)
     except RejectionError as fault:
         return replace(known, reason=fault.reason, detail=fault.detail)
+
+
+def _chosen(header: Header, known: DicomObject, selection: Selection) -> DicomObject:
+    """Return what is known of an object with its kind, and skipped where it is not selected. Raises RejectionError."""
+    kind = kind_of(header)
+    reason = selection.skip_reason(kind, series_texts(header.elements))
+    status = known.status if reason is None else Status.SKIPPED
+    return replace(known, kind=str(kind), status=status, reason=reason)
 
 
 def _opened(header: Header, known: DicomObject, spec: ImageSpec, selection: Selection) -> DicomObject:
@@ -133,7 +140,7 @@ def _opened(header: Header, known: DicomObject, spec: ImageSpec, selection: Sele
     layout = read_layout(header, header.pixels, spec, selection.max_frames)
     reader = _Reader(
         header.elements,
-        frame_groups(header.elements),
+        header.groups,
         layout,
         frame_reader(header, header.pixels, layout),
         selection.window == "computed",

@@ -11,28 +11,32 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from pydicom import config
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_sequence
-from pydicom.tag import BaseTag
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filereader import data_element_generator, read_dataset, read_sequence, read_sequence_item
+from pydicom.sequence import Sequence
 
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["ByteOrder", "Elements", "Source", "hush_pydicom", "read_elements"]
+__all__ = ["HEADER_READS", "ByteOrder", "Elements", "Source", "Stop", "read_elements", "read_item", "read_more"]
+
+Stop = Callable[[int, str | None, int], bool]  # tag, representation and length of an element: whether to stop before it
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 logging.getLogger("pydicom").propagate = False
 config.settings.reading_validation_mode = config.IGNORE
 
-_MOST_READS = 600_000  # about 5 s: an enhanced object of 1,024 frames takes half of them, a million empty elements more
+HEADER_READS = 200_000
+"""About 2 s. A header takes some hundreds of reads; a million empty elements would take half a minute."""
 _ELEMENT_START = 8  # bytes of a tag and its length
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "OV": "Q"}  # VR to struct code
+_ENCODING = "iso8859"  # no text is decoded by pydicom
 _TEXT = ("DS", "IS")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
@@ -58,47 +62,68 @@ class ByteOrder:
 class Source(io.BytesIO):
     """The bytes of a file. Notes when more is asked for than there is, and when elements are too many to read."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, budget: int = HEADER_READS) -> None:
         super().__init__(data)
         self.is_short = False
-        self.is_crowded = False
-        self._reads = 0
-        self.end = len(data)
+        self.budget = budget  # of reads; an element takes one or two
+
+    @property
+    def is_crowded(self) -> bool:
+        return self.budget < 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self._reads += 1
-        if self._reads > _MOST_READS:
-            self.is_crowded = True
+        self.budget -= 1
+        if self.is_crowded:
             raise ValueError
         chunk = super().read(size)
         if size is not None and len(chunk) < size and (size != _ELEMENT_START or chunk.strip(b"\0")):
             self.is_short = True  # nothing, or padding, where an element would begin is a clean end
         return chunk
 
-    def part(self, data: bytes) -> "Source":
-        """Return the bytes of one element as a source that continues the count."""
-        part = Source(data)
-        part._reads = self._reads
-        return part
-
-    def settle(self, part: "Source") -> None:
-        """Take over the count of a part."""
-        self._reads = part._reads
-        self.is_crowded |= part.is_crowded
+    def peek(self, position: int, size: int) -> bytes:
+        """Return bytes at a position, and stay where the source stands."""
+        here = self.tell()
+        self.seek(position)
+        chunk = super().read(size)
+        self.seek(here)
+        return chunk
 
 
-def read_elements(source: Source, order: ByteOrder, stop: Any = None) -> "Elements":
+def read_elements(source: Source, order: ByteOrder, stop: Stop) -> "Elements":
     """Read elements from where the source stands until `stop(tag, vr, length)`. Raises RejectionError."""
+    with _translated(source):
+        dataset = read_dataset(source, order.is_implicit, order.is_little_endian, stop_when=stop)
+    is_implicit, is_little_endian = dataset.original_encoding  # what it really is, not what the file claims
+    return Elements.of(dataset.items(), ByteOrder(bool(is_implicit), bool(is_little_endian)), source)
+
+
+def read_more(source: Source, known: "Elements", stop: Stop) -> "Elements":
+    """Read on where the source stands, in the encoding known, and return all elements. Raises RejectionError."""
+    order = known.order
+    with _translated(source):
+        more = list(data_element_generator(source, order.is_implicit, order.is_little_endian, stop))
+    return Elements.of([*known.raw.items(), *((element.tag, element) for element in more)], order, source)
+
+
+def read_item(source: Source, order: ByteOrder) -> "Elements | None":
+    """Read the item of a sequence where the source stands; None at the sequence's end. Raises RejectionError."""
+    with _translated(source):
+        item = read_sequence_item(source, order.is_implicit, order.is_little_endian, _ENCODING)
+    return None if item is None else Elements.of(item.items(), order, source)
+
+
+@contextmanager
+def _translated(source: Source) -> Iterator[None]:
+    """Turn whatever pydicom raises into a RejectionError without its text, which holds values."""
     hush_pydicom()
     try:
-        dataset = read_dataset(source, order.is_implicit, order.is_little_endian, stop_when=stop)
+        yield
     except MemoryError:
         raise
-    except Exception:  # pydicom raises all kinds on damaged bytes; their texts hold values
+    except Exception:  # pydicom raises all kinds on damaged bytes
         raise _damage(source) from None
-    if source.is_crowded:
+    if source.is_crowded:  # pydicom may have caught what told of it
         raise _damage(source)
-    return Elements(dataset, order.is_little_endian, source)
 
 
 def _damage(source: Source) -> RejectionError:
@@ -113,22 +138,28 @@ def _damage(source: Source) -> RejectionError:
 class Elements:
     """A data set, or one item of a sequence. What is missing, empty or damaged reads as empty."""
 
-    dataset: Dataset
-    is_little_endian: bool
+    raw: dict[int, RawDataElement | DataElement]  # pydicom's own look-up converts empty values, and raises
+    order: ByteOrder
     source: Source
     _items: dict[int, list["Elements"]] = field(default_factory=dict, repr=False, compare=False)
 
+    @classmethod
+    def of(cls, items: Iterable[tuple[int, RawDataElement | DataElement]], order: ByteOrder, source: Source) -> Self:
+        return cls({int(tag): element for tag, element in items}, order, source)
+
+    @property
+    def is_little_endian(self) -> bool:
+        return self.order.is_little_endian
+
     def __contains__(self, tag: int) -> bool:
-        return BaseTag(tag) in self.dataset
+        return tag in self.raw
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.raw)
 
     def content(self, tag: int) -> bytes:
         """Return the bytes of a value."""
-        if tag not in self:
-            return b""
-        value = self.dataset.get_item(BaseTag(tag)).value
+        value = self.raw[tag].value if tag in self.raw else b""
         return value if isinstance(value, bytes) else b""
 
     def text(self, tag: int) -> str:
@@ -173,34 +204,27 @@ class Elements:
         return None
 
     def _representation(self, tag: int, vr: str) -> str:
-        element = self.dataset.get_item(BaseTag(tag)) if tag in self else None
-        stored = getattr(element, "VR", None)
+        stored = self.raw[tag].VR if tag in self.raw else None
         return stored if stored in _BINARY or stored in _TEXT else vr
 
     def _read_items(self, tag: int) -> Iterator["Elements"]:
-        if tag not in self:
-            return
-        element = self.dataset.get_item(BaseTag(tag))
-        value = element.value
+        element = self.raw.get(tag)
+        value = None if element is None else element.value
         if isinstance(element, RawDataElement) and isinstance(value, bytes) and value:
             value = self._parsed(value, element)
-        if isinstance(value, bytes | str) or value is None:
+        if not isinstance(value, Sequence):
             return
         for dataset in value:
-            if isinstance(dataset, Dataset):
-                yield Elements(dataset, self.is_little_endian, self.source)
+            yield Elements.of(dataset.items(), self.order, self.source)
 
     def _parsed(self, value: bytes, element: RawDataElement) -> Any:
-        part = self.source.part(value)
+        part = Source(value, self.source.budget)
         is_implicit = element.is_implicit_VR or element.VR == "UN"
         try:
-            return read_sequence(part, is_implicit, element.is_little_endian, len(value), "iso8859")
-        except MemoryError:
-            raise
-        except Exception:  # as in read_elements
-            raise _damage(part) from None
+            with _translated(part):
+                return read_sequence(part, is_implicit, element.is_little_endian, len(value), _ENCODING)
         finally:
-            self.source.settle(part)
+            self.source.budget = part.budget
 
 
 def _decimal(text: str) -> float:

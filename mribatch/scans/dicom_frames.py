@@ -45,7 +45,7 @@ def _native_reader(header: Header, pixels: PixelElement, layout: Layout) -> Fram
     if available * 8 < layout.frames * layout.frame_bits:
         raise RejectionError(Reason.TRUNCATED, "the DICOM file ends before its pixels do")
     view = memoryview(header.data)[pixels.start : pixels.start + available]
-    is_little = header.order.is_little_endian
+    is_little = header.elements.is_little_endian
     is_swapped = not is_little and layout.allocated == 8 and pixels.vr == "OW"
 
     def read(index: int) -> Samples:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from mribatch.scans.dicom_elements import Elements
 
-__all__ = ["FrameGroups", "frame_groups"]
+__all__ = ["PER_FRAME", "SHARED", "FrameGroups"]
 
-_SHARED, _PER_FRAME = 0x52009229, 0x52009230
+SHARED, PER_FRAME = 0x52009229, 0x52009230
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,3 @@ class FrameGroups:
         """Return a few frames that stand for all: the first, a middle and the last one."""
         count = len(self.frames)
         return sorted({0, count // 2, max(0, count - 1)})
-
-
-def frame_groups(elements: Elements) -> FrameGroups:
-    """Return the functional groups of an object. Raises RejectionError where they are damaged."""
-    return FrameGroups(elements.item(_SHARED), elements.items(_PER_FRAME))

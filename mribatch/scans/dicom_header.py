@@ -6,13 +6,22 @@ element. The deflated transfer syntax is inflated up to a cap.
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mribatch.scans.dicom_elements import ByteOrder, Elements, Source, read_elements
+from mribatch.scans.dicom_elements import (
+    HEADER_READS,
+    ByteOrder,
+    Elements,
+    Source,
+    read_elements,
+    read_item,
+    read_more,
+)
+from mribatch.scans.dicom_groups import PER_FRAME, SHARED, FrameGroups
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["Header", "PixelElement", "is_dicom", "read_header"]
+__all__ = ["Header", "PixelElement", "is_dicom", "read_header", "read_on"]
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -22,7 +31,9 @@ _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with
 _VRS = _LONG_VRS | frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _FIRST_GROUPS = (0x0002, 0x0004, 0x0008)
 _MOST_FIRST_BYTES = 1024  # the first element of a data set is short: a group length, a character set, a type
-_FLOAT_PIXELS, _DOUBLE_PIXELS, _PIXELS = 0x7FE00008, 0x7FE00009, 0x7FE00010
+_PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "integer"}
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # how an item begins, by byte order
+_FRAME_READS = 500  # the groups of a frame take 100 to 800
 _TRANSFER_SYNTAX, _STORED_CLASS = 0x00020010, 0x00020002
 _SOP_CLASS, _MODALITY = 0x00080016, 0x00080060
 _ROWS, _COLUMNS = 0x00280010, 0x00280011
@@ -52,9 +63,10 @@ class Header:
     syntax: str  # UID of the transfer syntax; empty where the file does not name one
     sop_class: str
     modality: str
-    order: ByteOrder
     elements: Elements
+    groups: FrameGroups
     pixels: PixelElement | None
+    is_open: bool  # the functional groups of the frames and what follows, as pixels, are not read yet
     is_short: bool  # the file ends within an element of the header
 
     @property
@@ -68,35 +80,79 @@ def is_dicom(data: bytes) -> bool:
 
 
 def read_header(data: bytes) -> Header:
-    """Read a header. Raises RejectionError."""
-    start = _start(data)
-    meta, body = _meta(data, start)
+    """Read a header up to its pixels, or to the functional groups of its frames. Raises RejectionError.
+
+    Of the frames' groups, which may take seconds to read, the first is read: most often it tells the kind.
+    """
+    meta, body = _meta(data, _start(data))
     syntax = _uid(meta, _TRANSFER_SYNTAX)
     if syntax == _DEFLATED:
         data, body = _inflated(data, body), 0
-    order = _order(data, body, syntax)
     source = Source(data)
     source.seek(body)
-    pixels: list[PixelElement] = []
-
-    def stop(tag: int, vr: str | None, length: int) -> bool:
-        if tag not in (_FLOAT_PIXELS, _DOUBLE_PIXELS, _PIXELS):
-            return False
-        pixels.append(_pixel_element(tag, vr or "OW", length, source.tell()))
-        return True
-
-    elements = read_elements(source, order, stop)
-    implicit, little = elements.dataset.original_encoding
+    stop = _Stop(source, (*_PIXEL_TAGS, PER_FRAME))
+    elements = read_elements(source, _order(data, body, syntax), stop)
     return Header(
         data=data,
         syntax=syntax,
         sop_class=_uid(elements, _SOP_CLASS) or _uid(meta, _STORED_CLASS),
         modality=elements.text(_MODALITY).upper(),
-        order=ByteOrder(bool(implicit), bool(little)),
         elements=elements,
-        pixels=pixels[-1] if pixels else None,
-        is_short=not pixels and (source.is_short or not len(elements)),
+        groups=FrameGroups(elements.item(SHARED), _first_group(stop, elements)),
+        pixels=stop.pixels,
+        is_open=stop.tag == PER_FRAME,
+        is_short=stop.tag is None and (source.is_short or not len(elements)),
     )
+
+
+def read_on(header: Header, frames: int) -> Header:
+    """Read the functional groups of so many frames and what follows them. Raises RejectionError."""
+    if not header.is_open:
+        return header
+    source = header.elements.source
+    source.budget += HEADER_READS + frames * _FRAME_READS
+    stop = _Stop(source, (*_PIXEL_TAGS,))
+    elements = read_more(source, header.elements, stop)
+    return replace(
+        header,
+        elements=elements,
+        groups=FrameGroups(elements.item(SHARED), elements.items(PER_FRAME)),
+        pixels=stop.pixels,
+        is_open=False,
+        is_short=stop.tag is None and source.is_short,
+    )
+
+
+class _Stop:
+    """Stops the reading before some elements, and knows where it did."""
+
+    def __init__(self, source: Source, tags: tuple[int, ...]) -> None:
+        self._source, self._tags = source, tags
+        self.tag: int | None = None
+        self.pixels: PixelElement | None = None
+        self.start = 0  # of the element's value
+
+    def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+        if tag not in self._tags:
+            return False
+        self.tag, self.start = int(tag), self._source.tell()
+        if tag in _PIXEL_TAGS:
+            is_encapsulated = length == _UNDEFINED
+            length = 0 if is_encapsulated else length
+            self.pixels = PixelElement(_PIXEL_TAGS[tag], vr or "OW", self.start, length, is_encapsulated)
+        return True
+
+
+def _first_group(stop: _Stop, elements: Elements) -> list[Elements]:
+    """Return the functional groups of the first frame, and leave the source where it stands."""
+    source = elements.source
+    position = source.tell()
+    if stop.tag != PER_FRAME or source.peek(stop.start, 4) not in _ITEMS:
+        return []
+    source.seek(stop.start)
+    item = read_item(source, elements.order)
+    source.seek(position)
+    return [] if item is None else [item]
 
 
 def _start(data: bytes) -> int:
@@ -140,12 +196,6 @@ def _first_order(data: bytes, *, has_more: bool = False) -> ByteOrder | None:
         if is_little and length <= _MOST_FIRST_BYTES and length % 2 == 0 and (has_more or 8 + length <= len(data)):
             return ByteOrder(True, True)
     return None
-
-
-def _pixel_element(tag: int, vr: str, length: int, start: int) -> PixelElement:
-    kind = {_FLOAT_PIXELS: "float", _DOUBLE_PIXELS: "double"}.get(tag, "integer")
-    is_encapsulated = length == _UNDEFINED
-    return PixelElement(kind, vr, start, 0 if is_encapsulated else length, is_encapsulated)
 
 
 def _uid(elements: Elements, tag: int) -> str:

@@ -14,8 +14,10 @@ _INSTANCE, _STUDY, _SERIES, _PATIENT = 0x00080018, 0x0020000D, 0x0020000E, 0x001
 _KEY_BYTES = 16  # 128 bits of the digest
 _LEAST_SECRET_BYTES = 16
 _MODALITIES = frozenset(  # those that this program names (PS3.3, C.7.3.1.1.1): any other text may be a name
-    ("CR", "CT", "DX", "ECG", "ES", "KO", "MG", "MR", "NM", "OP", "OT", "PR", "PT", "REG", "RF", "RTDOSE", "RTIMAGE")
-    + ("RTPLAN", "RTSTRUCT", "RWV", "SC", "SEG", "SM", "SR", "US", "XA", "XC")
+    {
+        *("CR", "CT", "DX", "ECG", "ES", "KO", "MG", "MR", "NM", "OP", "OT", "PR", "PT", "REG", "RF", "RTDOSE"),
+        *("RTIMAGE", "RTPLAN", "RTSTRUCT", "RWV", "SC", "SEG", "SM", "SR", "US", "XA", "XC"),
+    }
 )
 
 

