@@ -38,8 +38,7 @@ def _unsigned(values: NDArray[np.generic], bits: int) -> NDArray[np.int64]:
 def _high_bits(values: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
     if bits >= 8:
         return np.right_shift(values, bits - 8).astype(np.uint8)
-    scaled: NDArray[np.float64] = values * (255 / ((1 << bits) - 1))
-    return np.rint(scaled).astype(np.uint8)
+    return np.rint(np.divide(values * 255, (1 << bits) - 1)).astype(np.uint8)
 
 
 def _through_palette(values: NDArray[np.int64], elements: Elements) -> NDArray[np.uint8]:
