@@ -129,7 +129,7 @@ def declared(*extras: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("mribatch", ()), ("jobs", ()), ("benchmarks", ("dev",)), ("tests", ("dev",))]
+    ("folder", "extras"), [("mribatch", ("dicom",)), ("jobs", ()), ("benchmarks", ("dev",)), ("tests", ("dev",))]
 )
 def test_every_library_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     paths = list((ROOT / folder).rglob("*.py"))

@@ -16,10 +16,11 @@ from mribatch.scans.dicom_frames import FrameReader, frame_reader
 from mribatch.scans.dicom_geometry import slice_place
 from mribatch.scans.dicom_groups import FrameGroups
 from mribatch.scans.dicom_header import Header, is_dicom, read_header, read_on
-from mribatch.scans.dicom_identity import Identifiers, Keys, known_modality
+from mribatch.scans.dicom_identity import Identifiers, Keys
 from mribatch.scans.dicom_kind import kind_of
 from mribatch.scans.dicom_layout import Layout, declared_frames, read_layout
 from mribatch.scans.dicom_levels import levels_of
+from mribatch.scans.dicom_names import known_modality, syntax_name, vendor_of
 from mribatch.scans.dicom_samples import Samples
 from mribatch.scans.dicom_selection import Selection
 from mribatch.scans.dicom_stored import padding_range, stored_values
@@ -58,6 +59,8 @@ class DicomObject:
     detail: str | None = None
     kind: str | None = None
     modality: str | None = None
+    vendor: str | None = None
+    syntax: str | None = None
     keys: Keys = _NO_KEYS
     frame_count: int = 0
     rows_px: int | None = None
@@ -115,14 +118,24 @@ def read_dicom(data: bytes, spec: ImageSpec, selection: Selection, identifiers: 
         if len(data) > spec.max_bytes:
             raise RejectionError(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {spec.max_bytes}")
         header = read_header(data)
-        known = replace(known, modality=known_modality(header.modality), keys=identifiers.keys(header.elements))
-        known = _chosen(header, known, selection)
+        known = _chosen(header, _described(header, identifiers), selection)
         if known.reason is None and header.is_open:
             header = read_on(header, declared_frames(header.elements, selection.max_frames))
             known = _chosen(header, known, selection)
         return known if known.reason else _opened(header, known, spec, selection)
     except RejectionError as fault:
-        return replace(known, reason=fault.reason, detail=fault.detail)
+        return replace(known, status=Status.REJECTED, reason=fault.reason, detail=fault.detail)
+
+
+def _described(header: Header, identifiers: Identifiers) -> DicomObject:
+    """Return what a header says of an object and may leave."""
+    return DicomObject(
+        status=Status.REJECTED,
+        modality=known_modality(header.modality),
+        vendor=vendor_of(header.elements),
+        syntax=syntax_name(header.syntax),
+        keys=identifiers.keys(header.elements),
+    )
 
 
 def _chosen(header: Header, known: DicomObject, selection: Selection) -> DicomObject:

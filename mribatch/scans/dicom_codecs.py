@@ -97,8 +97,8 @@ def _decode_jpeg_2000(frame: bytes, layout: Layout) -> Samples:
     except HOSTILE:
         if stream.is_subsampled:
             raise _damaged() from None
-        whole = _attempt(lambda: imagecodecs.jpeg2k_decode(frame))  # of tiles that Pillow does not expect
-        return Samples(_shaped(whole, layout), is_rgb=is_rgb)
+        tiled = _attempt(lambda: imagecodecs.jpeg2k_decode(frame))  # of tiles that Pillow does not expect
+        return Samples(_shaped(tiled, layout), is_rgb=is_rgb)
     if layout.samples == 3:
         return Samples(pixels, bits=8, is_rgb=is_rgb)
     return Samples(_unscaled(pixels, stream))

@@ -12,7 +12,7 @@ _IMAGE_TYPE, _FRAME_TYPE, _FRAME_TYPE_GROUP = 0x00080008, 0x00089007, 0x00189226
 _COMPONENT, _CONTRAST, _CALCULATION = 0x00089208, 0x00089209, 0x00089207
 _B_VALUE, _DIRECTIONALITY, _DIFFUSION_GROUP, _LABELLING = 0x00189087, 0x00189075, 0x00189117, 0x00189250
 _SCANNING, _SEQUENCE, _PULSE_SEQUENCE, _ECHO_PLANAR = 0x00180020, 0x00180024, 0x00189005, 0x00189018
-_TEMPORAL_POSITIONS = 0x00200105
+_TEMPORAL_POSITIONS, _TEMPORAL_INDEX, _CONTENT_GROUP = 0x00200105, 0x00209128, 0x00209111
 _CODED_VALUES = 2  # the first two of an image type (ORIGINAL, PRIMARY) say nothing about the kind
 _PRIVATE_B_VALUES = (  # group, creator, element, representation
     (0x2001, "Philips Imaging DD 001", 0x03, "FL"),
@@ -39,7 +39,7 @@ _CODES = (  # of image and frame types, blanks for underscores, in the order in 
     ),
     (
         Reason.PROJECTION,
-        r"MIP|MI?NIP|M(?:AX|IN) IP|PROJECTION(?: IMAGE)?|VRT|SSD|(?:VOLUME|SURFACE) RENDER\w*|COLLAPSE",
+        r"(?:CSA )?(?:MIP|MI?NIP|M(?:AX|IN) IP|VRT|SSD)|PROJECTION(?: IMAGE)?|(?:VOLUME|SURFACE) RENDER\w*|COLLAPSE",
     ),
     (Reason.PERFUSION, r"P?C?ASL|PERFUSION|PWI|DSC|DCE"),
     (Reason.MAP, r"T ?TEST|Z ?SCORE"),
@@ -80,9 +80,9 @@ def coded_kind(elements: Elements, groups: FrameGroups) -> Reason | None:
     return _ORDER[min(named)][0] if named else None
 
 
-def hinted_kind(elements: Elements) -> Reason | None:
+def hinted_kind(elements: Elements, groups: FrameGroups) -> Reason | None:
     """Return the kind that an echo planar sequence or many positions in time hint at."""
-    positions = elements.number(_TEMPORAL_POSITIONS, "IS") or 0
+    positions = _positions(elements, groups)
     scanning = [value.upper() for value in elements.texts(_SCANNING)]
     is_planar = "EP" in scanning or elements.text(_ECHO_PLANAR).upper() == "YES"
     is_planar = is_planar or any(map(_EPI_NAME.match, _sequences(elements)))
@@ -92,6 +92,13 @@ def hinted_kind(elements: Elements) -> Reason | None:
         return None
     is_spin_echo = "SE" in scanning or any("epse" in name.lower() for name in _sequences(elements))
     return Reason.DIFFUSION if is_spin_echo else Reason.FUNCTIONAL
+
+
+def _positions(elements: Elements, groups: FrameGroups) -> float:
+    """Return how many positions in time an object is of."""
+    contents = (groups.item(frame, _CONTENT_GROUP) for frame in groups.samples())
+    indices = [item.number(_TEMPORAL_INDEX, "UL") for item in contents if item is not None]
+    return max(count or 0 for count in (elements.number(_TEMPORAL_POSITIONS, "IS"), *indices))
 
 
 def _types(elements: Elements, groups: FrameGroups) -> list[str]:

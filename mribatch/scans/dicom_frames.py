@@ -56,7 +56,7 @@ def _native_reader(header: Header, pixels: PixelElement, layout: Layout) -> Fram
             raw = memoryview(np.packbits(bits, bitorder="little").tobytes())
         if is_swapped:
             raw = memoryview(np.frombuffer(raw[: len(raw) // 2 * 2], np.uint16).byteswap().tobytes())
-        whole = len(raw) if layout.allocated == 1 else layout.frame_bits // 8
-        return raw_samples(raw[:whole], layout, is_little_endian=is_little)
+        size = len(raw) if layout.allocated == 1 else layout.frame_bits // 8
+        return raw_samples(raw[:size], layout, is_little_endian=is_little)
 
     return read

@@ -1,4 +1,4 @@
-"""What a row may say of whom and of which series: keyed hashes and a modality from a closed list, nothing else."""
+"""What a row may say of whom and of which series: keyed hashes, or what the user asks for."""
 
 import hashlib
 import hmac
@@ -8,17 +8,11 @@ from typing import Literal
 from mribatch.errors import ConfigError
 from mribatch.scans.dicom_elements import Elements
 
-__all__ = ["Identifiers", "Keys", "known_modality"]
+__all__ = ["Identifiers", "Keys"]
 
 _INSTANCE, _STUDY, _SERIES, _PATIENT = 0x00080018, 0x0020000D, 0x0020000E, 0x00100020
 _KEY_BYTES = 16  # 128 bits of the digest
 _LEAST_SECRET_BYTES = 16
-_MODALITIES = frozenset(  # those that this program names (PS3.3, C.7.3.1.1.1): any other text may be a name
-    {
-        *("CR", "CT", "DX", "ECG", "ES", "KO", "MG", "MR", "NM", "OP", "OT", "PR", "PT", "REG", "RF", "RTDOSE"),
-        *("RTIMAGE", "RTPLAN", "RTSTRUCT", "RWV", "SC", "SEG", "SM", "SR", "US", "XA", "XC"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -56,8 +50,3 @@ class Identifiers:
         if self.mode == "plain":
             return text
         return hmac.new(self.secret, text.encode("latin-1"), hashlib.sha256).digest()[:_KEY_BYTES].hex()
-
-
-def known_modality(modality: str) -> str | None:
-    """Return a modality that the standard defines; None for any other text."""
-    return modality if modality in _MODALITIES else None

@@ -74,4 +74,6 @@ def _mr_kind(header: Header) -> str:
     elements = header.elements
     if header.sop_class not in _ENHANCED_MR and is_tiled(elements):
         return Reason.MOSAIC  # enhanced objects that say so hold no tiles
-    return coded_kind(elements, header.groups) or word_kind(elements) or hinted_kind(elements) or ANATOMICAL
+    return (
+        coded_kind(elements, header.groups) or word_kind(elements) or hinted_kind(elements, header.groups) or ANATOMICAL
+    )

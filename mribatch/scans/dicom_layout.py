@@ -56,32 +56,36 @@ def read_layout(header: Header, pixels: PixelElement, spec: ImageSpec, max_frame
     """Read how pixels are laid out. Raises RejectionError for what cannot be, is not read or exceeds a cap."""
     elements = header.elements
     photometric = _photometric(elements)
-    frames = declared_frames(elements, max_frames)
-    rows, columns = _count(elements, _ROWS, "Rows"), _count(elements, _COLUMNS, "Columns")
-    samples = _count(elements, _SAMPLES, "Samples per Pixel", default=_CHANNELS[photometric])
     allocated = _count(elements, _ALLOCATED, "Bits Allocated")
-    stored = _count(elements, _STORED, "Bits Stored", default=allocated)
-    if samples != _CHANNELS[photometric]:
-        raise _corrupt("the DICOM header claims a number of samples that its photometric interpretation has not")
-    if allocated not in _ALLOCATIONS[pixels.kind] or stored > allocated:
-        raise _corrupt(f"the DICOM header claims {stored} bits of {allocated}, which no reader knows")
-    check_size(columns, rows, spec)
     layout = Layout(
-        rows=rows,
-        columns=columns,
-        frames=frames,
-        samples=samples,
+        rows=_count(elements, _ROWS, "Rows"),
+        columns=_count(elements, _COLUMNS, "Columns"),
+        frames=declared_frames(elements, max_frames),
+        samples=_count(elements, _SAMPLES, "Samples per Pixel", default=_CHANNELS[photometric]),
         photometric=photometric,
         is_planar=_number(elements, _PLANAR) == 1,
         allocated=allocated,
-        stored=stored,
+        stored=_count(elements, _STORED, "Bits Stored", default=allocated),
         is_signed=_number(elements, _SIGN) == 1,
         kind=pixels.kind,
     )
-    is_sorted = layout.is_grey and (allocated > _TABLE_BITS or pixels.kind != "integer")
-    value_bytes = _SORTED_BYTES if is_sorted else _LOOKED_UP_BYTES
-    check_memory(len(header.data), layout.frame_bits // 8 + value_bytes * layout.frame_values, spec)
+    _check(layout)
+    check_size(layout.columns, layout.rows, spec)
+    check_memory(len(header.data), layout.frame_bits // 8 + _working_bytes(layout), spec)
     return layout
+
+
+def _check(layout: Layout) -> None:
+    if layout.samples != _CHANNELS[layout.photometric]:
+        raise _corrupt("the DICOM header claims a number of samples that its photometric interpretation has not")
+    if layout.allocated not in _ALLOCATIONS[layout.kind] or layout.stored > layout.allocated:
+        raise _corrupt(f"the DICOM header claims {layout.stored} bits of {layout.allocated}, which no reader knows")
+
+
+def _working_bytes(layout: Layout) -> int:
+    """Return what a frame takes while it becomes 8 bits."""
+    is_sorted = layout.is_grey and (layout.allocated > _TABLE_BITS or layout.kind != "integer")
+    return layout.frame_values * (_SORTED_BYTES if is_sorted else _LOOKED_UP_BYTES)
 
 
 def _photometric(elements: Elements) -> str:

@@ -127,8 +127,8 @@ def group(name: str, **values: Any) -> Dataset:
 
 def merged(*groups: Dataset) -> Dataset:
     outer = Dataset()
-    for one in groups:
-        outer.update(one)
+    for part in groups:
+        outer.update(part)
     return outer
 
 
@@ -219,10 +219,10 @@ def read(data: bytes | Dataset, selection: Selection | None = None, identifiers:
     return Read(scan, list(scan.frames))
 
 
-def difference(one: NDArray[np.uint8], other: NDArray[Any]) -> int:
+def difference(pixels: NDArray[np.uint8], reference: NDArray[Any]) -> int:
     """The largest difference of two pictures, in grey levels."""
-    assert one.shape == other.shape
-    return int(np.abs(one.astype(int) - np.asarray(other).astype(int)).max())
+    assert pixels.shape == reference.shape
+    return int(np.abs(pixels.astype(int) - np.asarray(reference).astype(int)).max())
 
 
 def _change(dataset: Dataset, changes: dict[str, Any]) -> None:

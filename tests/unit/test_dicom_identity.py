@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -81,6 +82,12 @@ def test_a_modality_of_no_list_is_left_out() -> None:
     assert read(clean(Modality=CANARY)).scan.modality is None
 
 
+def test_vendor_and_syntax_are_names_of_closed_lists() -> None:
+    scan = read(clean(Manufacturer="SIEMENS Healthineers")).scan
+    assert (scan.vendor, scan.syntax) == ("Siemens", "explicit little endian")
+    assert read(clean(Manufacturer=CANARY)).scan.vendor is None
+
+
 @pytest.mark.parametrize(
     ("orientation", "position", "plane", "slice_mm"),
     [
@@ -102,8 +109,6 @@ def test_plane_and_position_come_from_the_normal(
 
 
 def test_each_frame_of_an_enhanced_object_has_its_own_place() -> None:
-    import numpy as np
-
     groups = []
     for z in (5.0, 8.0):
         place, outer = Dataset(), Dataset()
@@ -137,9 +142,9 @@ def poisoned() -> Iterator[bytes]:
         yield written(clean(**changes))
     for value in (b"MONOCHROME2 ", b"1.2.3.3\0", b"500 ", b"GR", b"1.2.840.10008.1.2.1\0"):
         yield good.replace(value, CANARY.encode().ljust(len(value))[: len(value)])
-    whole = compressed(JPEG2000Lossless)
-    yield whole[:-900]
-    yield whole.replace(b"\xff\x4f\xff\x51", b"\xff\x4f\xff\x52")
+    packed = compressed(JPEG2000Lossless)
+    yield packed[:-900]
+    yield packed.replace(b"\xff\x4f\xff\x51", b"\xff\x4f\xff\x52")
     yield compressed(RLELossless, [CANARY.encode() * 20])
     for seed in range(150):
         yield mutated(good[: len(good) - 2 * picture().size + 400], random.Random(seed))
@@ -174,7 +179,7 @@ def test_no_text_of_a_header_leaves(caplog: pytest.LogCaptureFixture, capfd: pyt
         logs.getvalue(),
         emitted.out,
         emitted.err,
-        *(str(one.message) for one in warned),
+        *(str(warning.message) for warning in warned),
     ]
     for word in words:
         for secret in (CANARY, CANARY_DATE, CANARY_NUMBER):

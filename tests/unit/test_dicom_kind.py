@@ -200,6 +200,11 @@ def test_the_groups_of_an_enhanced_object_tell_its_kind() -> None:
     assert read(enhanced(np.stack([picture()] * 2), [phase, phase])).scan.kind == "phase"
 
 
+def test_many_positions_in_time_are_a_time_series() -> None:
+    late = group("FrameContentSequence", TemporalPositionIndex=90)
+    assert read(enhanced(np.stack([picture()] * 2), [Dataset(), late], SeriesDescription="x")).scan.kind == "functional"
+
+
 def test_a_skipped_object_has_a_kind_and_no_frames() -> None:
     result = read(clean(**image("LOCALIZER")))
     assert result.scan.status is Status.SKIPPED
@@ -213,7 +218,7 @@ def test_a_skipped_object_has_a_kind_and_no_frames() -> None:
 )
 def test_selections_widen(select: Any, scored: set[str]) -> None:
     objects = [clean(), clean(**image("ADC")), clean(SOPClassUID=CTImageStorage, Modality="CT")]
-    results = [read(one, Selection(select=select)) for one in objects]
+    results = [read(scan, Selection(select=select)) for scan in objects]
     assert {result.scan.kind for result in results if result.outcome == "ok"} == scored
 
 

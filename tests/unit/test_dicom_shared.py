@@ -51,8 +51,8 @@ def test_real_scanner_files_come_out_as_their_manifest_says(shared: Path) -> Non
         result = read(shared / "dicom" / entry["file"], Selection())
         if result is not None:
             count += 1
-            if found := deviation(entry, result):
-                deviations[entry["transfer_syntax"]] = found
+            if difference := deviation(entry, result):
+                deviations[entry["transfer_syntax"]] = difference
     assert count >= 165
     # Deflated data sets are inflated up to a cap, so this secondary capture is known for what it is.
     assert deviations == {"1.2.840.10008.1.2.1.99": "skipped secondary_capture, not rejected unsupported_format"}
