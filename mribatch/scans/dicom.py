@@ -149,7 +149,7 @@ def _chosen(header: Header, known: DicomObject, selection: Selection) -> DicomOb
 def _opened(header: Header, known: DicomObject, spec: ImageSpec, selection: Selection) -> DicomObject:
     """Check an object that is to be scored. Raises RejectionError."""
     if header.pixels is None:
-        raise RejectionError(Reason.CORRUPT, "the DICOM file has no pixels")
+        raise RejectionError(Reason.TRUNCATED, "the DICOM file ends before its pixels begin")
     layout = read_layout(header, header.pixels, spec, selection.max_frames)
     reader = _Reader(
         header.elements,

@@ -1,6 +1,7 @@
 """What the coded fields of an MR object say about its kind."""
 
 import re
+from collections.abc import Iterator
 
 from mribatch.scans.dicom_elements import Elements
 from mribatch.scans.dicom_groups import FrameGroups
@@ -25,13 +26,20 @@ _GE_B_OFFSET = 1_000_000_000  # newer software adds it
 _GE_COMPONENTS = {1: Reason.PHASE, 3: Reason.PHASE}  # phase, imaginary
 _TILE_COUNT = (0x0019, "SIEMENS MR HEADER", 0x0A)
 _PHILIPS_TECHNIQUE = (0x2001, "Philips Imaging DD 001", 0x20)
+_PHILIPS_PLANAR_FACTOR = (0x2001, "Philips Imaging DD 001", 0x13)
+_PHILIPS_CLASSIC = (0x2005, "Philips MR Imaging DD 005", 0x0F)
+_SPIN_ECHO = ("SE", "RM")  # GE says RM, research mode, of its diffusion sequences
+_FEW_ECHOES = 7  # anatomical sequences read a few echoes in a row, too
 _MANY_POSITIONS = 4  # of time: fewer may be the phases of a contrast study, which are anatomy
 
 _CODES = (  # of image and frame types, blanks for underscores, in the order in which they are tried
     (Reason.LOCALIZER, r"LOCALI[SZ]ER|SCOUT|SURVEY"),
     (Reason.SECONDARY_CAPTURE, r"SCREEN ?(?:SAVE|SHOT|CAPTURE)"),
     (Reason.SEGMENTATION, r"SEGMENTATION|LABEL ?MAP|MASK"),
-    (Reason.PHASE, r"[PI]|PHASE(?: ?MAP| ?DIFF\w*)?|IMAGINARY|[PI] (?:SE|FFE|IR|TFE|TSE|PCA)|VELOCITY(?: MAP)?"),
+    (
+        Reason.PHASE,
+        r"PHASE(?: ?MAP| ?DIFF\w*)?|IMAGINARY|(?:SW )?[PI](?: (?:SE|FFE|IR|TFE|TSE|PCA))?|VELOCITY(?: MAP)?",
+    ),
     (
         Reason.MAP,
         r"E?ADC\b.*|EXP|EXPONENTIAL|FA|COL ?FA|TENSOR|AD|RD|MD|(?:R|REL)?CB[FV]|(?:R|REL)?MTT|TTP|T ?MAX|PBP|GBP"
@@ -83,22 +91,41 @@ def coded_kind(elements: Elements, groups: FrameGroups) -> Reason | None:
 def hinted_kind(elements: Elements, groups: FrameGroups) -> Reason | None:
     """Return the kind that an echo planar sequence or many positions in time hint at."""
     positions = _positions(elements, groups)
-    scanning = [value.upper() for value in elements.texts(_SCANNING)]
-    is_planar = "EP" in scanning or elements.text(_ECHO_PLANAR).upper() == "YES"
-    is_planar = is_planar or any(map(_EPI_NAME.match, _sequences(elements)))
+    is_planar = _is_planar(elements)
     if positions > _MANY_POSITIONS or (is_planar and positions > 1):
         return Reason.FUNCTIONAL
     if not is_planar:
         return None
-    is_spin_echo = "SE" in scanning or any("epse" in name.lower() for name in _sequences(elements))
+    is_spin_echo = any(value.upper() in _SPIN_ECHO for value in elements.texts(_SCANNING))
+    is_spin_echo |= any("epse" in name.lower() for name in _sequences(elements))
     return Reason.DIFFUSION if is_spin_echo else Reason.FUNCTIONAL
+
+
+def _is_planar(elements: Elements) -> bool:
+    factor = elements.private(*_PHILIPS_PLANAR_FACTOR)
+    return (
+        "EP" in (value.upper() for value in elements.texts(_SCANNING))
+        or elements.text(_ECHO_PLANAR).upper() == "YES"
+        or any(map(_EPI_NAME.match, _sequences(elements)))
+        or (factor is not None and (elements.number(factor, "SL") or 0) > _FEW_ECHOES)
+    )
 
 
 def _positions(elements: Elements, groups: FrameGroups) -> float:
     """Return how many positions in time an object is of."""
+    frames = [groups.frames[frame] for frame in groups.samples() if groups.frames]
+    counts = [place.number(_TEMPORAL_POSITIONS, "IS") for place in (elements, *_philips_items(elements, *frames))]
     contents = (groups.item(frame, _CONTENT_GROUP) for frame in groups.samples())
-    indices = [item.number(_TEMPORAL_INDEX, "UL") for item in contents if item is not None]
-    return max(count or 0 for count in (elements.number(_TEMPORAL_POSITIONS, "IS"), *indices))
+    counts += [item.number(_TEMPORAL_INDEX, "UL") for item in contents if item is not None]
+    return max(count or 0 for count in counts)
+
+
+def _philips_items(*places: Elements) -> Iterator[Elements]:
+    """Yield the items in which Philips repeats the attributes of a classic object."""
+    for place in places:
+        tag = place.private(*_PHILIPS_CLASSIC)
+        if tag and (item := place.item(tag)) is not None:
+            yield item
 
 
 def _types(elements: Elements, groups: FrameGroups) -> list[str]:

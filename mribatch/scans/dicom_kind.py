@@ -45,8 +45,8 @@ _PHYSICS = (0x00180020, 0x00180080, 0x00180081, 0x00180087)  # sequence, repetit
 def kind_of(header: Header) -> str:
     """Return the kind of an object: `anatomical`, or a reason to skip it. Raises RejectionError for a cut header."""
     elements = header.elements
-    if header.pixels is None and not header.is_open:
-        return _kind_without_pixels(header)
+    if _has_no_pixels(header):
+        return Reason.NO_PIXELS
     if header.sop_class in _SEGMENTATIONS or header.modality == "SEG":
         return Reason.SEGMENTATION
     if header.sop_class == _PARAMETRIC_MAP:
@@ -60,14 +60,14 @@ def kind_of(header: Header) -> str:
     return _mr_kind(header)
 
 
-def _kind_without_pixels(header: Header) -> str:
+def _has_no_pixels(header: Header) -> bool:
+    """Return whether an object is of a kind without pixels; one with a size has lost them."""
+    if header.pixels is not None or header.is_open:
+        return False
     if header.is_short:
         raise RejectionError(Reason.TRUNCATED, "the DICOM file ends before its data does")
-    if header.sop_class in _WITHOUT_PIXELS:
-        return Reason.NO_PIXELS
-    if header.has_size or header.elements.text(_SOP_CLASS) in (_CLASSIC_MR, *_ENHANCED_MR):
-        raise RejectionError(Reason.TRUNCATED, "the DICOM file ends before its pixels begin")
-    return Reason.NO_PIXELS
+    is_image = header.has_size or header.elements.text(_SOP_CLASS) in (_CLASSIC_MR, *_ENHANCED_MR)
+    return header.sop_class in _WITHOUT_PIXELS or not is_image
 
 
 def _mr_kind(header: Header) -> str:
