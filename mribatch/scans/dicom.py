@@ -17,7 +17,7 @@ from mribatch.scans.dicom_geometry import slice_place
 from mribatch.scans.dicom_groups import FrameGroups
 from mribatch.scans.dicom_header import Header, is_dicom, read_header, read_on
 from mribatch.scans.dicom_identity import Identifiers, Keys
-from mribatch.scans.dicom_kind import kind_of
+from mribatch.scans.dicom_kind import has_tiles, kind_of
 from mribatch.scans.dicom_layout import Layout, declared_frames, read_layout
 from mribatch.scans.dicom_levels import levels_of
 from mribatch.scans.dicom_names import known_modality, syntax_name, vendor_of
@@ -142,6 +142,8 @@ def _chosen(header: Header, known: DicomObject, selection: Selection) -> DicomOb
     """Return what is known of an object with its kind, and skipped where it is not selected. Raises RejectionError."""
     kind = kind_of(header)
     reason = selection.skip_reason(kind, series_texts(header.elements))
+    if reason is None and has_tiles(header):
+        reason = Reason.MOSAIC
     status = known.status if reason is None else Status.SKIPPED
     return replace(known, kind=str(kind), status=status, reason=reason)
 

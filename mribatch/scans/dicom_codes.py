@@ -7,7 +7,7 @@ from mribatch.scans.dicom_elements import Elements
 from mribatch.scans.dicom_groups import FrameGroups
 from mribatch.schema import Reason
 
-__all__ = ["coded_kind", "hinted_kind", "is_tiled"]
+__all__ = ["coded_kind", "hinted_kind", "is_mosaic", "is_tiled"]
 
 _IMAGE_TYPE, _FRAME_TYPE, _FRAME_TYPE_GROUP = 0x00080008, 0x00089007, 0x00189226
 _COMPONENT, _CONTRAST, _CALCULATION = 0x00089208, 0x00089209, 0x00089207
@@ -24,7 +24,8 @@ _GE_PARAMETERS = (0x0043, "GEMS_PARM_01")
 _GE_B_VALUE, _GE_COMPONENT = 0x39, 0x2F
 _GE_B_OFFSET = 1_000_000_000  # newer software adds it
 _GE_COMPONENTS = {1: Reason.PHASE, 3: Reason.PHASE}  # phase, imaginary
-_TILE_COUNT = (0x0019, "SIEMENS MR HEADER", 0x0A)
+_SIEMENS_TILES = (0x0019, "SIEMENS MR HEADER", 0x0A, "US")
+_UNITED_TILES = (0x0065, "Image Private Header", 0x50, "DS")
 _PHILIPS_TECHNIQUE = (0x2001, "Philips Imaging DD 001", 0x20)
 _PHILIPS_PLANAR_FACTOR = (0x2001, "Philips Imaging DD 001", 0x13)
 _PHILIPS_CLASSIC = (0x2005, "Philips MR Imaging DD 005", 0x0F)
@@ -67,11 +68,20 @@ _SEQUENCES = (  # the names that vendors give their sequences
 _EPI_NAME = re.compile(r"\*?ep(?:fid|se|ir|2d|i)|\w*epi", re.IGNORECASE)
 
 
+def is_mosaic(elements: Elements) -> bool:
+    """Return whether a classic object says that it is a Siemens mosaic: many slices side by side in one picture."""
+    return "MOSAIC" in (value.upper() for value in elements.texts(_IMAGE_TYPE)) or _tiles(elements, _SIEMENS_TILES) > 1
+
+
 def is_tiled(elements: Elements) -> bool:
-    """Return whether a classic object is a Siemens mosaic: many slices side by side in one picture."""
-    tag = elements.private(*_TILE_COUNT)
-    count = elements.number(tag, "US") if tag else None
-    return "MOSAIC" in (value.upper() for value in elements.texts(_IMAGE_TYPE)) or (count or 0) > 1
+    """Return whether a classic object of any vendor holds many slices side by side in one picture."""
+    return is_mosaic(elements) or _tiles(elements, _UNITED_TILES) > 1
+
+
+def _tiles(elements: Elements, place: tuple[int, str, int, str]) -> float:
+    group, creator, element, vr = place
+    tag = elements.private(group, creator, element)
+    return (elements.number(tag, vr) or 0) if tag else 0
 
 
 def coded_kind(elements: Elements, groups: FrameGroups) -> Reason | None:

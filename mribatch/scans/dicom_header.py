@@ -5,6 +5,7 @@ element. The deflated transfer syntax is inflated up to a cap.
 """
 
 import re
+import struct
 import zlib
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,8 @@ _IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with four bytes of length after two of none
 _VRS = _LONG_VRS | frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_FIRST_GROUPS = (0x0002, 0x0004, 0x0008)
+_FIRST_GROUPS = (0x0002, 0x0008)
+_LAST_FIRST_ELEMENT, _LAST_SECOND_GROUP = 0x1FFF, 0x0010
 _MOST_FIRST_BYTES = 1024  # the first element of a data set is short: a group length, a character set, a type
 _PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "integer"}
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # how an item begins, by byte order
@@ -76,7 +78,7 @@ class Header:
 
 def is_dicom(data: bytes) -> bool:
     """Return whether bytes are a DICOM file, by their magic or by their first element."""
-    return data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or data[:4] == _MAGIC or _first_order(data) is not None
+    return data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or data[:4] == _MAGIC or _first_order(data, 0) is not None
 
 
 def read_header(data: bytes) -> Header:
@@ -178,24 +180,28 @@ def _order(data: bytes, body: int, syntax: str) -> ByteOrder:
         return ByteOrder(False, False)
     if syntax == _IMPLICIT:
         return ByteOrder(True, True)
-    if not syntax and (order := _first_order(data[body : body + 16], has_more=True)):
-        return order
-    return ByteOrder(False, True)
+    return (not syntax and _first_order(data, body)) or ByteOrder(False, True)
 
 
-def _first_order(data: bytes, *, has_more: bool = False) -> ByteOrder | None:
+def _first_order(data: bytes, start: int) -> ByteOrder | None:
     """Return the encoding of a bare data set by its first element; None where the bytes are no data set."""
     for is_little in (True, False):
-        order = "little" if is_little else "big"
-        group, element = int.from_bytes(data[:2], order), int.from_bytes(data[2:4], order)  # type: ignore[arg-type]
-        if group not in _FIRST_GROUPS or len(data) < 8 or element > 0x1FFF:
+        group, element = _tag(data, start, is_little=is_little)
+        if group not in _FIRST_GROUPS or len(data) < start + 8 or element > _LAST_FIRST_ELEMENT:
             continue
-        if data[4:6] in _VRS and (data[6:8] == b"\0\0" if data[4:6] in _LONG_VRS else True):
+        if data[start + 4 : start + 6] in _VRS:
             return ByteOrder(False, is_little)
-        length = int.from_bytes(data[4:8], "little")
-        if is_little and length <= _MOST_FIRST_BYTES and length % 2 == 0 and (has_more or 8 + length <= len(data)):
-            return ByteOrder(True, True)
+        length = int.from_bytes(data[start + 4 : start + 8], "little")
+        if is_little and length <= _MOST_FIRST_BYTES and length % 2 == 0:
+            follower = _tag(data, start + 8 + length, is_little=True)
+            if (group, element) < follower and follower[0] <= _LAST_SECOND_GROUP:
+                return ByteOrder(True, True)
     return None
+
+
+def _tag(data: bytes, start: int, *, is_little: bool) -> tuple[int, int]:
+    group, element = struct.unpack("<HH" if is_little else ">HH", data[start : start + 4].ljust(4, b"\0"))
+    return group, element
 
 
 def _uid(elements: Elements, tag: int) -> str:

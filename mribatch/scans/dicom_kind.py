@@ -4,13 +4,13 @@ Coded fields decide first: SOP class, modality, image type, b-value, frame type.
 codes that hint at a kind only: echo planar sequences, temporal positions. What none of them names is anatomical.
 """
 
-from mribatch.scans.dicom_codes import coded_kind, hinted_kind, is_tiled
+from mribatch.scans.dicom_codes import coded_kind, hinted_kind, is_mosaic, is_tiled
 from mribatch.scans.dicom_header import Header
 from mribatch.scans.dicom_words import word_kind
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["ANATOMICAL", "MR_KINDS", "kind_of"]
+__all__ = ["ANATOMICAL", "MR_KINDS", "has_tiles", "kind_of"]
 
 ANATOMICAL = "anatomical"
 MR_KINDS = frozenset(
@@ -60,6 +60,11 @@ def kind_of(header: Header) -> str:
     return _mr_kind(header)
 
 
+def has_tiles(header: Header) -> bool:
+    """Return whether one picture holds many slices. Enhanced objects that say so do not."""
+    return header.sop_class not in _ENHANCED_MR and is_tiled(header.elements)
+
+
 def _has_no_pixels(header: Header) -> bool:
     """Return whether an object is of a kind without pixels; one with a size has lost them."""
     if header.pixels is not None or header.is_open:
@@ -72,8 +77,8 @@ def _has_no_pixels(header: Header) -> bool:
 
 def _mr_kind(header: Header) -> str:
     elements = header.elements
-    if header.sop_class not in _ENHANCED_MR and is_tiled(elements):
-        return Reason.MOSAIC  # enhanced objects that say so hold no tiles
+    if header.sop_class not in _ENHANCED_MR and is_mosaic(elements):
+        return Reason.MOSAIC
     return (
         coded_kind(elements, header.groups) or word_kind(elements) or hinted_kind(elements, header.groups) or ANATOMICAL
     )

@@ -32,8 +32,8 @@ class Selection:
 
     def skip_reason(self, kind: str, texts: list[str]) -> Reason | None:
         """Return why an object of a kind is not scored; None where it is. `texts` are its series' words."""
-        if kind in (Reason.NO_PIXELS, Reason.MOSAIC):  # there is nothing to score, or many slices in one picture
-            return Reason(kind)
+        if kind == Reason.NO_PIXELS:
+            return Reason.NO_PIXELS
         is_wanted = self.select == "all" or kind == ANATOMICAL or (self.select == "mr" and kind in MR_KINDS)
         if not is_wanted:
             return Reason(kind)

@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mribatch.scans.dicom import Selection
+from mribatch.scans.dicom import Selection, is_dicom
 from mribatch.schema import Status
 from tests.unit.dicom_files import (
     COMPRESSED,
@@ -72,7 +72,24 @@ def test_a_bare_data_set_is_known_by_its_first_element() -> None:
         data = written(clean(), syntax)
         meta = dcmread(io.BytesIO(data)).file_meta
         body = data[132 + 12 + meta.FileMetaInformationGroupLength :]
+        assert is_dicom(body)
         assert difference(read(body).pixels, REFERENCE) == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        bytes(300),
+        b"\x02\0" + bytes(300),
+        b"\x08\0" * 99,
+        b"\xff\xd8\xff\xe0" + bytes(200),
+        b"<html>" * 40,
+        b"ID,age\n" * 50,
+    ],
+)
+def test_other_bytes_are_no_dicom(data: bytes) -> None:
+    assert not is_dicom(data)
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: syntax.keyword)

@@ -189,6 +189,15 @@ def test_a_mosaic_is_never_scored() -> None:
         assert read(clean(**image("M", "MOSAIC")), Selection(select=select)).outcome == "skipped mosaic"  # type: ignore[arg-type]
 
 
+def test_tiles_of_another_vendor_are_never_scored_either() -> None:
+    dataset = clean(DiffusionBValue=1000.0)
+    dataset.private_block(0x0065, "Image Private Header", create=True).add_new(0x50, "DS", "20")
+    data = written(dataset)
+    assert read(data).outcome == "skipped diffusion"
+    for select in ("mr", "all"):
+        assert read(data, Selection(select=select)).outcome == "skipped mosaic"  # type: ignore[arg-type]
+
+
 def test_an_enhanced_object_that_says_mosaic_is_scored() -> None:
     dataset = enhanced(np.stack([picture()] * 2), [], **image("M", "NONE", "MOSAIC"))
     assert len(read(dataset).frames) == 2

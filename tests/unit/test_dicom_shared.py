@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from mribatch.scans.dicom import Identifiers, Selection, is_dicom, read_dicom
@@ -68,28 +67,30 @@ def test_every_real_file_with_pixels_is_read_when_all_are_asked_for(shared: Path
             assert len(result.frames) == int(entry["with_select_all"].split()[1]), entry["file"]
 
 
-def cases() -> list[dict[str, Any]]:
-    from tests.conftest import _SHARED
-
-    if _SHARED is None:
-        return []
-    entries: list[dict[str, Any]] = json.loads((_SHARED / "dicom-cases/expected.json").read_text())
-    return [entry for entry in entries if not entry["file"].startswith("13_")]  # containers have their own door
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("case", cases(), ids=lambda case: str(case["file"]))
-def test_made_cases_come_out_as_expected(shared: Path, case: dict[str, Any]) -> None:
-    result = read(shared / "dicom-cases/files" / case["file"], Selection())
-    if result is None:
-        assert case["reason"] in ("not_an_image", "empty")
-        return
-    assert result.outcome in (f"{case['status']} {case['reason']}".strip(), *case["also"])
+def case_deviation(shared: Path, case: dict[str, Any], result: Read) -> str:
+    """How a made case comes out other than expected; empty where it does not."""
+    if result.outcome not in (f"{case['status']} {case['reason']}".strip(), *case["also"]):
+        return result.outcome
     if result.outcome != "ok" or case["status"] != "ok":
-        return
-    assert len(result.frames) == case["frames"]
+        return ""
+    if {frame.window for frame in result.frames} != {case["window"]} or len(result.frames) != case["frames"]:
+        return "another window, or number of frames"
     for frame in result.frames:
         reference = shared / "dicom-cases/reference" / f"{case['file'].replace('/', '_')}.{frame.index}.png"
-        assert frame.window == case["window"]
         assert frame.pixels is not None
-        assert np.abs(frame.pixels.astype(int) - np.asarray(Image.open(reference)).astype(int)).max() <= 2
+        if np.abs(frame.pixels.astype(int) - np.asarray(Image.open(reference)).astype(int)).max() > 2:
+            return "other pixels"
+    return ""
+
+
+def test_made_cases_come_out_as_expected(shared: Path) -> None:
+    deviations = {}
+    for case in json.loads((shared / "dicom-cases/expected.json").read_text()):
+        if case["file"].startswith("13_"):  # containers have their own door
+            continue
+        result = read(shared / "dicom-cases/files" / case["file"], Selection())
+        if result is None:
+            assert case["reason"] in ("not_an_image", "empty")
+        elif difference := case_deviation(shared, case, result):
+            deviations[case["file"]] = difference
+    assert deviations == {}
