@@ -1,4 +1,4 @@
-"""The frozen function on preloaded uint8 batches: the most that jobs/score.py could reach. Writes one JSON file.
+"""Measure the frozen function on preloaded uint8 batches, the upper bound for jobs/score.py; write one JSON file.
 
 By hand:  python benchmarks/bare_score.py --model models/brain-mri-v1 --input SCANS --output bare.json
 """
@@ -13,7 +13,7 @@ import tyro
 from mribatch.models import directory
 from mribatch.stores import uris
 
-BATCHES = 4  # held in memory; one would stay in the processor's cache, the pipeline's do not
+BATCHES = 4  # in memory; a single batch would stay in the processor's cache, those of the pipeline do not
 
 
 def measure(config: bare.BareScoreConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Column names, Arrow schemas, statuses and reason codes, once. No behaviour beyond building a schema."""
+"""Define the column names, Arrow schemas, statuses and reason codes of the package."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -7,9 +7,9 @@ import pyarrow as pa
 
 __all__ = [
     "KEY",
+    "LAST_LISTED",
     "PLAN",
     "SCHEMA_VERSION",
-    "SEEN",
     "WORK",
     "Reason",
     "Status",
@@ -21,48 +21,48 @@ __all__ = [
 SCHEMA_VERSION = "1"
 
 KEY = ("scan_uri", "scan_version", "frame")
-"""What names a prediction under one model."""
+"""The columns that identify a prediction of one model."""
 
 PLAN = pa.schema([pa.field("scan_uri", pa.string(), False), pa.field("scan_version", pa.string(), False)])
-"""A listing, and what is left of it to do: one row per scan."""
+"""One row per scan: a listing of the input, or the scans still to be scored."""
 
 WORK = pa.schema(
     [
-        pa.field("decoder_peak_bytes", pa.int64()),  # the most memory that the process that decoded it has had
+        pa.field("decoder_peak_bytes", pa.int64()),  # peak memory of the process that decoded it
         pa.field("predictor_peak_bytes", pa.int64()),
         pa.field("node", pa.string()),  # where it was scored
     ]
 )
-"""What a row tells of the work on it on its way to the sink, which sums it up for the run's record."""
+"""Bookkeeping columns added while scoring. The sink aggregates them for the run record and drops them."""
 
-SEEN = pa.schema([*PLAN, pa.field("seen_at", pa.timestamp("us", tz="UTC"), False)])
-"""The version in which each scan was listed last, and by the night of which moment: one row per scan."""
+LAST_LISTED = pa.schema([*PLAN, pa.field("seen_at", pa.timestamp("us", tz="UTC"), False)])
+"""One row per scan: its version when a nightly run last listed it, and the start time of that run."""
 
 
 class Status(StrEnum):
     OK = "ok"
-    REJECTED = "rejected"  # the scan's own fault: a row without predictions, final for this version
-    FAILED = "failed"  # the storage's or the machine's fault: no row, planned again by the next run
-    LEFT = "left"  # the run's time was over before its turn: no row, planned again by the next run
+    REJECTED = "rejected"  # unusable scan: a row without predictions, final for this version
+    FAILED = "failed"  # storage or machine failure: no row, so the next run plans it again
+    LEFT = "left"  # not reached before the deadline: no row, so the next run plans it again
 
 
 class Reason(StrEnum):
-    """Why a scan has no prediction. All reject it but the last two, which fail it."""
+    """Why a scan has no prediction. The last two make it a failed scan, all others a rejected one."""
 
     EMPTY = "empty"  # zero bytes
-    NOT_AN_IMAGE = "not_an_image"  # the bytes are of no image format
-    UNSUPPORTED_FORMAT = "unsupported_format"  # an image or document format that is not read
-    TRUNCATED = "truncated"  # the image ends before its data does
-    CORRUPT = "corrupt"  # the header is readable, the data is not
+    NOT_AN_IMAGE = "not_an_image"  # not the bytes of any image format
+    UNSUPPORTED_FORMAT = "unsupported_format"  # an image or document format that is not supported
+    TRUNCATED = "truncated"  # the file ends before the image data is complete
+    CORRUPT = "corrupt"  # the header is readable, but the data is not
     TOO_LARGE = "too_large"  # more pixels, or more bytes, than allowed
-    TOO_SMALL = "too_small"  # a side shorter than any scan's
-    MULTIPLE_FRAMES = "multiple_frames"  # an animation or a stack, not one scan
+    TOO_SMALL = "too_small"  # a side is shorter than that of any real scan
+    MULTIPLE_FRAMES = "multiple_frames"  # an animation or a stack rather than a single image
     VANISHED = "vanished"  # deleted between listing and reading
     CHANGED = "changed"  # replaced between listing and reading
-    CRASHED_DECODER = "crashed_decoder"  # each process that decoded or scored it died
-    TIMED_OUT = "timed_out"  # it was being decoded or scored for too long, each time
-    UNREADABLE = "unreadable"  # the storage gave no bytes after all retries
-    UNFORESEEN = "unforeseen"  # an error of this program while it worked on the scan
+    CRASHED_DECODER = "crashed_decoder"  # every process that tried to decode or score it died
+    TIMED_OUT = "timed_out"  # every attempt to decode or score it took too long
+    UNREADABLE = "unreadable"  # the storage returned no data after all retries
+    UNFORESEEN = "unforeseen"  # an error in this program while it processed the scan
 
 
 def probability_column(label: str) -> str:
@@ -70,7 +70,10 @@ def probability_column(label: str) -> str:
 
 
 def decoded_fields(side_px: int) -> list[pa.Field]:
-    """What decoding adds to a row. `pixels` holds side × side × 3 uint8, row-major RGB; null unless ok."""
+    """Return the columns that decoding adds to a row.
+
+    `pixels` holds side × side × 3 uint8 in row-major RGB order; it is null unless the status is ok.
+    """
     return [
         pa.field("frame", pa.int32(), False),
         pa.field("content_sha256", pa.string()),
@@ -87,7 +90,7 @@ def decoded_fields(side_px: int) -> list[pa.Field]:
 
 
 def prediction_schema(labels: Sequence[str]) -> pa.Schema:
-    """The schema of a part, `p_<label>` in the model's label order."""
+    """Return the schema of a Parquet part, with the `p_<label>` columns in the model's label order."""
     return pa.schema(
         [
             *PLAN,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("mribatch", "jobs", "benchmarks", "tests")
+FOLDERS = ("mribatch", "jobs", "benchmarks", "docs", "tests")
 
 # The rooms from the ground up. A file imports from its own room and from lower floors; rooms on one line do not meet.
 FLOORS = (
@@ -187,7 +187,7 @@ def command_imports(modules: Modules) -> list[str]:
     for module in modules.values():
         here = room_of(module.name)
         for statement, target in own_imports(module, modules):
-            if not within(target, ("mribatch.commands",)) or within(module.name, ("tests",)):
+            if not within(target, ("mribatch.commands",)) or within(module.name, ("docs", "tests")):
                 continue
             command = target.rpartition(".")[2]
             allowed = BUILT_ON.get(module.name.rpartition(".")[2], ())

@@ -22,7 +22,8 @@ S = TypeVar("S", bound=Settings)
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(message.removeprefix("argument "))
+        message = message.removeprefix("argument ").replace(": expected one argument", " needs a value")
+        raise ConfigError(message.replace(": expected at least one argument", " needs at least one value"))
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

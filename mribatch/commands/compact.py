@@ -72,7 +72,7 @@ def _outdated(config: CompactConfig, output: str, digest: str) -> pa.Table:
     if config.keep_days is None and config.keep_models is None:
         return schema.PLAN.empty_table()
     rows = pa.concat_tables([ledger.predictions(output, name, _ROW) for name in ledger.digests(output)])
-    listed = history.seen(output)
+    listed = history.last_listing(output)
     newest = history.newest(rows, listed)
     own, current = rows.filter(pc.equal(rows["model_digest"], digest)), digest == history.last_model(listed)
     old = _before(own, config.keep_days) if current or digest in _kept_models(rows, config.keep_models) else own

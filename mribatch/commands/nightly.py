@@ -62,7 +62,7 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
     ):
         listing, covers = archive(config.input, config.exclude)
         plan = ledger.plan(listing, output, model.digest, again=config.full)
-        vanished = history.mark_seen(output, listing, started, model.digest, covers)
+        vanished = history.record_listing(output, listing, started, model.digest, covers)
         earlier = history.nights(output, _NIGHTS)
         due = history.backlog(plan.todo, output).slice(0, config.limit)
         plan = replace(plan, todo=due.select(schema.PLAN.names).slice(0, _reachable(earlier, until)))

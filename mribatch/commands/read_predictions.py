@@ -25,7 +25,7 @@ def read_predictions(output: str, model: str | None = None, latest: bool = True)
     folder = uris.absolute(output)
     ledger.check_output(folder)
     digest = None if model is None else _digest(folder, model)
-    rows, listed = history.predictions(folder, digest), history.seen(folder)
+    rows, listed = history.predictions(folder, digest), history.last_listing(folder)
     rows = history.newest(rows, listed) if latest else rows
     return rows.join(listed.select(["scan_uri", "seen_at"]), keys="scan_uri").sort_by(
         [("scan_uri", "ascending"), ("frame", "ascending"), ("scored_at", "ascending")]

@@ -9,7 +9,7 @@ from mribatch.statistics.metrics import percent
 __all__ = ["RELATIONS", "classical_card", "evidence_of", "model_card"]
 
 RELATIONS: Mapping[str, tuple[str, str]] = {
-    "published": ("same source, as published (holds near copies of training scans)", "TESTING"),
+    "published": ("same source, as published (includes near copies of training scans)", "TESTING"),
     "groups_apart": ("same source, without near copies of training scans", "APART.csv"),
     "other_source": ("another source", "OTHER.csv"),
 }
@@ -60,7 +60,7 @@ def model_card(facts: dict[str, Any]) -> str:
 
 ## Use
 
-Classifies one brain-MRI image into {", ".join(facts["labels"])}. It always answers with one of these classes, also for
+Classifies one brain-MRI image into {", ".join(facts["labels"])}. It always answers with one of these classes, even for
 an image that is not of a brain. Network: {facts["backbone"]}, global max pooling, a dense layer of 128 units and
 softmax. Input: {facts["image_side_px"]} × {facts["image_side_px"]} px RGB.
 
@@ -153,7 +153,7 @@ def _test_results(facts: Mapping[str, Any]) -> str:
         "",
         f"**{_verdict(evidence.get('other_source'))}**",
         "",
-        "| test scans | scans | correct | accuracy (95% interval) | balanced accuracy | mean confidence |",
+        "| test set | scans | correct | accuracy (95% interval) | balanced accuracy | mean confidence |",
         "|---|---|---|---|---|---|",
         *(_result_row(description, evidence.get(key)) for key, (description, _) in RELATIONS.items()),
     ]

@@ -44,12 +44,12 @@ def _listed() -> list[str]:
 
 def _not_found(name: str, places: Sequence[str]) -> str:
     models = {folder: _models(folder) for folder in map(uris.parent, places)}
-    looked = ", ".join(f"{folder} ({_shown(names)})" for folder, names in models.items())
-    unset = f", and {FOLDERS} is not set" if len(places) > 1 and not _listed() else ""
+    looked = "; ".join(f"{folder}, {_shown(names)}" for folder, names in models.items())
+    unset = f"; {FOLDERS} is not set" if len(places) > 1 and not _listed() else ""
     wanted = uris.plain(uris.absolute(name)).rpartition("/")[2]
     suggestion = did_you_mean(wanted, chain.from_iterable(models.values()))
     advice = suggestion or ": train one with `mribatch train` (jobs/train.py)"
-    return f"no model at {name}, looked in {looked}{unset}{advice}"
+    return f"no model at {name} (looked in {looked}{unset}){advice}"
 
 
 def _models(folder: str) -> list[str]:
@@ -62,5 +62,5 @@ def _models(folder: str) -> list[str]:
 
 def _shown(names: Sequence[str]) -> str:
     if not names:
-        return "no models"
-    return f"has {', '.join(names[:_SHOWN])}{' …' if len(names) > _SHOWN else ''}"
+        return "which has no models"
+    return f"which has {', '.join(names[:_SHOWN])}{' …' if len(names) > _SHOWN else ''}"

@@ -4,6 +4,7 @@ Imports Keras and TensorFlow, so it is imported inside functions only, in the pr
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def build(
     base = _application(backbone, (side_px, side_px, 3))
     if workers is not None:
         weights = base.get_weights()
-        base = keras.models.clone_model(base, clone_function=_fused if workers == 1 else _synchronized)
+        base = keras.models.clone_model(base, clone_function=partial(_for_training, workers=workers))
         base.set_weights(weights)
     keras.utils.set_random_seed(seed)  # so that the head starts the same for any number of workers
     first, second = HEAD["dropout"]
@@ -125,19 +126,17 @@ def _cnn(shape: tuple[int | None, int | None, int]) -> keras.Model:
     return keras.Model(image, layers.GlobalMaxPooling2D()(x), name="functional")
 
 
-def _synchronized(layer: Any) -> Any:
-    """Return a copy of a layer whose batch normalization shares its statistics between workers."""
+def _for_training(layer: Any, workers: int) -> Any:
+    """Return a copy of a layer for training by this many workers.
+
+    With one worker, batch normalization runs one kernel where Keras runs a dozen; workers share its statistics.
+    """
     config = layer.get_config()
-    if isinstance(layer, layers.BatchNormalization):
-        config["synchronized"] = True
-    return layer.__class__.from_config(config)
-
-
-def _fused(layer: Any) -> Any:
-    """Return a copy of a layer whose batch normalization trains with one kernel, where Keras runs a dozen."""
-    if isinstance(layer, layers.BatchNormalization):
-        return BatchNormalization.from_config(layer.get_config() | {"autocast": False})  # scale stays float32
-    return layer.__class__.from_config(layer.get_config())
+    if not isinstance(layer, layers.BatchNormalization):
+        return layer.__class__.from_config(config)
+    if workers == 1:
+        return BatchNormalization.from_config(config | {"autocast": False})  # scale stays float32
+    return layer.__class__.from_config(config | {"synchronized": True})
 
 
 class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]

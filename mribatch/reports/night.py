@@ -1,4 +1,4 @@
-"""Turn the results of a night into one self-contained HTML page that can be read in a minute."""
+"""Write the results of a night as one self-contained HTML page that can be read in a minute."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _WHAT_CHANGED = {"version": "the scan", "model": "the model"}
 
 
 class Bin(NamedTuple):
-    """A bin of two histograms: counts, and shares of all scans; a share is None where its histogram is empty."""
+    """A bin of two histograms: counts, and shares of all scans (None if the histogram is empty)."""
 
     name: str
     scans_before: int
@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def widest(self) -> float:
-        """The largest share, which the longest bar stands for; 1 without scans."""
+        """The largest share, which the longest bar shows; 1 without scans."""
         return max((share for share in (*_shares(self.before), *_shares(self.tonight)) if share), default=1.0)
 
 
@@ -60,11 +60,11 @@ def _shares(counts: Sequence[int]) -> list[float | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Scans by outcome.
+    """Numbers of scans by outcome.
 
     planned, scored: by reason for scoring (`new`, `changed`, `backfill` …); scored scans have a prediction.
-    done_before: listed scans that already had a row of this model. vanished: listed by the previous night, but no longer.
-    failed: no row; the next run plans them again. left_over: planned, but not started before the deadline.
+    done_before: listed scans that already had a row of this model. vanished: listed the night before, but not tonight.
+    failed: without a row; the next run plans them again. left_over: planned, but not started before the deadline.
     """
 
     listed: int
@@ -99,7 +99,7 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """What the page shows.
+    """The contents of the page.
 
     alarms: sentences; any alarm means that somebody has to look at this night.
     started, ended, deadline: aware, and shown in their own time zone.
@@ -129,6 +129,7 @@ def night_page(night: Night) -> str:
     """Return the page as HTML text, to be written as UTF-8. Every text of the night is escaped."""
     tally, took = night.tally, night.ended - night.started
     scored, rejected = sum(tally.scored.values()), len(night.rejects)
+    reject_reasons = Counter(reject.reason for reject in night.rejects)
     return render(
         "night.html",
         title=night.title,
@@ -143,27 +144,20 @@ def night_page(night: Night) -> str:
         reason_names=_REASONS,
         what_changed=_WHAT_CHANGED,
         causes=sorted(Counter(_WHAT_CHANGED[change.why] for change in night.changes).items()),
-        reject_reasons=_by_frequency(night.rejects),
+        reject_reasons=sorted(reject_reasons.items(), key=lambda item: (-item[1], item[0])),
         list_limit=_LIST_LIMIT,
         run=_run(night),
-        **_crossed(night.changes),
+        **_cross_table(night.changes),
     )
 
 
-def _by_frequency(rejects: Sequence[Reject]) -> list[tuple[str, int]]:
-    counts = Counter(reject.reason for reject in rejects)
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _crossed(changes: Sequence[Change]) -> dict[str, object]:
+def _cross_table(changes: Sequence[Change]) -> dict[str, object]:
     """Return the cross table of class changes: rows are previous classes, columns new ones."""
     counts = Counter((change.before, change.after) for change in changes)
     previous, new = ({pair[side] for pair in counts} for side in (0, 1))
     columns = sorted(new)
-    return {
-        "new_classes": columns,
-        "changed": [(before, [counts[before, after] for after in columns]) for before in sorted(previous)],
-    }
+    rows = [(before, *(counts[before, after] for after in columns)) for before in sorted(previous)]
+    return {"new_classes": columns, "changed": rows}
 
 
 def _run(night: Night) -> dict[str, object]:

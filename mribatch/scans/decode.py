@@ -17,8 +17,7 @@ __all__ = ["decode"]
 def decode(data: bytes, spec: ImageSpec) -> list[Frame]:
     """Return the frames of a file in their order, or one frame with the reason why it has none.
 
-    A JPEG, PNG, TIFF or BMP has one frame. No bytes make this raise; only the machine does (MemoryError). It may be
-    called from any number of threads.
+    A JPEG, PNG, TIFF or BMP has one frame. Raises MemoryError, and nothing else whatever the bytes. Thread-safe.
     """
     digest = hashlib.sha256(data).hexdigest()
     name: str | None = None

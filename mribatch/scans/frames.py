@@ -1,4 +1,4 @@
-"""The result of decoding: a frame of checked pixels, or the reason why there is none."""
+"""Define the result of decoding: a frame of checked pixels, or the reason why there is none."""
 
 from dataclasses import dataclass, field
 
@@ -12,13 +12,13 @@ __all__ = ["Frame"]
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One picture of a file, or why there is none. `detail` is fit for a report: no path, no header text."""
+    """One picture of a file, or why there is none. `detail` is safe to report: no path, no header text."""
 
     status: Status
     reason: Reason | None = None
     detail: str | None = None
     content_sha256: str | None = None  # of the file's bytes
-    format: str | None = None  # JPEG, PNG, TIFF, BMP; None where the bytes are of none of them
+    format: str | None = None  # JPEG, PNG, TIFF or BMP; None if the format is not supported
     width_px: int | None = None  # as displayed, after EXIF orientation; None unless ok, as are all fields below
     height_px: int | None = None
     pixels_sha256: str | None = None  # of shape and RGB pixels before resizing: equal for copies of one image

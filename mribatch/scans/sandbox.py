@@ -1,4 +1,4 @@
-"""Decode in a process of its own, so that a scan which kills or hangs its decoder costs that one scan."""
+"""Decode in a separate process, so that a scan that kills or hangs its decoder costs only that scan."""
 
 import os
 import signal
@@ -20,17 +20,17 @@ from mribatch.schema import Reason, Status
 
 __all__ = ["DECODE_S", "Decoder", "decoder", "serve"]
 
-DECODE_S = 60.0  # the largest scan takes seconds; a machine that is busy with other things takes many times that
+DECODE_S = 60.0  # the largest scan takes seconds, on a busy machine many times as long
 _START_S = 120.0  # for Python and its imports, from a slow disk
 _PAUSES_S = (0.0, 0.5, 3.0)  # before each try: a machine that is out of memory needs a moment
-_GRACE_S = 2.0  # a decoder that is overdue ends itself; one that is stopped or stuck in the kernel cannot
+_GRACE_S = 2.0  # an overdue decoder ends itself, unless it is stopped or stuck in the kernel
 _MAIN = "from mribatch.scans.sandbox import serve; serve()"
 
 
 class Decoder:
-    """A decoding process, started when it is first needed and again when it has died.
+    """A decoding process, started when it is first needed and restarted when it has died.
 
-    Its end of the line is its stdin, so it ends with the process that holds this.
+    Its end of the connection is its stdin, so it ends with the process that owns this object.
     """
 
     def __init__(self, spec: ImageSpec, timeout_s: float = DECODE_S) -> None:
@@ -38,10 +38,11 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
 
     def decode(self, data: bytes) -> list[Frame]:
-        """Return what `scans.decode.decode` returns. Bytes that kill or hang the process at every try are rejected as
-        crashed_decoder or timed_out; those that make it raise an unforeseen error have failed.
+        """Return what `scans.decode.decode` returns.
 
-        Raises MemoryError, and DecoderLost where no decoding process can be started.
+        Bytes that kill or hang the process at every try are rejected as crashed_decoder or timed_out; those that make
+        it raise an unforeseen error have failed. Raises MemoryError, and DecoderLost if no decoding process can be
+        started.
         """
         for pause_s in _PAUSES_S:
             if pause_s:
@@ -50,25 +51,25 @@ class Decoder:
             try:
                 return self._answer(data)
             except BlockingIOError:
-                ended = self._buried(process, overdue=True)
+                exit_code = self._end(process, overdue=True)
             except (EOFError, OSError):
-                ended = self._buried(process)
+                exit_code = self._end(process)
         tries = len(_PAUSES_S)
-        if ended == -signal.SIGALRM:
+        if exit_code == -signal.SIGALRM:
             detail = f"decoding took more than {self._timeout_s:g} s, {tries} times"
             return [Frame(status=Status.REJECTED, reason=Reason.TIMED_OUT, detail=detail)]
-        detail = f"decoding ended its process ({_how(ended)}), {tries} times"
+        detail = f"decoding ended its process ({_ending(exit_code)}), {tries} times"
         return [Frame(status=Status.REJECTED, reason=Reason.CRASHED_DECODER, detail=detail)]
 
     def peak_bytes(self) -> int:
-        """The most memory that the living process has had."""
+        """Return the peak memory of the running process."""
         if self._process is None:
             return 0
         try:
             with open(f"/proc/{self._process.pid}/status") as lines:
                 return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
         except OSError:
-            return 0  # it has just died, or there is no /proc here
+            return 0  # it has just died, or there is no /proc
 
     def _answer(self, data: bytes) -> list[Frame]:
         self._line.send_bytes(data)
@@ -81,19 +82,22 @@ class Decoder:
         return frames
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        """A process that says it is ready; one that is not, is the machine's fault and no scan's."""
+        """Start a process and wait until it is ready. If it is not, the machine is at fault and not the scan."""
         ours, theirs = socket.socketpair()
         limit = struct.pack("ll", int(self._timeout_s + _GRACE_S) + 1, 0)
-        for way in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-            ours.setsockopt(socket.SOL_SOCKET, way, limit)
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, limit)
         self._line = Connection(ours.detach())
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _MAIN],
-                    stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-                )  # fmt: skip
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                )
             self._line.send((self._spec, self._timeout_s))
             if self._line.poll(_START_S) and self._line.recv() == "ready":
                 return self._process
@@ -102,18 +106,18 @@ class Decoder:
         raise self._not_started()
 
     def _not_started(self) -> DecoderLost:
-        how = "it is out of processes or memory" if self._process is None else _how(self._buried(self._process))
+        problem = "it is out of processes or memory" if self._process is None else _ending(self._end(self._process))
         return DecoderLost(
-            f"no decoder could be started on this machine ({how}): see that it can run {sys.executable}",
-            detail=f"no decoder could be started on its machine ({how})",
+            f"no decoder could be started on this machine ({problem}): check that it can run {sys.executable}",
+            detail=f"no decoder could be started on its machine ({problem})",
         )
 
-    def _buried(self, process: "subprocess.Popen[bytes]", *, overdue: bool = False) -> int:
-        """End a process, if it has not yet ended; how it did."""
+    def _end(self, process: "subprocess.Popen[bytes]", *, overdue: bool = False) -> int:
+        """End a process that may have ended already, and return its exit code."""
         self._line.close()
         if overdue:
             process.send_signal(signal.SIGALRM)
-            process.send_signal(signal.SIGCONT)  # a stopped process dies when it goes on
+            process.send_signal(signal.SIGCONT)  # a stopped process dies when it continues
         try:
             code = process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -126,14 +130,14 @@ class Decoder:
 
 @lru_cache(maxsize=1)
 def decoder(spec: ImageSpec, timeout_s: float = DECODE_S) -> Decoder:
-    """This process's decoder; a worker decodes for one run at a time."""
+    """Return this process's decoder. There is one, as a worker decodes for one run at a time."""
     return Decoder(spec, timeout_s)
 
 
 def serve() -> None:
-    """What the decoding process does: answer bytes with what they decode to, until the line is closed."""
+    """Run as the decoding process: answer bytes with the frames in them, until the connection is closed."""
     line = Connection(os.dup(0))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends it, in the midst of a C library too
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even inside a C library
     spec, timeout_s = line.recv()
     line.send("ready")
     while True:
@@ -156,5 +160,5 @@ def _next(line: Connection, spec: ImageSpec, timeout_s: float) -> Any:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _how(code: int) -> str:
+def _ending(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -260,10 +260,7 @@ class _Worker:
         return True
 
     def _checkpoint(self, row: dict[str, float], raw_weights: list[NDArray[Any]]) -> None:
-        """Report the epoch, then continue with the raw weights.
-
-        Rank 0 saves the best and the last weights, the raw weights if an average is kept, the optimizer and the state.
-        """
+        """Report the epoch; rank 0 adds all weights, the optimizer and the state. Continue with the raw weights."""
         if self.feed.rank != 0:
             self.model.set_weights(raw_weights)
             ray.train.report(row)
@@ -271,7 +268,7 @@ class _Worker:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             files = {"best": self.best, "last": self.model.get_weights()}
-            if self.config.average:
+            if self.config.average:  # then the last weights are the average
                 files["learning"] = raw_weights
             for file, weights in files.items():  # the raw weights are the last of them
                 self.model.set_weights(weights)

@@ -138,9 +138,7 @@ def _drawn(table: pa.Table, groups: Sequence[int], fraction: float, seed: int) -
     labels, content = table["label"].to_pylist(), table["pixels_sha256"].to_pylist()
     rows = [row for row, split in enumerate(table["split"].to_pylist()) if split != "test"]
     size = Counter(groups[row] for row in rows)
-    name: dict[int, str] = {}
-    for row in rows:
-        name[groups[row]] = min(content[row], name.get(groups[row], content[row]))
+    name = {groups[row]: content[row] for row in sorted(rows, key=content.__getitem__, reverse=True)}  # lowest hash
     drawn: set[int] = set()
     for label in sorted({labels[row] for row in rows}):
         own = {groups[row] for row in rows if labels[row] == label}

@@ -127,6 +127,9 @@ def augmented(pixels: Any, side: Any, seed: Any, augmentation: Augmentation = PA
     return images * PIXELS["scale"] + PIXELS["offset"]
 
 
+_BLACK_OUTSIDE = {"fill_value": 0.0, "interpolation": "BILINEAR", "fill_mode": "CONSTANT"}
+
+
 def _moved(images: Any, seed: Any, augmentation: Augmentation) -> Any:
     """Return (N, S, S, 3) float32 rotated and zoomed about the centre; pixels from outside the scan are black."""
     import tensorflow as tf
@@ -138,13 +141,9 @@ def _moved(images: Any, seed: Any, augmentation: Augmentation) -> Any:
     cosine, sine = tf.cos(angle) * scale, tf.sin(angle) * scale
     zero = tf.zeros_like(cosine)
     shifts = middle * (1 - cosine + sine), middle * (1 - cosine - sine)
+    transforms = tf.stack([cosine, -sine, shifts[0], sine, cosine, shifts[1], zero, zero], 1)
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=tf.stack([cosine, -sine, shifts[0], sine, cosine, shifts[1], zero, zero], 1),
-        output_shape=tf.shape(images)[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+        images=images, transforms=transforms, output_shape=tf.shape(images)[1:3], **_BLACK_OUTSIDE
     )
 
 

@@ -11,7 +11,7 @@ from mribatch.errors import ModelError
 from mribatch.models import directory, networks
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
-from tests.integration.conftest import make_model
+from tests.conftest import make_model
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_model_replaced_after_planning_is_refused(model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"labels": ["glioma"]}, "two or more"),
         ({"labels": ["glioma", "glioma"]}, "each once"),
@@ -92,11 +92,13 @@ def test_a_model_replaced_after_planning_is_refused(model: Model) -> None:
         ({"format": 99}, "format 99"),
     ],
 )
-def test_an_altered_description_is_refused(model: Model, tmp_path: Path, change: dict[str, object], said: str) -> None:
+def test_an_altered_description_is_refused(
+    model: Model, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
     folder = copy_of(model, tmp_path / "copy")
     facts = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(facts | change))
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         directory.load_model(str(folder))
 
 

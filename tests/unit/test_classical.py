@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import sklearn
 import skops.io
 from numpy.typing import NDArray
 from PIL import Image
@@ -42,22 +43,21 @@ def fitted(name: str, features: NDArray[Any], classes: NDArray[np.int64], cache:
 
 
 def saved(name: str, pipeline: Any, folder: Path, **changes: Any) -> Model:
-    facts = {"labels": list(LABELS), "backbone": "none", "image_side_px": SIDE,
-             "head": {"classifier": name, "features": "pixels"}, "libraries": {"scikit-learn": _version()}}  # fmt: skip
+    facts = {
+        "labels": list(LABELS),
+        "backbone": "none",
+        "image_side_px": SIDE,
+        "head": {"classifier": name, "features": "pixels"},
+        "libraries": {"scikit-learn": sklearn.__version__},
+    }
     return directory.save_classical(
         str(folder), classical.stored(pipeline), None, facts | changes, "A test's, {digest}."
     )
 
 
-def _version() -> str:
-    import sklearn
-
-    return str(sklearn.__version__)
-
-
 def test_grey_is_the_luma_that_pillow_gives(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
-    pillow = np.stack([np.asarray(Image.fromarray(each).convert("L")).ravel() for each in colour])
+    pillow = np.stack([np.asarray(Image.fromarray(image).convert("L")).ravel() for image in colour])
     assert np.abs(features.grey(colour).astype(int) - pillow).max() <= 1
     assert (features.grey(scans[0]).reshape(-1, SIDE, SIDE) == scans[0][..., 0]).all(), "grey stays as it is"
 
@@ -70,27 +70,32 @@ def test_the_components_of_the_span_are_those_of_the_pixels(
     products = features.products(pixels)
     span = Span(products[::2, ::2])
     np.testing.assert_allclose(span.coordinates(products[::2, ::2]), span.training, atol=1e-3)
-    there = Pipeline([("pca", PCA(0.95, svd_solver="full")), ("keep", classical.Leading(0.8))])
-    there.fit(span.training)
+    components = Pipeline([("pca", PCA(0.95, svd_solver="full")), ("keep", classical.Leading(0.8))])
+    components.fit(span.training)
     direct = PCA(0.8, svd_solver="full").fit(features.unit_scaled(learnt))
-    assert there["keep"].kept_ == pytest.approx(direct.n_components_, abs=1), "0.95 is passed by a part of a component"
-    whole = classical.on_pixels(there, span, *features.centred(learnt))
-    kept = min(there["keep"].kept_, direct.n_components_)
-    np.testing.assert_allclose(
-        whole["pca"].explained_variance_ratio_[:kept], direct.explained_variance_ratio_[:kept], rtol=1e-3
+    assert components["keep"].kept_ == pytest.approx(direct.n_components_, abs=1), (
+        "0.95 is passed by a part of a component"
     )
-    ours, theirs = there.transform(span.coordinates(products[1::2, ::2])), direct.transform(features.unit_scaled(other))
+    pipeline = classical.on_pixels(components, span, *features.centred(learnt))
+    kept = min(components["keep"].kept_, direct.n_components_)
+    np.testing.assert_allclose(
+        pipeline["pca"].explained_variance_ratio_[:kept], direct.explained_variance_ratio_[:kept], rtol=1e-3
+    )
+    ours, theirs = (
+        components.transform(span.coordinates(products[1::2, ::2])),
+        direct.transform(features.unit_scaled(other)),
+    )
     np.testing.assert_allclose(np.abs(ours[:, :kept]), np.abs(theirs[:, :kept]), atol=1e-3)
-    np.testing.assert_allclose(whole.transform(features.unit_scaled(other)), ours, atol=1e-3)
+    np.testing.assert_allclose(pipeline.transform(features.unit_scaled(other)), ours, atol=1e-3)
 
 
 def test_rows_without_pixels_have_no_features(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     pixels = [scans[0][0].tobytes(), None, scans[0][1].tobytes()]
     table = pa.table({"pixels": pa.array(pixels, pa.binary(SIDE * SIDE * 3)), "decoder_peak_bytes": [1, 1, 1]})
-    seen = features.Extractor(None, SIDE, None)(table)
-    assert seen.column_names == ["pixels"]
-    assert seen["pixels"].is_valid().to_pylist() == [True, False, True]
-    kept = features.rows_of(seen["pixels"].drop_null(), np.uint8)
+    extracted = features.Extractor(None, SIDE, None)(table)
+    assert extracted.column_names == ["pixels"]
+    assert extracted["pixels"].is_valid().to_pylist() == [True, False, True]
+    kept = features.rows_of(extracted["pixels"].drop_null(), np.uint8)
     np.testing.assert_array_equal(kept, features.grey(scans[0][:2]))
 
 
@@ -123,12 +128,14 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     learnt, other = np.flatnonzero(np.arange(80) % 4 > 0), np.arange(0, 80, 4)
     products = features.products(features.grey(pixels))
     span = Span(products[np.ix_(learnt, learnt)])
-    found = fitted(name, span.training, classes[learnt], tmp_path / "cache")
-    probabilities = classical_engine.probabilities(found.pipeline, span.coordinates(products[np.ix_(other, learnt)]), 2)
+    result = fitted(name, span.training, classes[learnt], tmp_path / "cache")
+    probabilities = classical_engine.probabilities(
+        result.pipeline, span.coordinates(products[np.ix_(other, learnt)]), 2
+    )
     assert (probabilities.argmax(axis=1) == classes[other]).mean() >= 0.7, "two classes of plain patterns"
-    assert set(found.chosen) == set(CLASSICAL_MODELS[name].grid)
-    whole = classical.on_pixels(found.pipeline, span, *features.centred(features.grey(pixels[learnt])))
-    model = saved(name, whole, tmp_path / "model")
+    assert set(result.chosen) == set(CLASSICAL_MODELS[name].grid)
+    pipeline = classical.on_pixels(result.pipeline, span, *features.centred(features.grey(pixels[learnt])))
+    model = saved(name, pipeline, tmp_path / "model")
     again = Predictor(model.uri).probabilities(pixels[other])
     np.testing.assert_allclose(again, probabilities, atol=1e-3)
     assert model.is_classical
@@ -138,20 +145,20 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
 @pytest.mark.parametrize("name", CLASSICAL_MODELS)
 def test_a_class_of_three_scans_two_of_them_to_learn_from_can_be_fitted(name: str, tmp_path: Path) -> None:
     classes = np.array([0] * 16 + [1] * 2)
-    seen = (np.random.default_rng(0).normal(size=(18, 30)) + classes[:, None]).astype(np.float32)
-    found = fitted(name, seen, classes, tmp_path)
-    assert classical_engine.probabilities(found.pipeline, seen, 2).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    inputs = (np.random.default_rng(0).normal(size=(18, 30)) + classes[:, None]).astype(np.float32)
+    result = fitted(name, inputs, classes, tmp_path)
+    assert classical_engine.probabilities(result.pipeline, inputs, 2).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_same_seed_gives_the_same_answers(
     scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:
     pixels, classes = scans
-    seen = Span(features.products(features.grey(pixels))).training
-    first, second = (fitted("mlp", seen, classes, tmp_path / str(n)) for n in (0, 1))
+    inputs = Span(features.products(features.grey(pixels))).training
+    first, second = (fitted("mlp", inputs, classes, tmp_path / str(n)) for n in (0, 1))
     assert first.chosen == second.chosen
     np.testing.assert_array_equal(
-        *(classical_engine.probabilities(each.pipeline, seen, 2) for each in (first, second)), strict=True
+        *(classical_engine.probabilities(result.pipeline, inputs, 2) for result in (first, second)), strict=True
     )
 
 

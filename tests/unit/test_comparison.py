@@ -22,19 +22,26 @@ TRUTH = np.array([0] * 10 + [1] * 10)
 
 
 def scores(wrong: list[int], labels: tuple[str, ...] = LABELS, truth: Any = TRUTH) -> Scores:
-    """Scans answered right, but for some."""
+    """Return scores in which only these rows are wrong."""
     probabilities = np.full((len(truth), len(labels)), 0.1 / (len(labels) - 1))
-    said = np.array([(each + (row in wrong)) % len(labels) for row, each in enumerate(truth)])
-    probabilities[np.arange(len(truth)), said] = 0.9
+    predicted = np.array([(label + (row in wrong)) % len(labels) for row, label in enumerate(truth)])
+    probabilities[np.arange(len(truth)), predicted] = 0.9
     return Scores(labels=labels, truth=truth, probabilities=probabilities)
 
 
 def contender(name: str, *splits: Scores, copies: int = 0) -> Contender:
-    has_copy = [np.arange(len(each.truth)) < copies for each in splits]
+    has_copy = [np.arange(len(split.truth)) < copies for split in splits]
     return Contender(
-        name=name, title=name.upper(), scores=splits, has_copy=has_copy, seconds=[3.0] * len(splits),
-        chosen=[{"model__C": 1.0}] * len(splits), train_scans=80, scans_per_s=123.4, size_bytes=4_200_000,
-    )  # fmt: skip
+        name=name,
+        title=name.upper(),
+        scores=splits,
+        has_copy=has_copy,
+        seconds=[3.0] * len(splits),
+        chosen=[{"model__C": 1.0}] * len(splits),
+        train_scans=80,
+        scans_per_s=123.4,
+        size_bytes=4_200_000,
+    )
 
 
 GOOD = contender("good", scores([0]), scores([1, 12]))
@@ -42,7 +49,7 @@ POOR = contender("poor", scores([0, 3, 4, 5, 6, 7, 8, 9]), scores([1, 2, 3]))
 
 
 def test_the_most_accurate_comes_first_by_the_mean_over_the_splits() -> None:
-    assert [one.name for one in ranked([POOR, GOOD])] == ["good", "poor"]
+    assert [model.name for model in ranked([POOR, GOOD])] == ["good", "poor"]
     assert GOOD.accuracy == pytest.approx((19 / 20 + 18 / 20) / 2)
     low, high = GOOD.interval
     assert low < GOOD.accuracy < high
@@ -78,11 +85,11 @@ def test_all_scans_being_copies_leaves_no_accuracy_without() -> None:
 
 def test_models_on_unlike_numbers_of_splits_are_told_to_compare_on_the_first_one() -> None:
     once = contender("once", scores([0, 1]))
-    told = markdown([GOOD, once], {})
-    assert "First split" in told
-    assert "| GOOD | 92.50% |" in told
-    assert "| 95.00% |" in told.split("| GOOD |")[1].splitlines()[0]
-    assert "on the first split only" in told
+    text = markdown([GOOD, once], {})
+    assert "First split" in text
+    assert "| GOOD | 92.50% |" in text
+    assert "| 95.00% |" in text.split("| GOOD |")[1].splitlines()[0]
+    assert "on the first split only" in text
     assert "First split" not in markdown([GOOD, POOR], {})
 
 

@@ -32,27 +32,27 @@ def nights(mix: Any, scans: int, count: int = 10, seed: int = 0) -> list[list[in
 @pytest.mark.parametrize("mix", [CLASS_MIX, CONFIDENCE_MIX, SHARP_MIX])
 def test_ten_ordinary_nights_of_any_size_raise_no_alarm(mix: tuple[float, ...], scans: int) -> None:
     drawn = np.array(nights(mix, scans, 7 + 10))
-    found = [drift(drawn[night - 7 : night].sum(axis=0), drawn[night]) for night in range(7, len(drawn))]
-    assert [one.level for one in found] == ["none"] * 10
+    drifts = [drift(drawn[night - 7 : night].sum(axis=0), drawn[night]) for night in range(7, len(drawn))]
+    assert [result.level for result in drifts] == ["none"] * 10
 
 
 def test_chance_alone_passes_the_noise_about_once_in_a_thousand_nights() -> None:
     before, tonight = nights(CLASS_MIX, 3000, 20_000, seed=2), nights(CLASS_MIX, 400, 20_000, seed=3)
-    found = [drift(a, b) for a, b in zip(before, tonight, strict=True)]
-    above = sum((one.index or 0) > (one.noise or 0) for one in found)
+    drifts = [drift(a, b) for a, b in zip(before, tonight, strict=True)]
+    above = sum((result.index or 0) > (result.noise or 0) for result in drifts)
     assert 8 <= above <= 40  # 20 expected, four standard deviations
 
 
 def test_twenty_scans_pass_the_customary_thresholds_by_chance_and_no_alarm_is_raised() -> None:
-    found = [drift(nights(CLASS_MIX, 5000, 1)[0], tonight) for tonight in nights(CLASS_MIX, 20, 50)]
-    assert max(one.index or 0 for one in found) > 0.25
-    assert {one.level for one in found} == {"none"}
+    drifts = [drift(nights(CLASS_MIX, 5000, 1)[0], tonight) for tonight in nights(CLASS_MIX, 20, 50)]
+    assert max(result.index or 0 for result in drifts) > 0.25
+    assert {result.level for result in drifts} == {"none"}
 
 
 def test_another_class_mix_is_major() -> None:
-    found = drift([2300, 2400, 2800, 2500], [600, 100, 200, 100])
-    assert found.level == "major"
-    assert found.index is not None and found.index > 0.25
+    result = drift([2300, 2400, 2800, 2500], [600, 100, 200, 100])
+    assert result.level == "major"
+    assert result.index is not None and result.index > 0.25
 
 
 def test_a_somewhat_different_mix_is_moderate() -> None:
@@ -61,10 +61,10 @@ def test_a_somewhat_different_mix_is_moderate() -> None:
 
 
 def test_a_small_difference_that_is_no_chance_raises_no_alarm() -> None:
-    found = drift([250_000, 250_000], [240_000, 260_000])
-    assert found.index is not None and found.noise is not None
-    assert found.noise < found.index < 0.1
-    assert found.level == "none"
+    result = drift([250_000, 250_000], [240_000, 260_000])
+    assert result.index is not None and result.noise is not None
+    assert result.noise < result.index < 0.1
+    assert result.level == "none"
 
 
 def test_thresholds_can_be_chosen() -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,18 @@ def no_decoding(*_: object) -> Any:
 
 
 def feeds(workers: int, batch_scans: int, *, training: int = 50, validation: int = 7, seed: int = 0) -> list[Feed]:
-    return [
-        Feed(training=names(training), validation=names(validation), side_px=32, batch_scans=batch_scans, restart_flag="--run-name",
-             workers=workers, rank=rank, seed=seed, decode=no_decoding)
-        for rank in range(workers)
-    ]  # fmt: skip
+    first = Feed(
+        training=names(training),
+        validation=names(validation),
+        side_px=32,
+        batch_scans=batch_scans,
+        restart_flag="--run-name",
+        workers=workers,
+        rank=0,
+        seed=seed,
+        decode=no_decoding,
+    )
+    return [replace(first, rank=rank) for rank in range(workers)]
 
 
 def global_batches(of: list[Feed], epoch: int) -> list[set[int]]:
@@ -40,8 +48,8 @@ def test_many_workers_see_the_global_batches_of_one(workers: int) -> None:
 
 
 def test_an_epoch_sees_no_scan_twice_and_leaves_out_less_than_a_global_batch() -> None:
-    seen = [row for batch in global_batches(feeds(2, 4), epoch=0) for row in batch]
-    assert len(seen) == len(set(seen)) == 48
+    rows = [row for batch in global_batches(feeds(2, 4), epoch=0) for row in batch]
+    assert len(rows) == len(set(rows)) == 48
 
 
 def test_each_epoch_has_an_order_of_its_own_and_keeps_it_when_it_is_begun_again() -> None:
@@ -84,7 +92,7 @@ def test_an_epoch_is_begun_before_anyone_asks_for_its_batches_and_loses_none() -
     assert list(ahead(batches(0, begun))) == []
 
 
-def test_what_fails_ahead_is_told_to_who_asks() -> None:
+def test_an_error_while_fetching_ahead_reaches_the_reader() -> None:
     def lost() -> Iterator[Batch]:
         raise RunFailed("1 training scans changed")
         yield

@@ -85,7 +85,7 @@ def test_page_stands_alone_without_script_or_request() -> None:
     document = Document(text)
     names = {name for name, _ in document.elements}
     assert not names & {"script", "link", "iframe", "object", "embed", "base", "form", "a", "img"}
-    assert not [key for _, found in document.elements for key in found if key in ("src", "href")]
+    assert not [key for _, attributes in document.elements for key in attributes if key in ("src", "href")]
     assert not re.search(r"url\(|@import|https?://", text)
     assert any("default-src 'none'" in meta.get("content", "") for meta in document.all("meta"))
 
@@ -101,7 +101,7 @@ def test_page_has_the_parts_that_readers_and_screen_readers_go_by() -> None:
     names = Counter(name for name, _ in document.elements)
     assert [names[once] for once in ("title", "h1", "header", "main", "footer")] == [1] * 5
     assert all(heading["scope"] in ("row", "col") for heading in document.all("th"))
-    regions = [found["aria-label"] for found in document.all("div") if found.get("role") == "region"]
+    regions = [attributes["aria-label"] for attributes in document.all("div") if attributes.get("role") == "region"]
     assert len(regions) == len(set(regions)) == len(document.all("table"))
     order = ["Result", "Why scans were planned", "Archive", "Drift", "Class changes", "Rejected scans", "Run"]
     assert re.findall("<h2>(.*?)</h2>", page())[1:] == order
@@ -114,7 +114,7 @@ def test_page_is_made_for_light_dark_and_paper() -> None:
 
 
 def test_a_night_that_went_well_says_so_first() -> None:
-    assert "All well" in state()
+    assert "No alarms" in state()
     assert "1,341 scans scored, 3 rejected, 1 failed, none left over." in state()
     assert "ALARM" not in page()
 
@@ -122,7 +122,7 @@ def test_a_night_that_went_well_says_so_first() -> None:
 def test_a_night_with_nothing_to_score_went_well() -> None:
     nothing = {"new": 0, "changed": 0, "backfill": 0}
     words = state(tally=tally(planned=nothing, scored=nothing, failed=0), rejects=())
-    assert "All well" in words
+    assert "No alarms" in words
     assert "There was nothing to score." in words
 
 
@@ -130,7 +130,7 @@ def test_a_night_stopped_by_the_deadline_says_how_many_scans_are_left() -> None:
     assert "Stopped by the deadline" in state(tally=tally(left_over=7001))
     assert "7,001 scans left over" in state(tally=tally(left_over=7001))
     assert "1 scan left over" in state(tally=tally(left_over=1))
-    assert "All well" not in page(tally=tally(left_over=1))
+    assert "No alarms" not in page(tally=tally(left_over=1))
 
 
 def test_an_alarm_says_all_its_reasons_first_and_the_deadline_too() -> None:
@@ -138,7 +138,7 @@ def test_an_alarm_says_all_its_reasons_first_and_the_deadline_too() -> None:
     assert "ALARM" in words
     for reason in ("9% were rejected.", "The class mix is another one.", "12 scans left over"):
         assert reason in words
-    assert "All well" not in words
+    assert "No alarms" not in words
 
 
 def test_tiles_say_what_became_of_the_scans_and_how_fast() -> None:
@@ -187,7 +187,7 @@ def test_drift_is_shown_as_shares_in_numbers_with_its_verdict_in_words() -> None
 
 
 def test_bars_are_as_wide_as_the_shares_and_silent() -> None:
-    bars = [found for found in Document(page()).all("span") if "style" in found]
+    bars = [attributes for attributes in Document(page()).all("span") if "style" in attributes]
     assert [bar["style"] for bar in bars[:4]] == [f"width: {width}%" for width in ("96.15", "100.00", "96.15", "92.31")]
     assert all(bar["aria-hidden"] == "true" for bar in bars)
 
@@ -196,7 +196,7 @@ def test_bars_are_as_wide_as_the_shares_and_silent() -> None:
     ("before", "tonight", "words"),
     [
         ([2500, 2500, 2500, 2500], [165, 335, 165, 335], "Moderate drift"),
-        ([250_000, 250_000], [240_000, 260_000], "More than chance, but too little to matter"),
+        ([250_000, 250_000], [240_000, 260_000], "Beyond chance, but negligible"),
         ([50, 50], [0, 5], "No drift beyond chance"),
     ],
 )
@@ -280,8 +280,8 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
     }
     document = Document(page(**hostile))
     plain = Document(page(alarms=["a"]))
-    assert {found for found, _ in document.elements} == {found for found, _ in plain.elements}
-    assert not [key for _, found in document.elements for key in found if key.startswith("on")]
+    assert {tag for tag, _ in document.elements} == {tag for tag, _ in plain.elements}
+    assert not [key for _, attributes in document.elements for key in attributes if key.startswith("on")]
     assert document.text["title"] == document.text["h1"] == name
     assert name in document.text["li"]
     for row in (

@@ -94,7 +94,9 @@ def test_page_stands_alone_without_script_or_request() -> None:
     document = Document(text)
     names = Counter(name for name, _ in document.elements)
     assert not names.keys() & {"script", "link", "iframe", "object", "embed", "base", "form", "a"}
-    addresses = [value for _, found in document.elements for name, value in found.items() if name in ("src", "href")]
+    addresses = [
+        value for _, attributes in document.elements for name, value in attributes.items() if name in ("src", "href")
+    ]
     assert addresses
     assert all(address.startswith("data:image/png;base64,") for address in addresses)
     assert not re.search(r"url\(|@import|https?://", text)
@@ -153,7 +155,7 @@ def test_a_wrong_answer_never_reads_as_certain() -> None:
     sure = [Mistake(scan_uri="a.jpg", truth="x", predicted="y", confidence=value) for value in (1.0, 0.9996, 0.9994)]
     document = Document(page(mistakes=sure))
     assert [row[-1] for row in document.rows if row[0] == "a.jpg"] == ["> 99.9%", "> 99.9%", "99.9%"]
-    assert "3 scans classified wrongly" in document.text["p"]
+    assert "3 scans misclassified" in document.text["p"]
 
 
 def test_every_scan_is_accounted_for_by_its_outcome() -> None:
@@ -203,8 +205,8 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
         )
     )
     plain = Document(page(title="t", mistakes=mistakes_at("m"), figures={"f": png()}))
-    assert {found for found, _ in document.elements} == {found for found, _ in plain.elements}
-    assert not [key for _, found in document.elements for key in found if key.startswith("on")]
+    assert {tag for tag, _ in document.elements} == {tag for tag, _ in plain.elements}
+    assert not [key for _, attributes in document.elements for key in attributes if key.startswith("on")]
     assert document.text["title"] == document.text["h1"] == name
     assert [name, name, name, "50.0%"] in document.rows
     assert document.all("img")[0]["alt"] == name

@@ -34,8 +34,13 @@ def application(name: str, *, top: bool = False) -> Any:
 
 def old_names(model: Any) -> dict[str, str]:
     """The name of each layer in the published file: what Keras 3 numbers from 0 in each process, Keras 1 did from 1."""
-    old = {"conv2d": "convolution2d", "batch_normalization": "batchnormalization", "add": "merge",
-           "input_layer": "input", "global_max_pooling2d": "globalmaxpooling2d"}  # fmt: skip
+    old = {
+        "conv2d": "convolution2d",
+        "batch_normalization": "batchnormalization",
+        "add": "merge",
+        "input_layer": "input",
+        "global_max_pooling2d": "globalmaxpooling2d",
+    }
     names, numbers = {}, dict.fromkeys(old, 0)
     for layer in model.layers:
         kind = layer.name.rstrip("0123456789").rstrip("_")
@@ -172,13 +177,15 @@ def test_a_backbone_inside_a_model_of_keras_2_is_found(
     names = old_names(bare)
     variables = bare.trainable_weights + bare.non_trainable_weights
     if frozen:
-        variables = [each for layer in bare.layers for each in layer.weights]
-    owner = {id(each): names[layer.name] for layer in bare.layers for each in layer.weights}
+        variables = [variable for layer in bare.layers for variable in layer.weights]
+    owner = {id(variable): names[layer.name] for layer in bare.layers for variable in layer.weights}
     with h5py.File(tmp_path / "x.h5", "w") as file:
         put_names(file, "layer_names", [name, "dropout", "dense"], ONE_ATTRIBUTE_BYTES)
         put_names(file.create_group("dropout"), "weight_names", [], ONE_ATTRIBUTE_BYTES)
-        saved = {name: {f"{owner[id(each)]}/{each.name}:0": np.asarray(each) for each in variables},
-                 "dense": {"dense/kernel:0": np.zeros((2048, 3)), "dense/bias:0": np.zeros(3)}}  # fmt: skip
+        saved = {
+            name: {f"{owner[id(variable)]}/{variable.name}:0": np.asarray(variable) for variable in variables},
+            "dense": {"dense/kernel:0": np.zeros((2048, 3)), "dense/bias:0": np.zeros(3)},
+        }
         for layer, arrays in saved.items():
             put_names(file.create_group(layer), "weight_names", list(arrays), ONE_ATTRIBUTE_BYTES)
             for weight, array in arrays.items():
@@ -231,7 +238,7 @@ def archive(*names: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "contents"),
     [
         (b"", "an empty file"),
         (archive("config.json", "metadata.json", "model.weights.h5"), r"a complete Keras model \(\.keras\)"),
@@ -246,9 +253,9 @@ def archive(*names: str) -> bytes:
         (b"no weights at all", "that is not HDF5"),
     ],
 )
-def test_a_file_of_another_kind_is_refused_with_what_it_is(data: bytes, found: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused_with_what_it_is(data: bytes, contents: str, tmp_path: Path) -> None:
     (tmp_path / "given.h5").write_bytes(data)
-    with pytest.raises(ModelError, match=rf"of xception .*_notop\.h5, got .*{found}.*given\.h5$") as caught:
+    with pytest.raises(ModelError, match=rf"of xception .*_notop\.h5, got .*{contents}.*given\.h5$") as caught:
         pretrained.read_weights(str(tmp_path / "given.h5"), "xception")
     assert "\n" not in str(caught.value)
 
@@ -256,8 +263,8 @@ def test_a_file_of_another_kind_is_refused_with_what_it_is(data: bytes, found: s
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.9999])
 def test_a_file_that_was_cut_is_refused(published: tuple[str, Any, Any], tmp_path: Path, share: float) -> None:
     name, bare, _ = published
-    whole = Path(legacy_file(tmp_path / "x.h5", bare)).read_bytes()
-    (tmp_path / "cut.h5").write_bytes(whole[: int(len(whole) * share)])
+    data = Path(legacy_file(tmp_path / "x.h5", bare)).read_bytes()
+    (tmp_path / "cut.h5").write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ModelError, match="truncated or damaged HDF5 file"):
         pretrained.read_weights(str(tmp_path / "cut.h5"), name)
 
@@ -271,8 +278,8 @@ def test_the_weights_of_another_network_are_refused_before_anything_is_built(
     name, bare, _ = published
     (other,) = {"xception", "resnet50v2"} - {name}
     save(bare, tmp_path / "x.weights.h5")
-    found = f"{pretrained.TENSORS[name]} arrays in"
-    with pytest.raises(ModelError, match=rf"of {other} .*{pretrained.TENSORS[other]} arrays.*, got .*{found}"):
+    contents = f"{pretrained.TENSORS[name]} arrays in"
+    with pytest.raises(ModelError, match=rf"of {other} .*{pretrained.TENSORS[other]} arrays.*, got .*{contents}"):
         pretrained.read_weights(str(tmp_path / "x.weights.h5"), other)
 
 
@@ -284,7 +291,7 @@ def hdf5(fill: Callable[[h5py.File], object]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("fill", "found"),
+    ("fill", "contents"),
     [
         (lambda file: file.create_dataset("x", data=[1.0]), "damaged"),
         (lambda file: file.attrs.update({"layer_names": [b"conv"]}), "damaged"),
@@ -293,10 +300,10 @@ def hdf5(fill: Callable[[h5py.File], object]) -> bytes:
     ],
 )
 def test_an_hdf5_file_of_something_else_is_refused(
-    fill: Callable[[h5py.File], object], found: str, tmp_path: Path
+    fill: Callable[[h5py.File], object], contents: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x.h5").write_bytes(hdf5(fill))
-    with pytest.raises(ModelError, match=found):
+    with pytest.raises(ModelError, match=contents):
         pretrained.read_weights(str(tmp_path / "x.h5"), "cnn")
 
 

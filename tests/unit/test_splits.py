@@ -8,7 +8,7 @@ import pytest
 
 from mribatch.errors import InputError
 from mribatch.training import splits
-from mribatch.training.splits import Split
+from mribatch.training.splits import TrainingSplit
 
 Row = tuple[str, str | None, str | None, str]  # label, split, patient_id, pixels_sha256
 
@@ -22,7 +22,7 @@ def distinct(label: str, count: int, split: str | None = None) -> list[Row]:
     return [(label, split, None, f"{label}-{split}-{number}") for number in range(count)]
 
 
-def by_content(rows: Sequence[Row], fraction: float = 0.1, seed: int = 0) -> Split:
+def by_content(rows: Sequence[Row], fraction: float = 0.1, seed: int = 0) -> TrainingSplit:
     return splits.by_content(table(rows), validation_fraction=fraction, seed=seed)
 
 
@@ -146,8 +146,11 @@ def test_a_class_that_only_the_test_split_has_is_named() -> None:
 
 
 PAPER = [
-    *distinct("a", 10, "training"), *distinct("b", 10, "training"), *distinct("a", 6, "test"), *distinct("b", 9, "test"),
-]  # fmt: skip
+    *distinct("a", 10, "training"),
+    *distinct("b", 10, "training"),
+    *distinct("a", 6, "test"),
+    *distinct("b", 9, "test"),
+]
 
 
 def test_the_papers_protocol_halves_testing_class_by_class_and_keeps_copies() -> None:

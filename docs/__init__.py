@@ -1,0 +1,1 @@
+"""The manual, and what checks it. The package is not installed."""
