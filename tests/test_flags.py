@@ -31,8 +31,6 @@ UNREACHABLE = {
     ("mribatch.training.classical", "--classes"): "only fitting, which is what baselines does",
     ("mribatch.cluster.nodes", "--workers"): "only training with a number of workers, which baselines does not pass",
     ("mribatch.commands.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
-    ("mribatch.commands.evaluated", "--apart-from"): "so it has nothing to say of it",
-    ("mribatch.commands.evaluate_report", "--apart-from"): "on the page neither",
     ("mribatch.commands.train", "--start-from"): "baselines trains with start_from=None",
     ("mribatch.commands.train", "--backbone-weights"): "so the weights are never left unused beside it",
     ("mribatch.commands.train", "--validation-fraction"): "baselines leaves it at its default",
