@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mribatch.sources.labels import labelled
 
-__all__ = ["shown"]
+__all__ = ["list_labelled"]
 
 log = logging.getLogger("mribatch.classes")
 
@@ -25,7 +25,7 @@ _ODD = re.compile(
 )
 
 
-def shown(
+def list_labelled(
     uri: str, *, classes: Sequence[str] = (), exclude: Sequence[str] = (), outputs: Sequence[str] = ()
 ) -> pa.Table:
     """Read labelled scans, log their classes with the counts of each split, and warn of odd ones. Raises as `labelled`."""
