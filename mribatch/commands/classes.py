@@ -1,6 +1,7 @@
 """Show the classes of labelled scans with their counts before work begins, and warn of odd ones."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from mribatch.sources.labels import labelled
 
-__all__ = ["shown"]
+__all__ = ["list_labelled"]
 
 log = logging.getLogger("mribatch.classes")
 
@@ -17,39 +18,14 @@ _FEW_SCANS = 5  # of which a split by content may leave a side without any
 _FEW_SHARE = 0.01  # of the largest class
 _CLASSES_SHOWN = 40  # lines on a screen
 _NAMES_SHOWN = 5
-_ODD = frozenset(
-    [
-        "answers",
-        "archive",
-        "backup",
-        "backups",
-        "bak",
-        "checkpoints",
-        "evaluation",
-        "figures",
-        "log",
-        "logs",
-        "misc",
-        "model",
-        "models",
-        "old",
-        "out",
-        "output",
-        "outputs",
-        "predictions",
-        "promotion",
-        "result",
-        "results",
-        "temp",
-        "tmp",
-        "trash",
-        "unsorted",
-        "work",
-    ]
-) | {"new folder", "untitled folder"}
+_ODD = re.compile(
+    "answers|archive|backups?|bak|checkpoints|evaluation|figures|logs?|misc|models?|new folder|old|out|outputs?|predictions|"
+    "promotion|results?|temp|tmp|trash|unsorted|untitled folder|work|[_@#$].*",
+    re.DOTALL,
+)
 
 
-def shown(
+def list_labelled(
     uri: str, *, classes: Sequence[str] = (), exclude: Sequence[str] = (), outputs: Sequence[str] = ()
 ) -> pa.Table:
     """Read labelled scans, log their classes with the counts of each split, and warn of odd ones. Raises as `labelled`."""
@@ -81,7 +57,7 @@ def _warnings(counts: Counter[tuple[str, str | None]]) -> list[str]:
         totals[label] += number
     largest = max(totals.values())
     small = [label for label in sorted(totals) if totals[label] < max(_FEW_SCANS, _FEW_SHARE * largest)]
-    odd = [label for label in sorted(totals) if label.casefold() in _ODD or label.startswith(("_", "@", "#", "$"))]
+    odd = [label for label in sorted(totals) if _ODD.fullmatch(label.casefold())]
     warnings = []
     if small:
         named = ", ".join(f"{label} ({totals[label]:,})" for label in small[:_NAMES_SHOWN])

@@ -65,8 +65,10 @@ class Compacted(Shown):
 
 
 def _outdated(config: CompactConfig, output: str, digest: str) -> pa.Table:
-    """Return the scans, schema PLAN, whose rows of a model may be deleted: not the newest of the scan, and too old or of an
-    old model."""
+    """Return the scans, schema PLAN, whose rows of a model may be deleted.
+
+    These rows are not the newest of their scan, and they are too old or of an old model.
+    """
     if config.keep_days is None and config.keep_models is None:
         return schema.PLAN.empty_table()
     rows = pa.concat_tables([ledger.predictions(output, name, _ROW) for name in ledger.digests(output)])

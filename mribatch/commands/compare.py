@@ -23,7 +23,7 @@ from mribatch import schema
 from mribatch.cluster import decoding
 from mribatch.cluster.nodes import check_seen, most_cores, predictors, working_nodes
 from mribatch.cluster.session import session
-from mribatch.commands.classes import shown
+from mribatch.commands.classes import list_labelled
 from mribatch.commands.compare_cache import Split, model_place, stored
 from mribatch.commands.compare_fits import DEEP, Material, features_of, fit_classical, train_deep, versions
 from mribatch.commands.paying import paying
@@ -60,7 +60,7 @@ def compare(config: BaselinesConfig) -> "Compared":
     config = replace(config, output=uris.absolute(config.output))  # workers have working directories of their own
     if config.unused:
         log.warning("warning: not used by any of --models: %s", ", ".join(config.unused))
-    table = shown(config.data, classes=config.classes, exclude=config.exclude, outputs=(config.output,))
+    table = list_labelled(config.data, classes=config.classes, exclude=config.exclude, outputs=(config.output,))
     _check_weights(config)
     with (
         lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),

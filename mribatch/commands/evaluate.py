@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from mribatch import schema
 from mribatch.commands import evaluate_report
-from mribatch.commands.classes import shown
+from mribatch.commands.classes import list_labelled
 from mribatch.commands.evaluated import Evaluated
 from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing
@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     not know, and everything that `score` raises.
     """
     model = directory.load_model(lookup.locate(config.model))
-    return evaluate_scans(config, model, shown(config.data, exclude=config.exclude, outputs=(config.output,)))
+    return evaluate_scans(config, model, list_labelled(config.data, exclude=config.exclude, outputs=(config.output,)))
 
 
 def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> Evaluated:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mribatch import schema
-from mribatch.commands.classes import shown
+from mribatch.commands.classes import list_labelled
 from mribatch.commands.evaluate import evaluate_scans
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import Block, Shown, Table
@@ -22,7 +22,7 @@ from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
 from mribatch.statistics import metrics
 from mribatch.stores import uris
 
-__all__ = ["Duel", "Promotion", "promote"]
+__all__ = ["PairedResult", "Promotion", "promote"]
 
 REFUSED = 1
 _RECORDS = "_promotions"
@@ -41,10 +41,10 @@ def promote(config: PromoteConfig) -> "Promotion":
     duel = None
     if current is not None and current.digest != candidate.digest:
         _check_labels(candidate, current)
-        table = shown(config.data)
-        duel = _duel(_rows(config, candidate, table), _rows(config, current, table))
+        table = list_labelled(config.data)
+        duel = _paired(_rows(config, candidate, table), _rows(config, current, table))
     elif current is None:
-        _rows(config, candidate, shown(config.data))  # proves that it can score, and writes its report
+        _rows(config, candidate, list_labelled(config.data))  # proves that it can score, and writes its report
     worse = duel is not None and duel.worse
     promotion = Promotion(
         candidate=config.candidate,
@@ -61,7 +61,7 @@ def promote(config: PromoteConfig) -> "Promotion":
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duel:
+class PairedResult:
     """Two models on the scans that both of them scored."""
 
     scans: int
@@ -84,7 +84,7 @@ class Promotion(Shown):
     candidate_digest: str
     current: str | None
     current_digest: str | None
-    duel: Duel | None  # None without a current model, or if the candidate is it
+    duel: PairedResult | None  # None without a current model, or if the candidate is it
     promoted: bool
     forced: bool
 
@@ -158,7 +158,7 @@ def _rows(config: PromoteConfig, model: Model, labelled: pa.Table) -> pa.Table:
     return evaluated.rows.filter(pc.equal(evaluated.rows["status"], Status.OK))
 
 
-def _duel(candidate: pa.Table, current: pa.Table) -> Duel:
+def _paired(candidate: pa.Table, current: pa.Table) -> PairedResult:
     keys = list(schema.KEY)
     columns = [*keys, "label", "predicted_class"]
     both = candidate.select(columns).join(
@@ -168,7 +168,7 @@ def _duel(candidate: pa.Table, current: pa.Table) -> Duel:
     was_right = pc.equal(both["predicted_class_current"], both["label"])
     won = pc.sum(pc.and_(right, pc.invert(was_right))).as_py() or 0
     lost = pc.sum(pc.and_(was_right, pc.invert(right))).as_py() or 0
-    return Duel(
+    return PairedResult(
         scans=both.num_rows,
         candidate_right=pc.sum(right).as_py() or 0,
         current_right=pc.sum(was_right).as_py() or 0,

@@ -144,6 +144,7 @@ def opened(first: str = "") -> Iterator[None]:
     finally:
         _displays.remove(display)
         package.handlers[:] = [_Plain(sys.stderr)]
+        display.close()
 
 
 @contextmanager
@@ -226,7 +227,8 @@ class _Display:
     def __init__(self, phase: str) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        stream = lasting_stream(os.dup(sys.stderr.fileno()), sys.stderr.encoding)
+        self._descriptor = os.dup(sys.stderr.fileno())
+        stream = lasting_stream(self._descriptor, sys.stderr.encoding)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -239,6 +241,11 @@ class _Display:
         )
         self._phase = phase
         self._task = self.progress.add_task(phase, total=None, figures="")
+
+    def close(self) -> None:
+        """Give the copy of stderr's descriptor back."""
+        self.progress.console.file.flush()
+        os.close(self._descriptor)
 
     def line(self, text: str) -> None:
         """Print a line above the bar, or show the phase that it names."""

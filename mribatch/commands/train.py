@@ -22,7 +22,7 @@ from mribatch.cluster import decoding
 from mribatch.cluster.nodes import check_seen, trainers, working_nodes
 from mribatch.cluster.progress import lines
 from mribatch.cluster.session import quiet_stderr, session
-from mribatch.commands.classes import shown
+from mribatch.commands.classes import list_labelled
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import Block, Shown, progress
 from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> "Trained":
     and ConfigError for what cannot be read, written or seen by all nodes, RunFailed (a rerun resumes).
     """
     storage, _ = _checkpoints(config)
-    table = shown(config.data, exclude=config.exclude, outputs=(config.output, storage))
+    table = list_labelled(config.data, exclude=config.exclude, outputs=(config.output, storage))
     _warn_of_unused(config, table)
     weights, start = _backbone_weights(config), _start_model(config, table)
     for folder in (config.output, storage):  # before the first epoch, not after the last

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.commands.classes import shown
+from mribatch.commands.classes import list_labelled
 from tests.unit.test_labelled import touch
 
 
 def lines(root: Path, caplog: pytest.LogCaptureFixture, classes: tuple[str, ...] = ()) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.INFO, "mribatch"):
-        shown(str(root), classes=classes)
+        list_labelled(str(root), classes=classes)
     messages = [record.getMessage() for record in caplog.records]
     return "\n".join(message for message in messages if not message.endswith("…")).splitlines()
 

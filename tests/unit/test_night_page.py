@@ -1,5 +1,6 @@
 """The page of a night: the state comes first and in words, the numbers add up, and no text becomes markup."""
 
+import html
 import re
 from collections import Counter
 from datetime import datetime, timedelta
@@ -306,3 +307,15 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
 
 def test_the_same_night_gives_the_same_page() -> None:
     assert page() == page()
+
+
+def test_failed_scans_are_listed_by_cause_and_the_first_200_of_each() -> None:
+    text = page(
+        failures={"access denied": [f"s3://b/{n}.png" for n in range(201)], "out of memory": ["/scans/<a>.png"]}
+    )
+    assert "Failed scans" in text
+    assert text.index("<h3>access denied</h3>") < text.index("s3://b/199.png") < text.index("<h3>out of memory</h3>")
+    assert "s3://b/200.png" not in text
+    assert "Showing the first 200 of 201. The run's record holds all of them." in html.unescape(text)
+    assert "/scans/&lt;a&gt;.png" in text
+    assert "Failed scans" not in page()

@@ -2,19 +2,18 @@
 
 import logging
 import os
-import pty
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mribatch.commands import screen
 from mribatch.commands.screen import Shown, Table
+from tests.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent.parent
 HIDE_CURSOR = b"\x1b[?25l"
@@ -52,34 +51,6 @@ sys.exit(supervised(main))
 
 def command(ending: str = "") -> list[str]:
     return [sys.executable, "-c", PROGRAM.replace("ENDING", ending)]
-
-
-class Terminal:
-    """A process on a pseudo-terminal, and all that it has written there."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.output = b""
-        self.process, self._file = pty.fork()
-        if self.process == 0:
-            variables = {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"}
-            os.execve(words[0], words, os.environ | variables)
-
-    def read(self, until: bytes = b"\0never") -> bytes:
-        """Read until some text was written, or all."""
-        with suppress(OSError):  # how a pseudo-terminal says that its writers have left
-            while until not in self.output and (data := os.read(self._file, 65536)):
-                self.output += data
-        return self.output
-
-    def close(self) -> int:
-        """Return the exit code."""
-        self.read()
-        os.close(self._file)
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-
-    def hang_up(self) -> None:
-        """Close the terminal under its process."""
-        os.close(self._file)
 
 
 def test_a_terminal_shows_phases_figures_lines_and_at_the_end_a_drawn_table() -> None:
@@ -129,16 +100,13 @@ def test_a_terminal_that_is_closed_fails_no_run(tmp_path: Path) -> None:
         "import logging,", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\nimport logging,"
     )
     terminal = Terminal([sys.executable, "-c", program.replace("ENDING", ending)])
-    terminal.read(until=b"a line from C++")
+    terminal.seconds_until("a line from C++")
     terminal.hang_up()
-    code = os.waitstatus_to_exitcode(os.waitpid(terminal.process, 0)[1])
-    assert (code, (tmp_path / "end").exists()) == (0, True)
+    assert (terminal.wait(), (tmp_path / "end").exists()) == (0, True)
 
 
-def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "dumb")
-    words = command()
-    terminal = Terminal(["/usr/bin/env", "TERM=dumb", *words])
+def test_a_dumb_terminal_gets_plain_lines() -> None:
+    terminal = Terminal(command(), kind="dumb")
     assert terminal.close() == 0
     assert b"\x1b" not in terminal.output
 
