@@ -164,13 +164,20 @@ def prediction_schema(labels: Sequence[str]) -> pa.Schema:
     )
 
 
-def upgraded(table: pa.Table) -> pa.Table:
-    """Return rows of a part with all columns of `prediction_schema`: those that an older version lacks are null."""
+def upgraded(table: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return rows of a part with all columns of `prediction_schema`, or some of them.
+
+    Those that an older version lacks are null. Raises KeyError for a column that no part may lack.
+    """
     prefix = probability_column("")
     labels = [name.removeprefix(prefix) for name in table.column_names if name.startswith(prefix)]
     target = prediction_schema(labels)
-    columns = [
+    fields = [target.field(name) for name in (target.names if columns is None else columns)]
+    lacking = [field.name for field in fields if not field.nullable and field.name not in table.column_names]
+    if lacking:
+        raise KeyError(*lacking)
+    values = [
         table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in target
+        for field in fields
     ]
-    return pa.table(columns, schema=target)
+    return pa.table(values, schema=pa.schema(fields, target.metadata))
