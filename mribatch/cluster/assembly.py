@@ -58,11 +58,11 @@ def assembler() -> Any:
 
 def whole_scans(rows: pa.Table) -> pa.ChunkedArray:
     """Return for each row whether all frames of its scan are in the table."""
-    whole = np.ones(rows.num_rows, bool)
+    is_whole = np.ones(rows.num_rows, bool)
     if (pc.max(rows["frames"]).as_py() or 0) > 1:
         for _, numbers in _rows_of_scans(rows):
-            whole[numbers] = len(numbers) == rows["frames"][numbers[0]].as_py()
-    return pa.chunked_array([pa.array(whole)])
+            is_whole[numbers] = len(numbers) == rows["frames"][numbers[0]].as_py()
+    return pa.chunked_array([pa.array(is_whole)])
 
 
 def _scans(rows: pa.Table) -> Iterator[tuple[_Key, pa.Table]]:

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
 from tests.frames import decode, only
 from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
+from tests.unit.dicom_files import picture, slice_of, written
 
 SPEC = ImageSpec(side_px=32)
 
@@ -102,3 +104,45 @@ def test_a_scan_that_makes_decoding_raise_has_failed_with_the_cause_and_the_proc
     assert "JOHN" not in str(raised.detail)
     assert only(decoder.decode(scan())).status is Status.OK
     assert process_of(decoder) == before
+
+
+# Files of many frames
+
+
+def many(frames: int) -> bytes:
+    pixels = np.stack([np.roll(picture(), number, axis=1) for number in range(frames)])
+    return written(slice_of(pixels, BitsStored=12, HighBit=11, WindowCenter=2000, WindowWidth=4000))
+
+
+def test_frames_travel_in_pieces(decoder: Decoder) -> None:
+    pieces = list(decoder.pieces(many(70)))
+    assert [len(piece) for piece in pieces] == [32, 32, 6]
+    assert [frame.frame for piece in pieces for frame in piece] == list(range(70))
+    assert {frame.frames for piece in pieces for frame in piece} == {70}
+    assert only(decoder.decode(scan())).status is Status.OK
+
+
+def test_a_decoder_that_is_killed_between_pieces_costs_no_frame(decoder: Decoder) -> None:
+    numbers = []
+    for piece in decoder.pieces(many(1000)):
+        numbers += [frame.frame for frame in piece]
+        if len(numbers) == 64:
+            os.kill(process_of(decoder), signal.SIGKILL)
+    assert numbers == list(range(1000))
+
+
+def test_a_scan_of_which_nobody_takes_the_rest_leaves_the_decoder_usable(decoder: Decoder) -> None:
+    pieces = decoder.pieces(many(1000))
+    next(pieces)
+    pieces.close()
+    assert only(decoder.decode(scan())).status is Status.OK
+
+
+def test_a_scan_that_takes_more_memory_than_allowed_is_rejected_and_the_next_one_is_decoded() -> None:
+    hungry = Decoder(ImageSpec(side_px=32), timeout_s=20.0)
+    image = Image.new("L", (4000, 4000))
+    data = io.BytesIO()
+    image.save(data, "TIFF", compression="tiff_lzw")
+    small = Decoder(ImageSpec(side_px=32, max_memory_bytes=90_000_000), timeout_s=20.0)
+    assert only(small.decode(data.getvalue())).reason is Reason.TOO_LARGE
+    assert only(hungry.decode(data.getvalue())).status is Status.OK
