@@ -10,6 +10,7 @@ __all__ = [
     "LAST_LISTED",
     "PLAN",
     "SCHEMA_VERSION",
+    "SKIPS",
     "WORK",
     "Reason",
     "Status",
@@ -42,12 +43,13 @@ LAST_LISTED = pa.schema([*PLAN, pa.field("seen_at", pa.timestamp("us", tz="UTC")
 class Status(StrEnum):
     OK = "ok"
     REJECTED = "rejected"  # unusable scan: a row without predictions, final for this version
+    SKIPPED = "skipped"  # intact and readable, but not what the model is for: a row without predictions
     FAILED = "failed"  # storage or machine failure: no row, so the next run plans it again
     LEFT = "left"  # not reached before the deadline: no row, so the next run plans it again
 
 
 class Reason(StrEnum):
-    """Why a scan has no prediction. The last two make it a failed scan, all others a rejected one."""
+    """Why a scan has no prediction. UNREADABLE and UNFORESEEN fail it, SKIPS skip it, all others reject it."""
 
     EMPTY = "empty"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # not the bytes of any image format
@@ -63,6 +65,41 @@ class Reason(StrEnum):
     TIMED_OUT = "timed_out"  # every attempt to decode or score it took too long
     UNREADABLE = "unreadable"  # the storage returned no data after all retries
     UNFORESEEN = "unforeseen"  # an error in this program while it processed the scan
+    NO_PIXELS = "no_pixels"  # a report, raw data, a presentation state, a DICOMDIR
+    NOT_MR = "not_mr"  # another modality
+    SECONDARY_CAPTURE = "secondary_capture"  # a screen or a page saved as a picture
+    SEGMENTATION = "segmentation"  # labels
+    LOCALIZER = "localizer"  # a planning image
+    FUNCTIONAL = "functional"  # a time series of functional MR
+    DIFFUSION = "diffusion"  # diffusion weighted
+    PERFUSION = "perfusion"  # a perfusion time series, or arterial spin labelling
+    MAP = "map"  # computed numbers: ADC, FA, CBF, a field map
+    PHASE = "phase"  # phase, not magnitude
+    PROJECTION = "projection"  # a projection through a volume: MIP
+    MOSAIC = "mosaic"  # many slices side by side in one picture
+    BLANK = "blank"  # a constant frame
+    SERIES = "series"  # left out by the patterns of the series to score or to skip
+
+
+SKIPS = frozenset(
+    {
+        Reason.NO_PIXELS,
+        Reason.NOT_MR,
+        Reason.SECONDARY_CAPTURE,
+        Reason.SEGMENTATION,
+        Reason.LOCALIZER,
+        Reason.FUNCTIONAL,
+        Reason.DIFFUSION,
+        Reason.PERFUSION,
+        Reason.MAP,
+        Reason.PHASE,
+        Reason.PROJECTION,
+        Reason.MOSAIC,
+        Reason.BLANK,
+        Reason.SERIES,
+    }
+)
+"""The reasons of skipped scans; all others reject or fail one."""
 
 
 def probability_column(label: str) -> str:

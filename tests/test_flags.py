@@ -31,6 +31,8 @@ UNREACHABLE = {
     ("mribatch.training.classical", "--classes"): "only fitting, which is what baselines does",
     ("mribatch.cluster.nodes", "--workers"): "only training with a number of workers, which baselines does not pass",
     ("mribatch.commands.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
+    ("mribatch.commands.evaluate_report", "--apart-from"): "promote evaluates with apart_from=()",
+    ("mribatch.commands.evaluated", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.train", "--start-from"): "baselines trains with start_from=None",
     ("mribatch.commands.train", "--backbone-weights"): "so the weights are never left unused beside it",
     ("mribatch.commands.train", "--validation-fraction"): "baselines leaves it at its default",

@@ -133,15 +133,15 @@ images, split {data["split"]}: {data["train"]} for training, {data["test"]} for 
 """
 
 
-_USE = """With the model directory in `models/`, in the root of the repository:
+_USE = """In the root of the repository, or in any other folder that has this model in `models/`:
 
 ```
-python jobs/score.py --model models/{name} --input samples --output predictions
-python jobs/evaluate.py --model models/{name} --data LABELLED --output evaluation
+mribatch score --model {name} --input samples --output predictions
+mribatch evaluate --model {name} --data LABELLED --output evaluation
 ```
 
-The first command classifies the sample scans. The second one measures the model on scans of your own: `LABELLED` has
-one folder per class, named like the classes above."""
+The first command classifies the sample scans of the repository. The second one measures the model on scans of your own:
+`LABELLED` has one folder per class, named like the classes above."""
 
 
 def _test_results(facts: Mapping[str, Any]) -> str:
@@ -190,9 +190,7 @@ def _result_row(description: str, result: Mapping[str, Any] | None) -> str:
 def _how_tested(tests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Return the commands of the tests, what their data are, and the correct answers of each class."""
     lines = ["", "```"]
-    lines += [
-        f"python jobs/evaluate.py --model models/{{name}} --data {place} --output evaluation" for place, _ in tests
-    ]
+    lines += [f"mribatch evaluate --model {{name}} --data {place} --output evaluation" for place, _ in tests]
     lines += ["```", ""]
     for place, result in tests:
         classes = ", ".join(

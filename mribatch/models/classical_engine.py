@@ -51,11 +51,11 @@ class ClassicalEngine:
         return Outputs(shares, np.log(np.maximum(shares, np.finfo(np.float32).tiny)), inputs)
 
 
-def probabilities(pipeline: Pipeline, features: Floats, classes: int) -> Floats:
+def probabilities(pipeline: Pipeline, inputs: Floats, classes: int) -> Floats:
     """Return (N, classes) float32 for (N, D) float32 features; 0 for classes that the pipeline was not fitted on."""
-    shares = np.zeros((len(features), classes), np.float32)
-    if len(features):
-        shares[:, pipeline.classes_] = pipeline.predict_proba(features)
+    shares = np.zeros((len(inputs), classes), np.float32)
+    if len(inputs):
+        shares[:, pipeline.classes_] = pipeline.predict_proba(inputs)
     return shares
 
 

@@ -102,8 +102,8 @@ class Night:
     """The contents of the page.
 
     alarms: sentences; any alarm means that somebody has to look at this night.
-    started, ended, deadline: aware, and shown in their own time zone.
-    changes, rejects: all of them, the most important first; the page counts all and lists the first 200.
+    started, ended, deadline: timezone-aware, shown in their own time zone.
+    changes, rejects: all of them, most important first; the page counts all and lists the first 200.
     failures: scans that failed, by cause; the page lists the first 200 of each cause.
     facts: further facts by name (settings, for example), shown as they are.
     """

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tests.conftest import as_flags
 
-__all__ = ["ROOT", "SABOTAGE", "Job", "Process", "command", "new_parts", "parts", "score_flags", "until"]
+__all__ = ["ROOT", "Job", "Process", "command", "new_parts", "parts", "sabotaged", "score_flags", "until"]
 
 ROOT = Path(__file__).parent.parent.parent
-SABOTAGE = ROOT / "tests" / "sabotage"
+_SABOTAGE = ROOT / "tests" / "sabotage"
 _NO_WORKERS = ("IDLE", "Agent")  # a raylet exits as soon as one of its agents dies: that is the loss of a node
 _MARK = "MRIBATCH_TEST_JOB"  # its own value in the environment of all processes of a job
 
@@ -112,6 +112,12 @@ class Job(Process):
         except ProcessLookupError:
             return False
         return True
+
+
+def sabotaged(**variables: str) -> dict[str, str]:
+    """Return variables of the environment with which Python loads tests/sabotage, beside what PYTHONPATH names now."""
+    path = [str(_SABOTAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(path), **variables}
 
 
 def until(true: Callable[[], bool], seconds: float = 240) -> None:

@@ -12,7 +12,7 @@ from mribatch.models.format import Model
 from tests.conftest import make_model, write_scans
 from tests.faults import standard
 from tests.faults.conftest import Archives, Start, Tell
-from tests.faults.processes import SABOTAGE, parts, score_flags, until
+from tests.faults.processes import parts, sabotaged, score_flags, until
 from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
 
 QUICK = 240  # scans
@@ -127,8 +127,7 @@ def test_a_clock_that_is_a_day_off_changes_nothing_but_scored_at(
     source, output = archive(QUICK), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output)
     for hours, more in ((24, ["--limit", "80"]), (-24, ["--limit", "80"]), (0, [])):
-        skewed = {"PYTHONPATH": str(SABOTAGE), "SABOTAGE_CLOCK_H": str(hours)}
-        job = start("score", *flags, *more, environment=skewed)
+        job = start("score", *flags, *more, environment=sabotaged(SABOTAGE_CLOCK_H=str(hours)))
         assert job.end() == 0, job.log.read_text()
     standard.check(str(output), source.uris, str(source.undisturbed))
     at = standard.rows(str(output))["scored_at"].to_pylist()
@@ -155,7 +154,7 @@ def test_scans_that_kill_or_hang_their_worker_cost_no_other_scan(
         (scans / "glioma" / name).write_bytes(data)
     os.utime(good[0], ns=(-(10**18), -(10**18)))  # a day in 1938
     flags = score_flags(tiny_model.uri, scans, output, "--scan-timeout-s", "4", "--max-reject-rate", "0.5")
-    job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE)})
+    job = start("score", *flags, environment=sabotaged())
     assert job.end(500) == 0, job.log.read_text()
     rows = standard.rows(str(output))
     reasons = {row["scan_uri"].rpartition("/")[2]: row["reason"] for row in rows.to_pylist() if row["status"] != "ok"}

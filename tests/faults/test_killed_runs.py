@@ -15,7 +15,7 @@ from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
 from tests.faults.conftest import Archives, ScanFolder, Start, Tell
-from tests.faults.processes import ROOT, SABOTAGE, new_parts, parts, score_flags, until
+from tests.faults.processes import ROOT, new_parts, parts, sabotaged, score_flags, until
 
 QUICK, FULL = 240, 1000  # scans
 
@@ -74,7 +74,7 @@ def test_a_driver_that_is_killed_terminated_and_killed_within_a_commit_loses_not
     flags = score_flags(tiny_model.uri, source.folder, output)
     assert killed_at_random(start, flags, output, kills=1) == 1
     terminate(start, flags, output, after_parts=1)
-    last = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE), "SABOTAGE": QUICK_STEP})
+    last = start("score", *flags, environment=sabotaged(SABOTAGE=QUICK_STEP))
     assert last.end() == -signal.SIGKILL, last.log.read_text()
     last.reap()
     committed = len(scans_in(output))
@@ -107,7 +107,7 @@ def test_a_driver_killed_at_a_step_of_the_commit_loses_nothing(
 ) -> None:
     source, output = archive(scans), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output)
-    job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE), "SABOTAGE": STEPS[step]})
+    job = start("score", *flags, environment=sabotaged(SABOTAGE=STEPS[step]))
     assert job.end() == -signal.SIGKILL, f"the run did not reach its step: {job.log.read_text()}"
     job.reap()
     committed = len(scans_in(output))

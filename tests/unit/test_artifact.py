@@ -1,4 +1,4 @@
-"""A model directory is whole, small and exactly what its digest names, or it is refused."""
+"""A model directory is complete, small and exactly what its digest names, or it is refused."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_kernels_are_stored_in_half_precision_and_vectors_in_full(model: Model) 
     assert kinds[1] == {"float32"}
 
 
-def test_what_is_loaded_computes_what_was_saved_but_for_half_precision(model: Model) -> None:
+def test_a_loaded_network_computes_what_the_saved_one_did_up_to_half_precision(model: Model) -> None:
     from mribatch.models import networks
 
     original = networks.build("cnn", 2, side_px=32, seed=0)

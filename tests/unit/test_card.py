@@ -256,12 +256,11 @@ def test_the_shipped_model_names_no_place_that_others_lack(shipped: Model) -> No
 
 
 def test_the_first_command_of_the_shipped_card_can_be_run_as_it_stands() -> None:
-    command = re.search(r"^python (jobs/score\.py .*)$", (SHIPPED / "MODEL_CARD.md").read_text(), re.MULTILINE)
+    command = re.search(r"^mribatch score (.*)$", (SHIPPED / "MODEL_CARD.md").read_text(), re.MULTILINE)
     assert command
-    job, *flags = shlex.split(command[1])
-    config = tyro.cli(ScoreConfig, args=flags)
-    assert all((ROOT / place).exists() for place in (job, config.model, *config.input))
-    assert (ROOT / config.model).samefile(SHIPPED)
+    config = tyro.cli(ScoreConfig, args=shlex.split(command[1]))
+    assert (ROOT / "models" / config.model).samefile(SHIPPED)
+    assert all((ROOT / place).exists() for place in config.input)
 
 
 def test_the_shipped_card_shows_the_three_figures_before_anything_else(shipped: Model) -> None:

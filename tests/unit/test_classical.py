@@ -1,4 +1,4 @@
-"""Classical models: what they see is the pixels' own, they are tuned within what they learn from, and they come back from disk."""
+"""Classical models: their features, their tuning on training scans only, and their way to disk and back."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ LABELS = ("glioma", "notumor")
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """80 scans of two classes as RGB (80, 24, 24, 3), one darker, so that a linear model tells them; and their classes."""
+    """Return 80 RGB scans (80, 24, 24, 3) of two classes, one darker, so that a linear model separates them; and their classes."""
     written = write_scans(tmp_path_factory.mktemp("scans"), dict.fromkeys(LABELS, 40), side_px=SIDE)
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in written])
     pixels[40:] //= 2
@@ -59,7 +59,7 @@ def test_grey_is_the_luma_that_pillow_gives(scans: tuple[NDArray[np.uint8], NDAr
     colour = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     pillow = np.stack([np.asarray(Image.fromarray(image).convert("L")).ravel() for image in colour])
     assert np.abs(features.grey(colour).astype(int) - pillow).max() <= 1
-    assert (features.grey(scans[0]).reshape(-1, SIDE, SIDE) == scans[0][..., 0]).all(), "grey stays as it is"
+    assert (features.grey(scans[0]).reshape(-1, SIDE, SIDE) == scans[0][..., 0]).all(), "grey does not change"
 
 
 def test_the_components_of_the_span_are_those_of_the_pixels(
@@ -111,7 +111,7 @@ def test_a_class_with_one_scan_cannot_be_tuned(tmp_path: Path) -> None:
         fitted("gaussian_nb", features, np.array([0] * 8 + [1]), tmp_path)
 
 
-def test_copies_of_one_image_stand_in_one_fold() -> None:
+def test_copies_of_an_image_are_in_one_fold() -> None:
     groups, classes = np.repeat(np.arange(12), 2), np.repeat([0, 1], 12)
     features = np.zeros((24, 2), np.float32)
     folds = list(classical._folds(features, classes, groups, 0))
@@ -143,7 +143,7 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
 
 
 @pytest.mark.parametrize("name", CLASSICAL_MODELS)
-def test_a_class_of_three_scans_two_of_them_to_learn_from_can_be_fitted(name: str, tmp_path: Path) -> None:
+def test_a_class_with_two_training_scans_can_be_fitted(name: str, tmp_path: Path) -> None:
     classes = np.array([0] * 16 + [1] * 2)
     inputs = (np.random.default_rng(0).normal(size=(18, 30)) + classes[:, None]).astype(np.float32)
     result = fitted(name, inputs, classes, tmp_path)
@@ -175,7 +175,7 @@ def test_a_classifier_of_another_scikit_learn_is_refused(tmp_path: Path) -> None
         Predictor(model.uri)
 
 
-def test_a_classifier_that_was_altered_is_refused(tmp_path: Path) -> None:
+def test_an_altered_classifier_is_refused(tmp_path: Path) -> None:
     model = saved("svm", Pipeline([("model", "passthrough")]), tmp_path / "model")
     (tmp_path / "model" / "classifier.skops").write_bytes(skops.io.dumps(PCA()))
     with pytest.raises(ModelError, match="SHA-256"):

@@ -1,4 +1,4 @@
-"""What the comparison of models promises: its numbers are those of the answers, and all ways to read it say the same."""
+"""The comparison of models: its numbers follow from the scores, and table, Markdown and page agree."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def test_more_classes_have_a_confusion_matrix_and_no_positives() -> None:
     assert "TP" not in markdown([contender("three", scores([0], labels, truth))], {})
 
 
-def test_copies_are_told_apart_where_there_are_any() -> None:
+def test_accuracy_without_copies_is_shown_if_there_are_copies() -> None:
     leaky = contender("leaky", scores([15]), copies=10)
     assert leaky.accuracy == pytest.approx(19 / 20)
     assert leaky.accuracy_without_copies == pytest.approx(9 / 10)
@@ -79,11 +79,11 @@ def test_copies_are_told_apart_where_there_are_any() -> None:
     assert "Without copies" not in markdown([GOOD], {})
 
 
-def test_all_scans_being_copies_leaves_no_accuracy_without() -> None:
+def test_without_copies_there_is_no_accuracy_if_all_scans_are_copies() -> None:
     assert contender("leaky", scores([]), copies=20).accuracy_without_copies is None
 
 
-def test_models_on_unlike_numbers_of_splits_are_told_to_compare_on_the_first_one() -> None:
+def test_models_with_different_numbers_of_splits_are_compared_on_the_first_one() -> None:
     once = contender("once", scores([0, 1]))
     text = markdown([GOOD, once], {})
     assert "First split" in text
@@ -128,14 +128,14 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
     assert text.encode("utf-8")
 
 
-def test_names_in_markdown_are_no_markup() -> None:
+def test_names_in_markdown_never_become_markup() -> None:
     text = markdown([contender("<img src=x>|*b*", scores([0]))], {"[link](x)": "`code`\n# heading \udcff"})
     assert "| \\<IMG SRC=X>\\|\\*B\\* | 95.00% |" in text
     assert "- \\[link](x): \\`code\\`\\\\n# heading \\\\udcff\n" in text
     assert text.encode("utf-8")
 
 
-def test_bars_are_drawn_for_one_model_and_for_many_and_not_for_none() -> None:
+def test_bars_are_drawn_for_any_number_of_models_except_none() -> None:
     many = [f"model {n}" for n in range(14)]
     drawn = figures.accuracy_bars(many, [0.5 + n / 40 for n in range(14)], [(0.4, 0.9)] * 14)
     assert drawn.startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""What the pictures promise: whole PNG files, always the same ones, that show what the scores say."""
+"""Figures: complete PNG files, equal for equal input, that show the scores."""
 
 import io
 import subprocess
@@ -56,7 +56,7 @@ def has(png: bytes, colour: tuple[int, int, int]) -> bool:
 
 
 def drawn(function: Callable[..., bytes], *args: Any) -> Any:
-    """The matplotlib figure and its title, before they become bytes."""
+    """Return the matplotlib figure and its title, before they are encoded."""
     return function.__wrapped__(*args)  # type: ignore[attr-defined]
 
 
@@ -222,7 +222,7 @@ def test_many_classes_show_the_most_probable_six() -> None:
     assert shown == ["class 1", "class 3", "class 4", "class 6", "class 7", "class 8"]
 
 
-def test_odd_class_names_are_drawn_without_noise() -> None:
+def test_odd_class_names_are_drawn_without_warnings() -> None:
     odd = scores([0, 1, 2], SURE, ("$\\nonsense$", "脑膜瘤\n\u202egnp.", "very " * 20))
     for draw in (figures.confusion_matrix, figures.roc_curves, figures.reliability):
         assert pixels(draw(odd)).size

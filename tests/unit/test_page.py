@@ -1,4 +1,4 @@
-"""What the page promises: it stands alone, it says what was measured, and no text of a scan becomes markup."""
+"""The evaluation page: it is self-contained, it shows what was measured, and no text of a scan becomes markup."""
 
 import base64
 import io
@@ -56,7 +56,7 @@ def mistakes_at(name: str) -> list[Mistake]:
 
 
 class Document(HTMLParser):
-    """Elements with their attributes, the rows of all tables, all text; fails when tags do not nest."""
+    """Collects elements with their attributes, rows of tables and text. Fails if tags are not nested correctly."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Document(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def test_page_stands_alone_without_script_or_request() -> None:
+def test_page_is_self_contained_without_script_or_request() -> None:
     text = page()
     document = Document(text)
     names = Counter(name for name, _ in document.elements)
@@ -103,18 +103,18 @@ def test_page_stands_alone_without_script_or_request() -> None:
     assert any("default-src 'none'" in meta.get("content", "") for meta in document.all("meta"))
 
 
-def test_header_and_footer_say_that_it_is_no_medical_device() -> None:
+def test_header_and_footer_say_that_it_is_not_a_medical_device() -> None:
     document = Document(page())
     assert DISCLAIMER == "Research and triage tool, not a medical device."
     assert DISCLAIMER in document.text["header"]
     assert DISCLAIMER in document.text["footer"]
 
 
-def test_page_has_the_parts_that_readers_and_screen_readers_go_by() -> None:
+def test_page_has_the_landmarks_that_screen_readers_need() -> None:
     document = Document(page())
     assert document.all("html") == [{"lang": "en"}]
     names = Counter(name for name, _ in document.elements)
-    assert [names[once] for once in ("title", "h1", "header", "main", "footer")] == [1] * 5
+    assert [names[tag] for tag in ("title", "h1", "header", "main", "footer")] == [1] * 5
     assert all(heading["scope"] in ("row", "col") for heading in document.all("th"))
     assert [image["alt"] for image in document.all("img")] == ["Confusion matrix", "ROC curves"]
     assert document.text["figcaption"] == "Confusion matrixROC curves"
@@ -167,7 +167,7 @@ def test_every_scan_is_accounted_for_by_its_outcome() -> None:
     assert counts["Failed (storage or machine error)"] == "1"
 
 
-def test_figures_are_embedded_whole_with_their_size_and_in_order() -> None:
+def test_figures_are_embedded_unchanged_with_their_size_and_in_order() -> None:
     images = Document(page()).all("img")
     assert [base64.b64decode(image["src"].split(",")[1]) for image in images] == [png(), png(9, 4)]
     assert [(image["width"], image["height"]) for image in images] == [("7", "5"), ("9", "4")]
