@@ -416,7 +416,7 @@ class Uncounted(WatchedPredictor):
     def _begin(self, work: str) -> tuple[int, bool]:  # noqa: ARG002
         return 0, False
 
-    def _end(self, work: str, scored: int = 0, rejected: int = 0) -> None:  # noqa: ARG002
+    def _end(self, work: str, scored: int = 0, rejected: int = 0) -> None:
         pass
 
 
