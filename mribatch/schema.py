@@ -17,9 +17,10 @@ __all__ = [
     "decoded_fields",
     "prediction_schema",
     "probability_column",
+    "upgraded",
 ]
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"  # 1: the first; 2: the columns of frames and of DICOM
 
 KEY = ("scan_uri", "scan_version", "frame")
 """The columns that identify a prediction of one model."""
@@ -102,6 +103,33 @@ SKIPS = frozenset(
 """The reasons of skipped scans; all others reject or fail one."""
 
 
+_DICOM = [
+    pa.field("reading", pa.string()),  # a digest of the settings that the result depends on; null if on none
+    pa.field("kind", pa.string()),
+    pa.field("modality", pa.string()),
+    pa.field("plane", pa.string()),
+    pa.field("slice_mm", pa.float64()),
+    pa.field("window", pa.string()),
+    pa.field("instance_key", pa.string()),
+    pa.field("series_key", pa.string()),
+    pa.field("study_key", pa.string()),
+    pa.field("patient_key", pa.string()),
+]
+
+_DECODED = [
+    pa.field("frame", pa.int32(), False),
+    pa.field("frames", pa.int32()),  # of the file; null in rows of schema version 1, whose files have one
+    pa.field("content_sha256", pa.string()),
+    pa.field("status", pa.string(), False),
+    pa.field("reason", pa.string()),
+    pa.field("detail", pa.string()),
+    pa.field("format", pa.string()),
+    pa.field("width_px", pa.int32()),
+    pa.field("height_px", pa.int32()),
+    *_DICOM,
+]
+
+
 def probability_column(label: str) -> str:
     return f"p_{label}"
 
@@ -112,14 +140,7 @@ def decoded_fields(side_px: int) -> list[pa.Field]:
     `pixels` holds side × side × 3 uint8 in row-major RGB order; it is null unless the status is ok.
     """
     return [
-        pa.field("frame", pa.int32(), False),
-        pa.field("content_sha256", pa.string()),
-        pa.field("status", pa.string(), False),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-        pa.field("format", pa.string()),
-        pa.field("width_px", pa.int32()),
-        pa.field("height_px", pa.int32()),
+        *_DECODED,
         pa.field("pixels_sha256", pa.string()),
         pa.field("pixels", pa.binary(side_px * side_px * 3)),
         WORK.field("decoder_peak_bytes"),
@@ -131,14 +152,7 @@ def prediction_schema(labels: Sequence[str]) -> pa.Schema:
     return pa.schema(
         [
             *PLAN,
-            pa.field("frame", pa.int32(), False),
-            pa.field("content_sha256", pa.string()),
-            pa.field("status", pa.string(), False),
-            pa.field("reason", pa.string()),
-            pa.field("detail", pa.string()),
-            pa.field("format", pa.string()),
-            pa.field("width_px", pa.int32()),
-            pa.field("height_px", pa.int32()),
+            *_DECODED,
             pa.field("predicted_class", pa.string()),
             pa.field("confidence", pa.float32()),
             *(pa.field(probability_column(label), pa.float32()) for label in labels),
@@ -148,3 +162,22 @@ def prediction_schema(labels: Sequence[str]) -> pa.Schema:
         ],
         metadata={"mribatch.schema": SCHEMA_VERSION},
     )
+
+
+def upgraded(table: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return rows of a part with all columns of `prediction_schema`, or some of them.
+
+    Those that an older version lacks are null. Raises KeyError for a column that no part may lack.
+    """
+    prefix = probability_column("")
+    labels = [name.removeprefix(prefix) for name in table.column_names if name.startswith(prefix)]
+    target = prediction_schema(labels)
+    fields = [target.field(name) for name in (target.names if columns is None else columns)]
+    lacking = [field.name for field in fields if not field.nullable and field.name not in table.column_names]
+    if lacking:
+        raise KeyError(*lacking)
+    values = [
+        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in fields
+    ]
+    return pa.table(values, schema=pa.schema(fields, target.metadata))

@@ -61,10 +61,11 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> 
     if not good.num_rows:
         raise _nothing_scored(config, scored, kept)
     scores = _scores(good, model)
-    rejected = {row["values"]: row["counts"] for row in kept["reason"].drop_null().value_counts().to_pylist()}
+    rejected, skipped = (_reasons(kept, status) for status in (schema.Status.REJECTED, schema.Status.SKIPPED))
     numbers = metrics.measure(scores) | {
         "model_digest": model.digest,
         "rejected": rejected,
+        "skipped": skipped,
         "failed": scored.failed,
         "left_out": rows.num_rows - kept.num_rows,
         "apart_from": _apart_numbers(known, rows, kept) if known else None,
@@ -75,6 +76,7 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> 
         report=evaluate_report.write(config, model, scores, good, numbers),
         rows=kept,
         rejected=rejected,
+        skipped=skipped,
         copies=evaluate_report.copies_note(config),
         predictions=ledger.model_folder(scored.output, model.digest),
         max_reject_rate=config.max_reject_rate,
@@ -105,6 +107,7 @@ def _score(config: EvaluateConfig, model: Model, table: pa.Table) -> Scored:
         output=uris.join(config.output, "predictions"),
         batch_size=config.batch_size,
         max_reject_rate=config.max_reject_rate,
+        identifiers="none",
     )
     scored = score_listing(scoring, model, table.select(schema.PLAN.names))
     log.info("drawing the report …")
@@ -112,9 +115,18 @@ def _score(config: EvaluateConfig, model: Model, table: pa.Table) -> Scored:
 
 
 def _with_labels(predictions: pa.Table, table: pa.Table) -> pa.Table:
-    """Return the rows of the labelled scans with their label, without those of other scans or older versions."""
+    """Return the rows of the labelled scans with their label, without those of other scans or older versions.
+
+    Each frame of a scan counts with the scan's label.
+    """
     labels = table.select([*schema.PLAN.names, "label"])
-    return predictions.join(labels, keys=schema.PLAN.names, join_type="inner").sort_by("scan_uri")
+    rows = predictions.join(labels, keys=schema.PLAN.names, join_type="inner")
+    return rows.sort_by([("scan_uri", "ascending"), ("frame", "ascending")])
+
+
+def _reasons(rows: pa.Table, status: schema.Status) -> dict[str, int]:
+    counts = rows.filter(pc.equal(rows["status"], status))["reason"].value_counts().to_pylist()
+    return {count["values"]: count["counts"] for count in counts}
 
 
 def _without_copies(rows: pa.Table, known_bytes: set[str], config: EvaluateConfig) -> pa.Table:

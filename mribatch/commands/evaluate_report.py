@@ -3,18 +3,20 @@
 import json
 import logging
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from mribatch import schema
 from mribatch.causes import cause
 from mribatch.commands.evaluated import GALLERY_SCANS, apart_line
 from mribatch.models.format import Model
 from mribatch.reports import figures
 from mribatch.reports.evaluation import Evaluation, Mistake, evaluation_page
-from mribatch.scans.decode import decode
+from mribatch.scans.decode import frames
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.statistics import metrics
 from mribatch.statistics.metrics import Scores
@@ -107,7 +109,8 @@ def _mistakes(scores: Scores, rows: pa.Table) -> list[Mistake]:
 def _gallery(scores: Scores, rows: pa.Table, model: Model) -> bytes:
     entries = []
     for i in metrics.worst_first(scores, limit=GALLERY_SCANS):
-        image = _image(rows["scan_uri"][i].as_py(), rows["scan_version"][i].as_py(), model)
+        uri, version, frame = (rows[name][i].as_py() for name in schema.KEY)
+        image = _image(uri, version, frame, model)
         if image is not None:
             probabilities = tuple(scores.probabilities[i].tolist())
             entry = figures.ScanEntry(image=image, truth=scores.labels[scores.truth[i]], probabilities=probabilities)
@@ -115,10 +118,11 @@ def _gallery(scores: Scores, rows: pa.Table, model: Model) -> bytes:
     return figures.scan_page(entries, model.labels)
 
 
-def _image(uri: str, version: str, model: Model) -> NDArray[Any] | None:
-    """Return a scan's pixels; None, and a line in the log, if it can no longer be read or decoded."""
+def _image(uri: str, version: str, frame: int, model: Model) -> NDArray[Any] | None:
+    """Return the pixels of a scan's frame; None, and a line in the log, if it can no longer be read or decoded."""
     try:
-        return decode(uris.read_version(uri, version), model.image_spec)[0].pixels
+        scan = frames(uris.read_version(uri, version), model.image_spec)
+        return next(islice(scan, frame, None)).pixels
     except Exception as err:
         log.warning("a scan can no longer be shown in the gallery (%s)", cause(err))
         return None

@@ -25,13 +25,15 @@ class Evaluated(Shown):
     predictions: str
     rows: pa.Table
     rejected: dict[str, int]
+    skipped: dict[str, int]
     copies: str
     max_reject_rate: float
 
     @property
     def exit_code(self) -> int:
-        lost = self.rows.num_rows - self.numbers["scans"] + self.scored.failed
-        return TOO_MANY_REJECTS if lost > self.max_reject_rate * (self.rows.num_rows + self.scored.failed) else 0
+        lost = sum(self.rejected.values()) + self.scored.failed
+        wanted = self.rows.num_rows - sum(self.skipped.values()) + self.scored.failed
+        return TOO_MANY_REJECTS if lost > self.max_reject_rate * wanted else 0
 
     def blocks(self) -> list[Block]:
         """Return the result; scan by scan if they fit on a screen."""
@@ -59,8 +61,9 @@ class Evaluated(Shown):
         yield f"copies of training scans: {self.copies}"
         if self.numbers["apart_from"]:
             yield apart_line(self.numbers["apart_from"])
-        if self.rejected:
-            yield "rejected: " + ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))
+        for name, reasons in (("rejected", self.rejected), ("skipped", self.skipped)):
+            if reasons:
+                yield f"{name}: " + ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         if self.scored.failed:
             yield f"failed, to be retried: {self.scored.failed}"
         yield from failure_lines(self.scored.failures)
@@ -71,7 +74,7 @@ class Evaluated(Shown):
 def _scan_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     name = row["scan_uri"].rpartition("/")[2]
     if row["status"] != Status.OK:
-        return name, row["label"], "", "", f"rejected: {row['reason']}"
+        return name, row["label"], "", "", f"{row['status']}: {row['reason']}"
     mark = "" if row["predicted_class"] == row["label"] else "WRONG"
     return name, row["label"], row["predicted_class"], f"{row['confidence']:.4f}", mark
 

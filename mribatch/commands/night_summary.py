@@ -1,10 +1,10 @@
 """Summarize a night: its rows, those before them and the nights before it become the numbers of its report."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from mribatch import schema
 from mribatch.commands.scored import Scored
 from mribatch.models.format import Model
 from mribatch.predictions import history
+from mribatch.predictions.files import outcomes
 from mribatch.predictions.history import DUE, INTERRUPTED
 from mribatch.reports.night import Change, Comparison, Night, Reject, Tally
 from mribatch.schema import Status
@@ -46,7 +47,9 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     rows = pa.concat_tables([data.rows, data.late], promote_options="default")
     due = _with_late(data)
     good = rows.filter(pc.equal(rows["status"], Status.OK)).join(due, keys=schema.PLAN.names, join_type="inner")
-    bad = rows.filter(pc.equal(rows["status"], Status.REJECTED))
+    files = outcomes(rows)
+    bad, skipped = (files.filter(pc.equal(files["status"], status)) for status in (Status.REJECTED, Status.SKIPPED))
+    tried = files.num_rows - skipped.num_rows + scored.failed
     classes, confidence = _compared_classes(config, good, data), _compared_confidence(config, good, data)
     zone = ZoneInfo(config.timezone)
     return Night(
@@ -57,20 +60,21 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
         started=data.started.astimezone(zone),
         ended=datetime.now(zone),
         deadline=data.deadline and data.deadline.astimezone(zone),
-        alarms=tuple(_alarms(config, bad.num_rows + scored.failed, rows.num_rows + scored.failed, classes, confidence)),
+        alarms=tuple(_alarms(config, bad.num_rows + scored.failed, tried, classes, confidence)),
         tally=Tally(
             listed=scored.listed,
             done_before=scored.done,
             vanished=data.vanished,
             failed=scored.failed,
             planned=by_due(due),
-            scored=by_due(good),
+            scored=by_due(outcomes(good)),
             left_over=data.due.num_rows - scored.planned + scored.left,
         ),
         classes=classes,
         confidence=confidence,
         changes=_changes(good, data.before),
         rejects=[Reject(**row) for row in bad.select(["scan_uri", "reason", "detail"]).to_pylist()],
+        skips=dict(Counter(skipped["reason"].to_pylist())),
         failures=scored.failures,
         facts=_facts(config, scored, data),
     )
@@ -82,6 +86,7 @@ def night_facts(night: Night) -> dict[str, Any]:
         "run_id": night.run_id,
         "model_digest": night.model_digest,
         "scored": sum(night.tally.scored.values()),
+        "skipped": sum(night.skips.values()),
         "seconds": (night.ended - night.started).total_seconds(),
         "by_class": dict(zip(night.classes.names, night.classes.tonight, strict=True)),
         "confidence": list(night.confidence.tonight),
@@ -96,7 +101,8 @@ def by_due(table: pa.Table) -> dict[str, int]:
 
 def _with_late(data: NightData) -> pa.Table:
     """Return what was due, with the scans of interrupted runs."""
-    late = data.late.select(schema.PLAN.names).append_column("due", pa.repeat(INTERRUPTED, data.late.num_rows))
+    late = outcomes(data.late).select(schema.PLAN.names)
+    late = late.append_column("due", pa.repeat(INTERRUPTED, late.num_rows))
     return pa.concat_tables([data.due, late.cast(data.due.schema)])
 
 
@@ -140,14 +146,14 @@ def _comparison(
 
 def _changes(good: pa.Table, before: pa.Table) -> list[Change]:
     """Return the scans whose class differs from that of their earlier row, the most confident first."""
-    columns = ["scan_uri", "frame", "scan_version", "predicted_class", "confidence"]
+    columns = ["scan_uri", "frame", "scan_version", "model_digest", "predicted_class", "confidence"]
     earlier = before.filter(pc.equal(before["status"], Status.OK)).select(columns)
     both = good.join(earlier, keys=["scan_uri", "frame"], join_type="inner", right_suffix="_before")
     changed = both.filter(pc.not_equal(both["predicted_class"], both["predicted_class_before"]))
     return [
         Change(
             scan_uri=row["scan_uri"],
-            why="model" if row["scan_version"] == row["scan_version_before"] else "version",
+            why=_why(row),
             before=row["predicted_class_before"],
             before_confidence=row["confidence_before"],
             after=row["predicted_class"],
@@ -155,6 +161,13 @@ def _changes(good: pa.Table, before: pa.Table) -> list[Change]:
         )
         for row in changed.sort_by([("confidence", "descending"), ("scan_uri", "ascending")]).to_pylist()
     ]
+
+
+def _why(row: Mapping[str, Any]) -> Literal["version", "model", "reading"]:
+    """Return what changed between two rows of a scan."""
+    if row["scan_version"] != row["scan_version_before"]:
+        return "version"
+    return "model" if row["model_digest"] != row["model_digest_before"] else "reading"
 
 
 def _alarms(config: NightlyConfig, lost: int, tried: int, classes: Comparison, confidence: Comparison) -> Iterator[str]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from mribatch import schema
 from mribatch.commands.night_summary import COLUMNS, NightData, by_due, night_facts, summarize
 from mribatch.commands.paying import paying
+from mribatch.commands.reading import reading_of
 from mribatch.commands.score import score_plan
 from mribatch.commands.scored import Scored
 from mribatch.commands.screen import Block, Shown, Table, duration
@@ -26,6 +27,7 @@ from mribatch.models.format import Model
 from mribatch.predictions import history, ledger, lock, rewrite
 from mribatch.predictions.lock import NIGHTS, new_run_id
 from mribatch.reports.night import Night, night_page
+from mribatch.scans.reading import Reading
 from mribatch.settings.score import NightlyConfig
 from mribatch.sources.listing import archive, list_scans
 from mribatch.stores import uris
@@ -50,10 +52,10 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
     deadline = night_end(config, started)
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
     model = directory.load_model(lookup.locate(config.model))
-    output, run_id = uris.absolute(config.output), new_run_id()
+    output, run_id, reading = uris.absolute(config.output), new_run_id(), reading_of(config)
     log.info("listing %s …", ", ".join(config.input))
     if config.dry_run:
-        return _forecast(config, model, list_scans(config.input, config.exclude), output)
+        return _forecast(config, model, list_scans(config.input, config.exclude), output, reading)
     if config.report:
         uris.check_writable(config.report)
     with (
@@ -61,18 +63,20 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
         lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence,
     ):
         listing, covers = archive(config.input, config.exclude)
-        plan = ledger.plan(listing, output, model.digest, again=config.full)
+        plan = ledger.plan(listing, output, model.digest, again=config.full, readings=reading.digests)
         vanished = history.record_listing(output, listing, started, model.digest, covers)
         earlier = history.nights(output, _NIGHTS)
         due = history.backlog(plan.todo, output).slice(0, config.limit)
         plan = replace(plan, todo=due.select(schema.PLAN.names).slice(0, _reachable(earlier, until)))
-        scored = score_plan(config, model, plan, fence, until)
+        scored = score_plan(config, model, plan, fence, reading, until)
         log.info("writing the report …")
         unreported = history.unreported(output, plan.parts)
         interrupted = {} if config.full else unreported
         rows, late, before = _rows(plan, scored, interrupted, fence)
         if config.full:
             _replace_rows(fence, plan, rows)
+        else:
+            rewrite.supersede(fence, plan, scored.parts)
         data = NightData(
             model=model,
             due=due,
@@ -167,7 +171,8 @@ def _moments(local: datetime, zone: ZoneInfo) -> set[datetime]:
 
 def _reachable(earlier: Sequence[Mapping[str, Any]], until: float) -> int | None:
     """Return how many scans could be started before the deadline at most; None for all."""
-    rates = [float(night["scored"] / night["seconds"]) for night in earlier if night["scored"]]
+    done = [(night["scored"] + night.get("skipped", 0), night["seconds"]) for night in earlier]
+    rates = [float(scans / seconds) for scans, seconds in done if scans]
     if math.isinf(until) or not rates:
         return None
     return math.ceil(_SPARE * max(rates) * max(until - time.monotonic(), 0.0)) + 1
@@ -176,8 +181,8 @@ def _reachable(earlier: Sequence[Mapping[str, Any]], until: float) -> int | None
 # What a night would take
 
 
-def _forecast(config: NightlyConfig, model: Model, listing: pa.Table, output: str) -> Forecast:
-    todo = listing if config.full else ledger.pending(listing, output, model.digest)
+def _forecast(config: NightlyConfig, model: Model, listing: pa.Table, output: str, reading: Reading) -> Forecast:
+    todo = listing if config.full else ledger.pending(listing, output, model.digest, reading.digests)
     due = history.backlog(todo, output).slice(0, config.limit)
     seconds, basis = expected_seconds(due.num_rows, history.runs(output, _NIGHTS), model.digest)
     return Forecast(listed=listing.num_rows, planned=by_due(due), seconds=seconds, basis=basis)
@@ -197,7 +202,8 @@ def expected_seconds(scans: int, records: Sequence[Mapping[str, Any]], digest: s
 
 def _rates(records: Iterable[Mapping[str, Any]]) -> list[tuple[float, int]]:
     """Return scans per second, start-up included, and scans of each run that scored some."""
-    counts = [(record["counts"]["ok"] + record["counts"]["rejected"], record["seconds"]) for record in records]
+    outcomes = ("ok", "rejected", "skipped")
+    counts = [(sum(record["counts"].get(name, 0) for name in outcomes), record["seconds"]) for record in records]
     return [(scans / max(seconds, 0.001), scans) for scans, seconds in counts if scans]  # the record is rounded to 1 ms
 
 

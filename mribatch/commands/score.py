@@ -13,18 +13,21 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from mribatch.cluster import decoding, sink
+from mribatch.cluster.assembly import assembler
 from mribatch.cluster.guarded import WatchedPredictor, is_over, ready_at, work_log
 from mribatch.cluster.nodes import addresses, check_seen, predictors, working_nodes
 from mribatch.cluster.progress import watched
 from mribatch.cluster.session import session
 from mribatch.commands.paying import paying
+from mribatch.commands.reading import reading_of
 from mribatch.commands.scored import Scored, record, sum_up
 from mribatch.commands.screen import progress
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
-from mribatch.predictions import ledger, lock
+from mribatch.predictions import ledger, lock, rewrite
 from mribatch.predictions.ledger import Plan, Receipt
 from mribatch.predictions.lock import new_run_id
+from mribatch.scans.reading import Reading
 from mribatch.settings.score import ScoreConfig
 from mribatch.sources.listing import list_scans
 from mribatch.stores import uris
@@ -49,18 +52,25 @@ def score(config: ScoreConfig) -> Scored:
 
 def score_listing(config: ScoreConfig, model: Model, listing: pa.Table) -> Scored:
     """Score a listing (schema PLAN). See `score`."""
-    output = uris.absolute(config.output)
+    output, reading = uris.absolute(config.output), reading_of(config)
     with lock.held(output, model.digest, new_run_id(), lease_s=config.lease_s) as fence:
-        return score_plan(config, model, ledger.plan(listing, output, model.digest, config.limit), fence)
+        plan = ledger.plan(listing, output, model.digest, config.limit, readings=reading.digests)
+        scored = score_plan(config, model, plan, fence, reading)
+        rewrite.supersede(fence, plan, scored.parts)
+        return scored
 
 
-def score_plan(config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, until: float = math.inf) -> Scored:
+def score_plan(
+    config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, reading: Reading, until: float = math.inf
+) -> Scored:
     """Score the scans of a plan in its order. Those not begun at the moment `until` (of time.monotonic) are left.
 
     The lock must be held. See `score`.
     """
     begun, started_at = time.monotonic(), datetime.now(UTC)
-    written = _write_parts(config, model, plan, fence, until) if plan.todo.num_rows else _Written([], {}, None)
+    written = _Written([], {}, None)
+    if plan.todo.num_rows:
+        written = _write_parts(config, model, plan, fence, reading, until)
     log.info("checking that every scan has its row …")
     ledger.verify(plan, fence.output, model.digest, written.receipts, fence)
     startup_s = None if written.ready_at is None else written.ready_at - begun
@@ -79,11 +89,13 @@ class _Written(NamedTuple):
     ready_at: float | None  # of time.monotonic: the first model was loaded
 
 
-def _write_parts(config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, until: float) -> _Written:
+def _write_parts(
+    config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, reading: Reading, until: float
+) -> _Written:
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
-    parts = sink.PartSink(fence, model.labels, config.part_rows)
     with progress("scoring", plan.todo.num_rows, "scans") as bar, session():
         check_seen(_landmarks(model, plan, fence))
+        parts = sink.PartSink(fence, model.labels, config.part_rows, assembler())
         threads, pool = predictors(working_nodes())
         work, timed = work_log(until), math.isfinite(until)
         log.info("loading the model …")
@@ -92,6 +104,7 @@ def _write_parts(config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fenc
                 decoding.decoded(
                     plan.todo,
                     model.image_spec,
+                    reading=reading,
                     block_rows=config.batch_size,
                     timeout_s=config.scan_timeout_s,
                     over=partial(is_over, work) if timed else None,

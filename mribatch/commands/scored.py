@@ -3,7 +3,7 @@
 import resource
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
@@ -30,8 +30,10 @@ class Scored(Shown):
     listed: int
     done: int
     planned: int
-    by_class: dict[str, int]
+    scored: int  # scans with a prediction of at least one frame
+    by_class: dict[str, int]  # frames
     rejected: dict[str, int]
+    skipped: dict[str, int] = field(default_factory=dict)
     failed: int
     failures: dict[str, tuple[str, ...]]  # scans that failed, by cause
     left: int
@@ -43,7 +45,8 @@ class Scored(Shown):
     @property
     def exit_code(self) -> int:
         lost = sum(self.rejected.values()) + self.failed
-        return TOO_MANY_REJECTS if lost > self.max_reject_rate * self.planned else 0
+        wanted = self.planned - sum(self.skipped.values())
+        return TOO_MANY_REJECTS if lost > self.max_reject_rate * wanted else 0
 
     @property
     def waiting(self) -> int:
@@ -54,10 +57,13 @@ class Scored(Shown):
         """Return the run's counts, its failed scans, and where the predictions are."""
         if not self.planned:
             return [f"nothing to do: all {self.listed:,} scans have a row by model {self.digest} in {self.output}"]
+        frames = sum(self.by_class.values())
         failed = {cause: len(scans) for cause, scans in self.failures.items()}
         rows = [
-            *_counted("scored", sum(self.by_class.values()), self.by_class),
+            *_counted("scored", self.scored, self.by_class if frames == self.scored else {}),
+            *(_counted("frames scored", frames, self.by_class) if frames != self.scored else ()),
             *_counted("rejected", sum(self.rejected.values()), self.rejected),
+            *(_counted("skipped", sum(self.skipped.values()), self.skipped) if self.skipped else ()),
             *_counted("failed, to be retried", self.failed, failed),
             *_counted("left for the next run", self.waiting),
             *_counted("done before", self.done),
@@ -98,7 +104,9 @@ def sum_up(
         listed=plan.listed,
         done=plan.done,
         planned=plan.todo.num_rows,
+        scored=sum(receipt.scored for receipt in receipts),
         by_class=_added(receipt.by_class for receipt in receipts),
+        skipped=_added(receipt.skipped for receipt in receipts),
         rejected=_added(receipt.rejected for receipt in receipts),
         failed=sum(map(len, failures.values())),
         failures={cause: tuple(scans) for cause, scans in failures.items()},
@@ -131,13 +139,15 @@ def record(
         "seconds": round(scored.seconds, 3),
         "plan": {"listed": scored.listed, "done": scored.done, "planned": scored.planned},
         "counts": {
-            "ok": sum(scored.by_class.values()),
+            "ok": scored.scored,
             "rejected": sum(scored.rejected.values()),
+            "skipped": sum(scored.skipped.values()),
             "failed": scored.failed,
             "left": scored.left,
         },
         "by_class": scored.by_class,
         "rejected_by_reason": scored.rejected,
+        "skipped_by_reason": scored.skipped,
         "failed_by_cause": {cause: len(scans) for cause, scans in scored.failures.items()},
         "failed": [{"scan_uri": uri, "detail": detail} for receipt in receipts for uri, detail in receipt.failed],
         "parts": [{"name": receipt.part, "rows": receipt.rows} for receipt in receipts if receipt.part],

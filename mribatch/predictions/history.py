@@ -101,7 +101,8 @@ def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
     order = np.lexsort((frame, model, -at, ~_is_listed(rows, listed), vanished, scan))
     first = np.r_[True, np.diff(scan[order]) != 0]
     winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best row of its scan
-    kept = order[(version[order] == version[winner]) & (model[order] == model[winner])]
+    reading = codes(rows["reading"].fill_null("")) if "reading" in rows.column_names else np.zeros(len(order), int)
+    kept = order[np.logical_and.reduce([part[order] == part[winner] for part in (version, model, reading)])]
     kept = kept[np.lexsort((frame[kept], scan[kept]))]
     double = np.r_[False, (np.diff(scan[kept]) == 0) & (np.diff(frame[kept]) == 0)]
     return rows.take(np.sort(kept[~double]))

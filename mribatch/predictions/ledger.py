@@ -5,8 +5,8 @@ The parts themselves are the only record of what is done, so that nothing can di
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.errors import InputError, RunFailed, StorageMissing
+from mribatch.predictions.files import is_done
 from mribatch.predictions.lock import RUNS, Fence
 from mribatch.predictions.parts import (
     codes,
@@ -52,7 +53,8 @@ __all__ = [
 log = logging.getLogger("mribatch.ledger")
 
 _KEYS = pa.schema([*schema.PLAN, pa.field("frame", pa.int32(), False)])
-_RANKING = ("reason", "scored_at")  # decide which of two rows with one key is kept
+_DONE = (*_KEYS.names, "reason", "reading")  # decide which scans are done
+_RANKING = ("reason", "run_id", "scored_at")  # decide which of two rows with one key is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,12 @@ class Receipt:
 
     part: str | None  # name of the part; None if none of its scans has a row
     rows: int
-    rejected: dict[str, int]  # by reason
+    scored: int = 0  # scans of which at least one frame has a prediction
+    rejected: dict[str, int]  # scans by reason
+    skipped: dict[str, int] = field(default_factory=dict)  # scans by reason
     failed: list[tuple[str, str]]  # scan_uri and cause
     left: list[str]  # scan_uri of scans not reached before the deadline
-    by_class: dict[str, int]
+    by_class: dict[str, int]  # frames
     by_node: dict[str, int]  # scans, by the ID of the node that scored them
     peak_bytes: dict[str, int]  # peak memory of a process, by its role
 
@@ -77,6 +81,7 @@ class Plan:
     done: int
     todo: pa.Table  # schema PLAN, in the order of scoring
     parts: frozenset[str]  # names of the parts that existed already
+    outdated: pa.Table = field(default_factory=schema.PLAN.empty_table)  # scans of `todo` with rows of another reading
     witnesses: tuple[Witness, ...] = ()  # scans sampled from the listing, done or not: see `stores.access`
 
     def without_row(self, receipts: Sequence[Receipt]) -> pa.Table:
@@ -85,11 +90,22 @@ class Plan:
         return self.todo.filter(pc.is_in(self.todo["scan_uri"], pa.array(sorted(names), pa.string())))
 
 
-def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, *, again: bool = False) -> Plan:
+def plan(
+    listing: pa.Table,
+    output: str,
+    digest: str,
+    limit: int | None = None,
+    *,
+    again: bool = False,
+    readings: Collection[str] | None = None,
+) -> Plan:
     """Plan the scans of a listing that have no row yet, or all of them if `again`. The lock must be held.
 
-    Removes what a crash left behind. If a scan has two rows (after a crash between a write and its retry, or while
-    parts were rewritten), the row scored last is kept. Parts are rewritten without the other. Raises StorageError,
+    readings: of this run, see `scans.reading.Reading`; scans whose rows depend on another one are planned again. None
+    takes every row as it is.
+
+    Removes what a crash left behind. If a scan has rows of two writes (after a crash between a write and its retry, or
+    while parts were rewritten), those scored last are kept. Parts are rewritten without the others. Raises StorageError,
     and RunFailed for a part that is not Parquet.
     """
     folder = model_folder(output, digest)
@@ -98,13 +114,16 @@ def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, 
             uris.delete(uris.join(folder, name))
     _remove_duplicates(output, digest)
     parts = part_names(output, digest)
-    done = _keys(output, digest, parts)
-    todo = _todo(listing, done.slice(0, 0) if again else done)
+    rows = read_parts(output, digest, parts, _DONE)
+    done = rows.slice(0, 0) if again else rows.filter(is_done(rows, readings))
+    todo = _todo(listing, done)
+    planned = todo if limit is None else todo.slice(0, limit)
     return Plan(
         listed=listing.num_rows,
         done=listing.num_rows - todo.num_rows,
-        todo=todo if limit is None else todo.slice(0, limit),
+        todo=planned,
         parts=frozenset(parts),
+        outdated=schema.PLAN.empty_table() if again else _both(planned, rows),
         witnesses=witnesses(listing),
     )
 
@@ -120,13 +139,16 @@ def check_output(output: str) -> None:
     raise InputError(f"no predictions in {output}: expected {expected}")
 
 
-def pending(listing: pa.Table, output: str, digest: str) -> pa.Table:
+def pending(listing: pa.Table, output: str, digest: str, readings: Collection[str] | None = None) -> pa.Table:
     """Return the scans that `plan` would plan (schema PLAN). Changes nothing and needs no lock."""
-    return _todo(listing, predictions(output, digest, schema.PLAN.names))
+    rows = predictions(output, digest, _DONE)
+    return _todo(listing, rows.filter(is_done(rows, readings)))
 
 
 def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None) -> None:
-    """Check that each planned scan failed, was left, or has one row in the parts of this run. Remove foreign parts.
+    """Check that each planned scan failed, was left, or has all its frames in the parts of this run, each once.
+
+    Removes foreign parts.
 
     A part is foreign if it did not exist when the run began and none of the run's receipts names it. It is a write
     whose retry was counted instead, or a write of a run that had lost the lock. The fence is checked before anything is
@@ -140,15 +162,16 @@ def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt],
             fence.check()
         log.warning("removing %s, which no receipt of this run accounts for", name)
         uris.delete(uris.join(model_folder(output, digest), name))
-    keys = _keys(output, digest, sorted(own & present))
+    keys = read_parts(output, digest, sorted(own & present), [*_KEYS.names, "frames"])
     expected = _minus(planned.todo, planned.without_row(receipts))
     twice = keys.num_rows - _distinct(keys, _KEYS.names).num_rows
     scans = _distinct(keys, schema.PLAN.names)
     missing, foreign = _minus(expected, scans).num_rows, _minus(scans, expected).num_rows
-    if missing or foreign or twice:
+    partial = _incomplete(keys)
+    if missing or foreign or twice or partial:
         raise RunFailed(
             f"the rows in {output} are not those planned: {missing} scans are missing, {twice} appear twice, {foreign} "
-            "were not planned; run the command again to add what is missing"
+            f"were not planned, {partial} lack some of their frames; run the command again to add what is missing"
         )
 
 
@@ -171,6 +194,24 @@ def _minus(table: pa.Table, other: pa.Table) -> pa.Table:
     """Return the rows whose scan is not in the other table."""
     keys = schema.PLAN.names
     return table.join(other.select(keys), keys=keys, join_type="left anti")
+
+
+def _both(table: pa.Table, rows: pa.Table) -> pa.Table:
+    """Return the scans of a table that have rows."""
+    keys = schema.PLAN.names
+    return table.join(rows.select(keys), keys=keys, join_type="left semi").select(keys).cast(schema.PLAN)
+
+
+def _incomplete(keys: pa.Table) -> int:
+    """Return how many scans have other frames than 0 … frames - 1."""
+    scans = keys.group_by(schema.PLAN.names).aggregate(
+        [("frame", "max"), ("frame", "count_distinct"), ("frames", "max")]
+    )
+    frames = pc.fill_null(scans["frames_max"], 1)
+    is_complete = pc.and_(
+        pc.equal(scans["frame_count_distinct"], frames), pc.equal(scans["frame_max"], pc.subtract(frames, 1))
+    )
+    return int(pc.sum(pc.invert(is_complete)).as_py() or 0)
 
 
 def _keys(output: str, digest: str, parts: Sequence[str]) -> pa.Table:
@@ -197,14 +238,21 @@ def _remove_duplicates(output: str, digest: str) -> None:
 
 
 def _best_rows(rows: pa.Table, sizes: Sequence[int]) -> NDArray[np.bool_]:
-    """Return a mask of the rows to keep, one for each key.
+    """Return a mask of the rows to keep: for each scan, the frames of one write, each once.
 
-    Preferred is a row that says more than that the scan had vanished, then the latest, then the one in the larger part.
+    A write is a run's rows in one part. Preferred is one that says more than that the scan had vanished, then the
+    latest, then the one in the larger part.
     """
-    keys = np.stack([codes(rows[name]) for name in _KEYS.names])
+    scan = np.unique(np.stack([codes(rows[name]) for name in schema.PLAN.names]), axis=1, return_inverse=True)[
+        1
+    ].ravel()
+    part, run, frame = np.repeat(np.arange(len(sizes)), sizes), codes(rows["run_id"]), codes(rows["frame"])
     at = rows["scored_at"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((-np.repeat(sizes, sizes), -at, was_gone(rows).to_numpy(), *keys))
-    first = np.r_[True, (np.diff(keys[:, order]) != 0).any(axis=0)]
+    order = np.lexsort((frame, -np.repeat(sizes, sizes), -at, was_gone(rows).to_numpy(), scan))
+    first = np.r_[True, np.diff(scan[order]) != 0]
+    winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best row of its scan
+    chosen = order[(part[order] == part[winner]) & (run[order] == run[winner])]
+    _, once = np.unique(np.stack([scan[chosen], frame[chosen]]), axis=1, return_index=True)
     kept = np.zeros(rows.num_rows, bool)
-    kept[order[first]] = True
+    kept[chosen[once]] = True
     return kept

@@ -80,15 +80,18 @@ def read_parts(output: str, digest: str, names: Sequence[str], columns: Sequence
 
 
 def read_each(output: str, digest: str, names: Sequence[str], columns: Sequence[str] | None) -> list[pa.Table]:
-    """Return the rows of some parts, part by part. Raises StorageMissing, RunFailed for a part that is not Parquet."""
+    """Return the rows of some parts, part by part. Columns that parts of an older version lack are null.
+
+    Raises StorageMissing, and RunFailed for a part that is not Parquet.
+    """
     folder = model_folder(output, digest)
 
     def read(name: str) -> pa.Table:
         data = uris.read(uris.join(folder, name))
         try:
             file = pyarrow.parquet.ParquetFile(pa.BufferReader(data))
-            table = file.read(columns and list(columns), use_threads=False)
-            return table if columns is None else table.select(list(columns))
+            stored = columns and [column for column in columns if column in file.schema_arrow.names]
+            return schema.upgraded(file.read(stored, use_threads=False), columns)
         except (pa.ArrowException, OSError, KeyError) as err:
             cause = " ".join(str(err).split())
             remedy = "remove it, and its scans are scored again"

@@ -7,13 +7,15 @@ After a crash in between, the next plan removes the duplicate rows (`ledger.plan
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mribatch import schema
 from mribatch.predictions import ledger
+from mribatch.predictions.ledger import Plan
 from mribatch.predictions.lock import Fence
 from mribatch.predictions.parts import replace
 
-__all__ = ["compact", "without"]
+__all__ = ["compact", "supersede", "without"]
 
 
 def without(fence: Fence, parts: Sequence[str], keys: pa.Table) -> int:
@@ -28,6 +30,19 @@ def without(fence: Fence, parts: Sequence[str], keys: pa.Table) -> int:
             removed += rows.num_rows - kept.num_rows
             replace(fence.output, fence.digest, [name], rows.take(kept["row"]), fence.check)
     return removed
+
+
+def supersede(fence: Fence, planned: Plan, parts: Sequence[str]) -> int:
+    """Remove the rows of other readings of those planned scans that have rows in a run's parts now.
+
+    Rows that only say that a scan had vanished or changed replace nothing. Return the number of rows removed.
+    """
+    if not planned.outdated.num_rows:
+        return 0
+    rows = ledger.read_parts(fence.output, fence.digest, sorted(parts), [*schema.PLAN.names, "reason"])
+    new = rows.filter(pc.invert(ledger.was_gone(rows))).select(schema.PLAN.names)
+    keys = planned.outdated.join(new, keys=schema.PLAN.names, join_type="left semi")
+    return without(fence, sorted(planned.parts), keys)
 
 
 def compact(fence: Fence, part_rows: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ _REASONS = {
     "backfill": "Backfill (unchanged since last scored)",
     "interrupted": "Scored by an interrupted run",
 }
-_WHAT_CHANGED = {"version": "the scan", "model": "the model"}
+_WHAT_CHANGED = {"version": "the scan", "model": "the model", "reading": "the way it is read"}
 
 
 class Bin(NamedTuple):
@@ -78,10 +78,10 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """A scan whose class differs from that of its previous version, or from that of the previous model."""
+    """A scan whose class differs from that of its previous version, model or reading (such as another --window)."""
 
     scan_uri: str
-    why: Literal["version", "model"]
+    why: Literal["version", "model", "reading"]
     before: str
     before_confidence: float
     after: str
@@ -104,6 +104,7 @@ class Night:
     alarms: sentences; any alarm means that somebody has to look at this night.
     started, ended, deadline: timezone-aware, shown in their own time zone.
     changes, rejects: all of them, most important first; the page counts all and lists the first 200.
+    skips: numbers of skipped scans by reason.
     failures: scans that failed, by cause; the page lists the first 200 of each cause.
     facts: further facts by name (settings, for example), shown as they are.
     """
@@ -121,6 +122,7 @@ class Night:
     confidence: Comparison
     changes: Sequence[Change] = ()
     rejects: Sequence[Reject] = ()
+    skips: Mapping[str, int] = field(default_factory=dict)
     failures: Mapping[str, Sequence[str]] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
 
@@ -128,7 +130,7 @@ class Night:
 def night_page(night: Night) -> str:
     """Return the page as HTML text, to be written as UTF-8. Every text of the night is escaped."""
     tally, took = night.tally, night.ended - night.started
-    scored, rejected = sum(tally.scored.values()), len(night.rejects)
+    scored, rejected, skipped = sum(tally.scored.values()), len(night.rejects), sum(night.skips.values())
     reject_reasons = Counter(reject.reason for reject in night.rejects)
     return render(
         "night.html",
@@ -138,8 +140,10 @@ def night_page(night: Night) -> str:
         planned=sum(tally.planned.values()),
         scored=scored,
         rejected=rejected,
+        skipped=skipped,
+        skip_reasons=sorted(night.skips.items(), key=lambda item: (-item[1], item[0])),
         duration=_duration(took),
-        rate=(scored + rejected) / took.total_seconds() if took else None,
+        rate=(scored + rejected + skipped) / took.total_seconds() if took else None,
         reasons=[*_REASONS, *sorted({*tally.planned, *tally.scored} - {*_REASONS})],
         reason_names=_REASONS,
         what_changed=_WHAT_CHANGED,

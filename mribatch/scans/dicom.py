@@ -15,7 +15,7 @@ from mribatch.scans.dicom_elements import Elements
 from mribatch.scans.dicom_frames import FrameReader, frame_reader
 from mribatch.scans.dicom_geometry import slice_place
 from mribatch.scans.dicom_groups import FrameGroups
-from mribatch.scans.dicom_header import Header, is_dicom, read_header, read_on
+from mribatch.scans.dicom_header import Header, read_header, read_on
 from mribatch.scans.dicom_identity import Identifiers, Keys
 from mribatch.scans.dicom_kind import has_tiles, kind_of
 from mribatch.scans.dicom_layout import Layout, declared_frames, read_layout
@@ -23,6 +23,7 @@ from mribatch.scans.dicom_levels import levels_of
 from mribatch.scans.dicom_names import known_modality, syntax_name, vendor_of
 from mribatch.scans.dicom_samples import Samples
 from mribatch.scans.dicom_selection import Selection
+from mribatch.scans.dicom_start import is_dicom
 from mribatch.scans.dicom_stored import padding_range, stored_values
 from mribatch.scans.dicom_windows import COLOUR, Grey, rescaled, shaded
 from mribatch.scans.dicom_words import series_texts

@@ -21,10 +21,11 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import data_element_generator, read_dataset, read_sequence, read_sequence_item
 from pydicom.sequence import Sequence
 
+from mribatch.scans.dicom_start import ByteOrder
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["HEADER_READS", "ByteOrder", "Elements", "Source", "Stop", "read_elements", "read_item", "read_more"]
+__all__ = ["HEADER_READS", "Elements", "Source", "Stop", "read_elements", "read_item", "read_more"]
 
 Stop = Callable[[int, str | None, int], bool]  # tag, representation and length of an element: whether to stop before it
 
@@ -49,14 +50,6 @@ def hush_pydicom() -> None:
     with _hush_lock:
         if not any(getattr(known[3], "pattern", None) == _PYDICOM for known in warnings.filters):
             warnings.filterwarnings("ignore", module=_PYDICOM)
-
-
-@dataclass(frozen=True)
-class ByteOrder:
-    """How elements are encoded."""
-
-    is_implicit: bool
-    is_little_endian: bool
 
 
 class Source(io.BytesIO):

@@ -5,13 +5,11 @@ element. The deflated transfer syntax is inflated up to a cap.
 """
 
 import re
-import struct
 import zlib
 from dataclasses import dataclass, replace
 
 from mribatch.scans.dicom_elements import (
     HEADER_READS,
-    ByteOrder,
     Elements,
     Source,
     read_elements,
@@ -19,20 +17,14 @@ from mribatch.scans.dicom_elements import (
     read_more,
 )
 from mribatch.scans.dicom_groups import PER_FRAME, SHARED, FrameGroups
+from mribatch.scans.dicom_start import MAGIC, PREAMBLE, VRS, ByteOrder, first_order
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["Header", "PixelElement", "is_dicom", "read_header", "read_on"]
+__all__ = ["Header", "PixelElement", "read_header", "read_on"]
 
-_PREAMBLE = 128
-_MAGIC = b"DICM"
 _IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with four bytes of length after two of none
-_VRS = _LONG_VRS | frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_FIRST_GROUPS = (0x0002, 0x0008)
-_LAST_FIRST_ELEMENT, _LAST_SECOND_GROUP = 0x1FFF, 0x0010
-_MOST_FIRST_BYTES = 1024  # the first element of a data set is short: a group length, a character set, a type
 _PIXEL_TAGS = {0x7FE00008: "float", 0x7FE00009: "double", 0x7FE00010: "integer"}
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # how an item begins, by byte order
 _FRAME_READS = 500  # the groups of a frame take 100 to 800
@@ -74,11 +66,6 @@ class Header:
     @property
     def has_size(self) -> bool:
         return _ROWS in self.elements and _COLUMNS in self.elements
-
-
-def is_dicom(data: bytes) -> bool:
-    """Return whether bytes are a DICOM file, by their magic or by their first element."""
-    return data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC or data[:4] == _MAGIC or _first_order(data, 0) is not None
 
 
 def read_header(data: bytes) -> Header:
@@ -159,16 +146,16 @@ def _first_group(stop: _Stop, elements: Elements) -> list[Elements]:
 
 def _start(data: bytes) -> int:
     """Return where the meta information or the bare data set begins."""
-    if data[_PREAMBLE : _PREAMBLE + 4] == _MAGIC:
-        return _PREAMBLE + 4
-    return 4 if data[:4] == _MAGIC else 0
+    if data[PREAMBLE : PREAMBLE + 4] == MAGIC:
+        return PREAMBLE + 4
+    return 4 if data[:4] == MAGIC else 0
 
 
 def _meta(data: bytes, start: int) -> tuple[Elements, int]:
     """Read the meta information, group 2, which is explicit little endian. Return it and where the data set begins."""
     source = Source(data)
     source.seek(start)
-    is_implicit = data[start + 4 : start + 6] not in _VRS
+    is_implicit = data[start + 4 : start + 6] not in VRS
     meta = read_elements(source, ByteOrder(is_implicit, True), lambda tag, _vr, _length: tag >> 16 != 2)
     if not len(meta):
         return meta, start
@@ -180,28 +167,7 @@ def _order(data: bytes, body: int, syntax: str) -> ByteOrder:
         return ByteOrder(False, False)
     if syntax == _IMPLICIT:
         return ByteOrder(True, True)
-    return (not syntax and _first_order(data, body)) or ByteOrder(False, True)
-
-
-def _first_order(data: bytes, start: int) -> ByteOrder | None:
-    """Return the encoding of a bare data set by its first element; None where the bytes are no data set."""
-    for is_little in (True, False):
-        group, element = _tag(data, start, is_little=is_little)
-        if group not in _FIRST_GROUPS or len(data) < start + 8 or element > _LAST_FIRST_ELEMENT:
-            continue
-        if data[start + 4 : start + 6] in _VRS:
-            return ByteOrder(False, is_little)
-        length = int.from_bytes(data[start + 4 : start + 8], "little")
-        if is_little and length <= _MOST_FIRST_BYTES and length % 2 == 0:
-            follower = _tag(data, start + 8 + length, is_little=True)
-            if (group, element) < follower and follower[0] <= _LAST_SECOND_GROUP:
-                return ByteOrder(True, True)
-    return None
-
-
-def _tag(data: bytes, start: int, *, is_little: bool) -> tuple[int, int]:
-    group, element = struct.unpack("<HH" if is_little else ">HH", data[start : start + 4].ljust(4, b"\0"))
-    return group, element
+    return (not syntax and first_order(data, body)) or ByteOrder(False, True)
 
 
 def _uid(elements: Elements, tag: int) -> str:

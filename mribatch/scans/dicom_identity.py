@@ -3,10 +3,12 @@
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mribatch.errors import ConfigError
-from mribatch.scans.dicom_elements import Elements
+
+if TYPE_CHECKING:
+    from mribatch.scans.dicom_elements import Elements  # loads pydicom
 
 __all__ = ["Identifiers", "Keys"]
 
@@ -39,11 +41,11 @@ class Identifiers:
     def __repr__(self) -> str:
         return f"Identifiers(mode={self.mode!r})"
 
-    def keys(self, elements: Elements) -> Keys:
+    def keys(self, elements: "Elements") -> Keys:
         """Return the keys of an object."""
         return Keys(*(self._key(elements, tag) for tag in (_INSTANCE, _SERIES, _STUDY, _PATIENT)))
 
-    def _key(self, elements: Elements, tag: int) -> str | None:
+    def _key(self, elements: "Elements", tag: int) -> str | None:
         text = elements.text(tag)
         if not text or self.mode == "none":
             return None

@@ -6,26 +6,12 @@ codes that hint at a kind only: echo planar sequences, temporal positions. What 
 
 from mribatch.scans.dicom_codes import coded_kind, hinted_kind, is_mosaic, is_tiled
 from mribatch.scans.dicom_header import Header
+from mribatch.scans.dicom_selection import ANATOMICAL
 from mribatch.scans.dicom_words import word_kind
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["ANATOMICAL", "MR_KINDS", "has_tiles", "kind_of"]
-
-ANATOMICAL = "anatomical"
-MR_KINDS = frozenset(
-    {
-        ANATOMICAL,
-        Reason.LOCALIZER,
-        Reason.FUNCTIONAL,
-        Reason.DIFFUSION,
-        Reason.PERFUSION,
-        Reason.MAP,
-        Reason.PHASE,
-        Reason.PROJECTION,
-    }
-)
-"""The kinds that `--select mr` scores."""
+__all__ = ["has_tiles", "kind_of"]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _CLASSIC_MR = _STORAGE + "4"

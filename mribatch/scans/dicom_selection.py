@@ -5,10 +5,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mribatch.errors import ConfigError
-from mribatch.scans.dicom_kind import ANATOMICAL, MR_KINDS
 from mribatch.schema import Reason
 
-__all__ = ["Selection"]
+__all__ = ["ANATOMICAL", "MR_KINDS", "Selection"]
+
+ANATOMICAL = "anatomical"
+MR_KINDS = frozenset(
+    {
+        ANATOMICAL,
+        Reason.LOCALIZER,
+        Reason.FUNCTIONAL,
+        Reason.DIFFUSION,
+        Reason.PERFUSION,
+        Reason.MAP,
+        Reason.PHASE,
+        Reason.PROJECTION,
+    }
+)
+"""The kinds that `--select mr` scores."""
 
 
 @dataclass(frozen=True, kw_only=True)

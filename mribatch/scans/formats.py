@@ -4,9 +4,15 @@ The supported formats are those that archives export. Each additional codec woul
 """
 
 from mribatch.errors import MribatchError
+from mribatch.scans.dicom_start import is_dicom
 from mribatch.schema import Reason
 
-__all__ = ["RejectionError", "sniffed"]
+__all__ = ["DICOM", "UNKNOWN", "RejectionError", "sniffed"]
+
+DICOM = "DICOM"
+
+UNKNOWN = frozenset({Reason.UNSUPPORTED_FORMAT, Reason.NOT_AN_IMAGE})
+"""The reasons of files whose format this version does not know."""
 
 _MAGIC = {  # BMP is checked in `sniffed`, as its magic is too short
     "JPEG": (b"\xff\xd8\xff",),
@@ -14,8 +20,7 @@ _MAGIC = {  # BMP is checked in `sniffed`, as its magic is too short
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # classic and BigTIFF
 }
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of a BMP's second header; "BM" alone is how many a text begins
-_UNSUPPORTED = (  # offset, name, magic; checked first: a DICOM file may begin like a TIFF, and JPEG-LS like a JPEG
-    (128, "DICOM", (b"DICM",)),
+_UNSUPPORTED = (  # offset, name, magic; checked before those above: a JPEG-LS begins like a JPEG
     (344, "NIfTI", (b"n+1\0", b"ni1\0")),
     (4, "NIfTI", (b"n+2\0", b"ni2\0")),
     (0, "gzip (.nii.gz, .mgz)", (b"\x1f\x8b",)),
@@ -49,11 +54,13 @@ class RejectionError(MribatchError):
 
 
 def sniffed(data: bytes, max_bytes: int) -> str:
-    """Return Pillow's name of the format of some bytes. Raises RejectionError unless it is supported."""
+    """Return the format of some bytes: DICOM, or Pillow's name of it. Raises RejectionError unless it is supported."""
     if not data:
         raise RejectionError(Reason.EMPTY, "the file is empty")
     if len(data) > max_bytes:
         raise RejectionError(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {max_bytes}")
+    if is_dicom(data):  # before all others: its first 128 bytes may be those of a TIFF
+        return DICOM
     for offset, unsupported, magic in _UNSUPPORTED:
         if data.startswith(magic, offset):
             raise RejectionError(Reason.UNSUPPORTED_FORMAT, f"{unsupported} files are not supported")

@@ -19,7 +19,7 @@ from mribatch.scans.png import png_picture
 from mribatch.scans.tiff import tiff_picture
 from mribatch.schema import Status
 
-__all__ = ["raster_frame"]
+__all__ = ["digest_and_square", "raster_frame"]
 
 _READERS: dict[str, Callable[[bytes, ImageSpec], Picture]] = {
     "BMP": bmp_picture,
@@ -39,7 +39,7 @@ def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec) -
     composed on black, and hidden pixels do not count in the range.
     """
     picture = _READERS[name](data, spec)
-    pixels_sha256, square = _digest_and_square(picture, spec.side_px)
+    pixels_sha256, square = digest_and_square(picture, spec.side_px)
     width, height = displayed_size(picture)
     return Frame(
         status=Status.OK,
@@ -52,7 +52,7 @@ def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec) -
     )
 
 
-def _digest_and_square(picture: Picture, side_px: int) -> tuple[str, Image.Image]:
+def digest_and_square(picture: Picture, side_px: int) -> tuple[str, Image.Image]:
     """Return the digest of a picture's shape and pixels, and the picture stretched to a square.
 
     Pillow widens its bicubic kernel when it shrinks an image, so large scans do not alias. It resamples rows, then

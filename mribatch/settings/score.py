@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 from mribatch.settings.base import BATCH_SCANS, Settings, check, check_range
@@ -18,7 +18,7 @@ _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig(Settings):
-    """Score scans with a model: one Parquet row per scan. Run it again to score what is new."""
+    """Score scans with a model: one Parquet row per frame. Run it again to score what is new."""
 
     model: Annotated[str, Flag("Model", "NAME|URI")]
     """Model directory, or a folder of model directories whose file CURRENT names one: a local path or s3://…
@@ -39,7 +39,7 @@ class ScoreConfig(Settings):
     """Scans per forward pass."""
 
     max_reject_rate: Annotated[float, Flag("Alarms", "SHARE")] = 0.05
-    """Exit with code 3 if more than this share (0 to 1) of the scans is rejected or failed."""
+    """Exit with code 3 if more than this share (0 to 1) of the scans is rejected or failed. Skipped scans do not count."""
 
     limit: Annotated[int | None, Flag("Input", "SCANS", "no limit")] = None
     """Score at most this many of the scans that have no prediction yet."""
@@ -49,11 +49,35 @@ class ScoreConfig(Settings):
     cores."""
 
     scan_timeout_s: Annotated[float, Flag("Machine", "SECONDS")] = 60.0
-    """Time limit for decoding one scan, or for scoring it alone. A scan that exceeds it is tried once more, then
+    """Time limit for decoding one scan (of a scan of many frames, each 32 of them), or for scoring it alone. A scan that exceeds it is tried once more, then
     rejected."""
 
     lease_s: Annotated[float, Flag("Machine", "SECONDS")] = 20.0
     """Take over the lock of another run if that run has not renewed it for this long."""
+
+    select: Annotated[Literal["anatomical", "mr", "all"], Flag("DICOM")] = "anatomical"
+    """DICOM series to score: anatomical MR, all MR (also functional, diffusion, maps and the like), or all with pixels."""
+
+    series_match: Annotated[str | None, Flag("DICOM", "REGEX", "any")] = None
+    """Score only DICOM series whose description or protocol matches this regular expression, in any case."""
+
+    series_skip: Annotated[str | None, Flag("DICOM", "REGEX", "none")] = None
+    """Skip DICOM series whose description or protocol matches this regular expression, in any case."""
+
+    window: Annotated[Literal["header", "computed"], Flag("DICOM")] = "header"
+    """Grey levels of DICOM frames: the window of the header where there is a usable one, or always the percentiles 0.5
+    and 99.5 of the frame."""
+
+    max_frames: Annotated[int, Flag("DICOM", "FRAMES")] = 1024
+    """Reject a DICOM file with more frames than this."""
+
+    identifiers: Annotated[Literal["keyed", "plain", "none"], Flag("DICOM")] = "keyed"
+    """Columns instance_key, series_key, study_key and patient_key: keyed hashes, the UIDs and patient IDs as they are, or
+    nothing."""
+
+    identifier_key: Annotated[str | None, Flag("DICOM", "FILE", "~/.config/mribatch/identifier-key")] = None
+    """Secret of the keyed hashes, made if it does not exist. The same file gives the same keys. Keep it outside the
+    output: whoever has it can recognize a known patient ID."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +88,17 @@ class ScoreConfig(Settings):
         check_range(self, "part_rows", least=1)
         check_range(self, "scan_timeout_s", least=1)
         check_range(self, "lease_s", least=1)
+        check_range(self, "max_frames", least=1)
+        for flag, pattern in (("--series-match", self.series_match), ("--series-skip", self.series_skip)):
+            check(pattern is None or _is_pattern(pattern), f"{flag} must be a regular expression, got {pattern!r}")
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,14 +37,14 @@ class _Skewed(datetime):
 
 
 def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
-    def decode(data: bytes, spec: Any) -> Any:
+    def decode(data: bytes, *rest: Any) -> Any:
         if data.startswith(KILLS):
             os.kill(os.getpid(), signal.SIGSEGV)
         while data.startswith(HANGS):
             time.sleep(1)
         if data.startswith(RAISES):
             raise ZeroDivisionError("JOHN^DOE")
-        return real(data, spec)
+        return real(data, *rest)
 
     return decode
 
@@ -88,7 +88,7 @@ def _kill_the_driver() -> None:
 
 def _sabotaged(module: ModuleType) -> None:
     if module.__name__ == "mribatch.scans.decode":
-        module.decode = _decode(module.decode)  # type: ignore[attr-defined]
+        module.frames = _decode(module.frames)  # type: ignore[attr-defined]
     if module.__name__ == "mribatch.models.predictor":
         module.Predictor.__call__ = _predict(module.Predictor.__call__)  # type: ignore[attr-defined]
     if hasattr(module, "datetime") and CLOCK_H:

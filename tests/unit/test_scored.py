@@ -11,6 +11,7 @@ FACTS: dict[str, Any] = {
     "listed": 9,
     "done": 1,
     "planned": 8,
+    "scored": 2,
     "by_class": {"glioma": 2},
     "rejected": {"corrupt": 1},
     "left": 0,
