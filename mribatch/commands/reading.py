@@ -26,10 +26,9 @@ def reading_of(config: ScoreConfig) -> Reading:
 
     Raises ConfigError if that file cannot be used.
     """
-    identifiers = Identifiers(mode=config.identifiers)
-    if config.identifiers == "keyed":
-        identifiers = Identifiers(mode="keyed", secret=identifier_secret(config.identifier_key, config.output))
-    return Reading(selection=selection_of(config), identifiers=identifiers)
+    keyed = config.identifiers == "keyed"
+    secret = identifier_secret(config.identifier_key, config.output) if keyed else b""
+    return Reading(selection=selection_of(config), identifiers=Identifiers(mode=config.identifiers, secret=secret))
 
 
 def selection_of(config: ScoreConfig) -> Selection:
