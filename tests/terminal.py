@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +20,8 @@ class Terminal:
         self.output, self._started = b"", time.monotonic()
         self.process, self._file = pty.fork()
         if self.process == 0:
+            for number in (signal.SIGINT, signal.SIGHUP):  # ignored where the tests themselves run in the background
+                signal.signal(number, signal.SIG_DFL)
             variables = {"PYTHONPATH": str(ROOT), "TERM": kind, "COLUMNS": "120"}
             os.execve(words[0], words, os.environ | variables)
 

@@ -55,10 +55,7 @@ def lines(heard: Callable[[float | None], object] | None = None) -> Iterator[Any
 
 @contextmanager
 def watched(work_log: Any, show: Callable[[int, int], object]) -> Iterator[None]:
-    """Show every second how many scans have been scored or failed, and rejected, while this lasts; warn after long silence.
-
-    show: called in a thread of this process.
-    """
+    """Show how many scans were scored or failed, and rejected, by a thread that calls `show`; warn after a long silence."""
     last, moved_at = (0, 0), time.monotonic()
 
     def look() -> None:

@@ -30,8 +30,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Fills the texts of flags, leaves description and examples as they are, and keeps to a readable width."""
 
     def __init__(self, prog: str) -> None:
-        width = min(shutil.get_terminal_size().columns, _WIDTH)
-        super().__init__(prog, max_help_position=_FLAG_WIDTH, width=width)
+        super().__init__(prog, max_help_position=_FLAG_WIDTH, width=_width())
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(text, width, break_on_hyphens=False)  # a flag is not broken at its dashes
@@ -56,8 +55,12 @@ def parsed(settings: type[S], words: Sequence[str], program: str) -> S:
 def help_text(settings: type[Settings], program: str, description: str, examples: str) -> str:
     """Return what --help prints: how to call the command, its flags by group with their defaults, and examples."""
     parser = _parser(options(settings), program)
-    parser.description, parser.epilog = description, examples
+    parser.description, parser.epilog = textwrap.fill(description, _width()), examples
     return parser.format_help()
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, _WIDTH)
 
 
 def _parser(flags: Iterable[Option], program: str) -> _Parser:

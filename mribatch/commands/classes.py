@@ -62,11 +62,9 @@ def _warnings(counts: Counter[tuple[str, str | None]]) -> list[str]:
     if small:
         named = ", ".join(f"{label} ({totals[label]:,})" for label in small[:_NAMES_SHOWN])
         more = f" and {len(small) - _NAMES_SHOWN} more" if len(small) > _NAMES_SHOWN else ""
-        warnings.append(
-            f"warning: very few scans of {named}{more}, but {largest:,} of the largest class: are these classes?"
-        )
+        few = f"very few scans of {named}{more}, but {largest:,} of the largest class"
+        warnings.append(f"warning: {few}: are these classes?")
     if odd:
-        warnings.append(
-            f"warning: is {', '.join(odd[:_NAMES_SHOWN])} a class? If not, move the folder out, or use a manifest"
-        )
+        names = ", ".join(odd[:_NAMES_SHOWN])
+        warnings.append(f"warning: is {names} a class? If not, move the folder out, or use a manifest")
     return warnings

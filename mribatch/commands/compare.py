@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -24,7 +24,7 @@ from mribatch.cluster import decoding
 from mribatch.cluster.nodes import check_seen, most_cores, predictors, working_nodes
 from mribatch.cluster.session import session
 from mribatch.commands.classes import list_labelled
-from mribatch.commands.compare_cache import Split, model_place, stored
+from mribatch.commands.compare_cache import Answers, Split, model_place, stored
 from mribatch.commands.compare_fits import DEEP, Material, features_of, fit_classical, train_deep, versions
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import Block, Shown, Table, progress
@@ -76,7 +76,8 @@ def compare(config: BaselinesConfig) -> "Compared":
             for split in parts[: config.deep_repeats]:
                 train_deep(config, material, split, backbone, fingerprint)
         rates = _rates(config, material, parts[0])
-        contenders = [_contender(config, material, parts, name, fingerprint, rates[name]) for name in config.models]
+        answers = {name: [stored(config, fingerprint, name, split) for split in parts] for name in config.models}
+        contenders = [_contender(material, name, answers[name], rates[name]) for name in config.models]
     return Compared(contenders=contenders, report=_write(config, material, contenders))
 
 
@@ -115,17 +116,13 @@ def _material(config: BaselinesConfig, table: pa.Table) -> Material:
     scans = _features(config, table, weights)
     labels = config.classes or tuple(sorted(set(scans["label"].to_pylist())))
     kept = scans.select([*LABELLED.names, "pixels_sha256"])
-    by_kind = {
-        kind: features.rows_of(scans[kind], dtype)
-        for kind, dtype in features.FEATURES.items()
-        if kind in scans.column_names
-    }
+    kinds = [kind for kind in features.FEATURES if kind in scans.column_names]
     return Material(
         table=kept,
         labels=labels,
         classes=np.asarray(pc.index_in(kept["label"], pa.array(labels)).to_numpy(), np.int64),
         groups=np.array(splits.content_groups(kept), np.int64),
-        features=by_kind,
+        features={kind: features.rows_of(scans[kind], features.FEATURES[kind]) for kind in kinds},
         backbone=weights,
     )
 
@@ -227,14 +224,9 @@ def _pixels(scans: list[dict[str, str]], spec: ImageSpec) -> NDArray[np.uint8]:
 
 
 def _contender(
-    config: BaselinesConfig,
-    material: Material,
-    parts: Sequence[Split],
-    name: str,
-    fingerprint: str,
-    rate: tuple[float, int],
+    material: Material, name: str, stored_answers: Iterable[Answers | None], rate: tuple[float, int]
 ) -> Contender:
-    results = [answers for split in parts if (answers := stored(config, fingerprint, name, split)) is not None]
+    results = [answers for answers in stored_answers if answers is not None]
     return Contender(
         name=name,
         title=DEEP.get(name) or classical.CLASSICAL_MODELS[name].title,

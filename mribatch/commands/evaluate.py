@@ -29,6 +29,11 @@ __all__ = ["Evaluated", "evaluate", "evaluate_scans"]
 
 log = logging.getLogger("mribatch.evaluate")
 
+_NO_TEST_SCANS = (
+    "warning: %s has training scans but no test scans; a model looks better than it is on scans that it was trained on: "
+    "use scans that it has never seen"
+)
+
 
 @paying
 def evaluate(config: EvaluateConfig) -> Evaluated:
@@ -84,11 +89,7 @@ def _test_scans(table: pa.Table, model: Model, config: EvaluateConfig) -> pa.Tab
     if "test" in splits:
         table = table.filter(pc.equal(table["split"], "test"))
     elif "training" in splits:
-        log.warning(
-            "warning: %s has training scans but no test scans; a model looks better than it is on scans that it was "
-            "trained on: use scans that it has never seen",
-            config.data,
-        )
+        log.warning(_NO_TEST_SCANS, config.data)
     log.info("evaluating %s of %s scans", f"{table.num_rows:,}", f"{len(splits):,}")
     unknown = sorted(set(table["label"].to_pylist()) - set(model.labels))
     if unknown:

@@ -19,6 +19,7 @@ from mribatch.models.format import Model
 from mribatch.predictions.lock import new_run_id
 from mribatch.schema import Status
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+from mribatch.settings.suggestions import did_you_mean
 from mribatch.statistics import metrics
 from mribatch.stores import uris
 
@@ -122,7 +123,7 @@ def _candidate(config: PromoteConfig) -> Model:
     if config.candidate not in known:
         raise ModelError(
             f"no model directory {config.candidate} in {config.models}, which has {', '.join(known) or 'none'}: correct "
-            "--candidate or --models"
+            f"--candidate or --models{did_you_mean(config.candidate, known)}"
         )
     return directory.load_model(uris.join(config.models, config.candidate))
 

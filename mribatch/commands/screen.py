@@ -101,7 +101,7 @@ def _drawn(table: Table) -> Any:
     from rich.table import Table as Drawn
     from rich.text import Text
 
-    drawn = Drawn(box=box.SIMPLE_HEAD if table.head else box.SIMPLE, show_header=bool(table.head), header_style="bold")
+    drawn = Drawn(box=box.ROUNDED, show_header=bool(table.head), header_style="bold")
     for column in range(len(table.rows[0])):
         name = table.head[column] if table.head else ""
         drawn.add_column(Text(name), justify="right" if table.is_right(column) else "left", overflow="fold")

@@ -214,17 +214,16 @@ def _trainer(run: fit.TrainingRun, workers: ScalingConfig) -> "TensorflowTrainer
     storage, name = _checkpoints(run.config)
     _check_same_run(uris.join(storage, name), run.fingerprint, run.config.flags("run_name"))
     filesystem, path = uris.filesystem(storage)
+    run_config = RunConfig(
+        name=name,
+        storage_path=path,
+        storage_filesystem=filesystem,
+        failure_config=FailureConfig(max_failures=2),
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
+    )
+    loop_config = {"run": run}
     return TensorflowTrainer(
-        fit.train_loop,
-        train_loop_config={"run": run},
-        scaling_config=workers,
-        run_config=RunConfig(
-            name=name,
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=2),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
+        fit.train_loop, train_loop_config=loop_config, scaling_config=workers, run_config=run_config
     )
 
 

@@ -30,7 +30,7 @@ class PromoteConfig(Settings):
     output: Annotated[str, Flag("Output", "URI")]
     """Folder for both models' predictions on these scans, which are scored only once. A local path or s3://…"""
 
-    force: Annotated[bool, Flag("Alarms")] = False
+    force: Annotated[bool, Flag("Model")] = False
     """Make the candidate the current model even if it is worse."""
 
     batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32

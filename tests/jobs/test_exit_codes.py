@@ -110,7 +110,7 @@ def test_a_model_with_altered_weights_is_refused(job: Job, tiny_model: Model, sc
     swapped = altered(tiny_model, tmp_path / "m", "weights.h5", lambda data: data[:-1] + bytes([data[-1] ^ 1]))
     code, stderr = job("score", *as_flags(model=swapped, input=scans, output=tmp_path / "o"))
     assert code == 2
-    assert_one_sentence(stderr, "weights.h5", "expected SHA-256", "copy the model directory again")
+    assert_one_sentence(stderr, "weights.h5", "expected SHA-256", "copy the complete model directory again")
 
 
 def test_a_model_with_altered_labels_is_refused(job: Job, tiny_model: Model, scans: str, tmp_path: Path) -> None:

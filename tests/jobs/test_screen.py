@@ -34,7 +34,7 @@ def test_a_terminal_shows_a_bar_within_two_seconds_and_in_the_end_a_drawn_table(
     for words in ("starting Ray …", "loading the model …", "0/9 scans", "9/9 scans", "1 rejected"):
         assert words in text, words
     table = text[text.rindex("━") :]
-    assert re.search(r"─+.*scored +8 .*rejected +1 .*Predictions: ", table, re.DOTALL), table
+    assert re.search(r"╭─+.*scored +│ +8 .*rejected +│ +1 .*╰─+.*Predictions: ", table, re.DOTALL), table
     assert "\x1b[?25l" not in text, "the cursor stays visible"
 
 

@@ -416,7 +416,7 @@ class Uncounted(WatchedPredictor):
     def _begin(self, work: str) -> tuple[int, bool]:  # noqa: ARG002
         return 0, False
 
-    def _end(self, work: str) -> None:
+    def _end(self, work: str, scored: int = 0, rejected: int = 0) -> None:
         pass
 
 
@@ -449,7 +449,7 @@ def test_a_batch_of_odd_scans_only_fails_them_all_and_not_the_run() -> None:
 def test_a_model_that_scores_nothing_any_more_ends_the_run_in_one_sentence() -> None:
     predict = Raising(lambda _: True, ValueError("JOHN^DOE"))
     with pytest.raises(
-        RunFailed, match=r"model 0123456789ab scores no scan any more \(ValueError in .*\): check"
+        RunFailed, match=r"model 0123456789ab can no longer score any scan \(ValueError in .*\): check"
     ) as caught:
         Uncounted(predict)(decoded(*map(str, range(32))))
     assert "JOHN" not in str(caught.value)
