@@ -12,6 +12,7 @@ import pytest
 from mribatch.errors import ConfigError
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.settings.train import TrainConfig
 from tests.architecture import ROOT, imports
@@ -24,6 +25,7 @@ COMMANDS = {
     "promote": (PromoteConfig, "promote"),
     "compact": (CompactConfig, "compact"),
     "baselines": (BaselinesConfig, "compare"),
+    "inspect": (InspectConfig, "inspect"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.

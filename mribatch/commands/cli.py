@@ -31,6 +31,12 @@ class Command:
 
 
 COMMANDS = {
+    "inspect": Command(
+        "say what an archive holds and what would be scored, skipped and rejected; needs no model",
+        "inspect --input SCANS",
+        "mribatch.settings.inspect:InspectConfig",
+        "mribatch.commands.inspect:inspect",
+    ),
     "score": Command(
         "score scans with a model; run it again to score what is new",
         "score --model brain-mri-v1 --input SCANS --output predictions",

@@ -1,0 +1,89 @@
+"""`inspect`: what an archive holds, from headers alone, for someone who has never seen a DICOM tag."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mribatch.commands.inspect import INSPECTED, Inspected, inspect
+from mribatch.settings.inspect import InspectConfig
+from tests.unit.dicom_files import CANARY, CANARY_DATE, CANARY_NUMBER, clean, picture, slice_of, written
+
+FUNCTIONAL = ["ORIGINAL", "PRIMARY", "FMRI", "NONE"]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"t1_{number}.dcm").write_bytes(written(clean()))
+    stack = slice_of(picture()[None].repeat(7, 0), BitsStored=12, HighBit=11, SeriesInstanceUID="1.2.3.9")
+    (folder / "stack.dcm").write_bytes(written(stack))
+    (folder / "fmri.dcm").write_bytes(written(clean(ImageType=FUNCTIONAL, SeriesInstanceUID="1.2.3.4")))
+    (folder / "cut.dcm").write_bytes(written(clean())[:-3000])
+    (folder / "notes.txt").write_text("a note")
+    Image.new("L", (64, 64), 9).save(folder / "a.png")
+    return folder
+
+
+def look(archive: Path, **settings: object) -> Inspected:
+    return inspect(InspectConfig(input=(str(archive),), **settings))  # type: ignore[arg-type]
+
+
+def counts(result: Inspected) -> dict[tuple[str, str | None], int]:
+    table = result.files.group_by(["outcome", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    return {(row["outcome"], row["reason"]): row["count_all"] for row in table}
+
+
+def test_each_file_is_counted_by_what_scoring_would_do_with_it(archive: Path) -> None:
+    assert counts(look(archive)) == {
+        ("scored", None): 7,
+        ("skipped", "functional"): 1,
+        ("rejected", "truncated"): 1,
+        ("rejected", "not_an_image"): 1,
+    }
+    assert counts(look(archive, select="mr"))["scored", None] == 8
+    assert counts(look(archive, series_skip="T1"))["skipped", "series"] == 7
+    assert counts(look(archive, max_frames=3))["rejected", "too_large"] == 1
+
+
+def test_the_screen_says_it_in_words_with_examples(archive: Path) -> None:
+    lines = look(archive).table().splitlines()
+    assert lines[0].startswith("10 files, ")
+    assert lines[0].endswith(", 3 DICOM series")
+    assert any(line.split() == ["would", "be", "scored", "7"] for line in lines)
+    assert any(line.split()[:4] == ["anatomical", "6", "2", "12"] for line in lines)
+    assert any("functional MR, a time series" in line for line in lines)
+    examples = [line for line in lines if f"{archive}/t1_" in line or f"{archive}/stack" in line]
+    assert len(examples) == 3
+    assert all(len(line) < 200 for line in lines if "/" not in line)
+
+
+def test_the_parquet_has_a_row_per_file_and_nothing_of_a_patient(archive: Path, tmp_path: Path) -> None:
+    result = look(archive, output=str(tmp_path / "out"))
+    assert result.report == str(tmp_path / "out" / "inspection.parquet")
+    table = pq.read_table(result.report)
+    assert table.schema.equals(INSPECTED)
+    assert table.num_rows == 10
+    row = next(row for row in table.to_pylist() if row["scan_uri"].endswith("stack.dcm"))
+    assert (row["frames"], row["width_px"], row["kind"], row["format"]) == (7, 64, "anatomical", "DICOM")
+    assert row["syntax"] == "explicit little endian"
+    texts = repr(table.to_pylist()) + result.table()
+    assert not any(canary in texts for canary in (CANARY, CANARY_DATE, CANARY_NUMBER, "1.2.3."))
+
+
+def test_a_limit_spreads_over_the_listing(archive: Path) -> None:
+    result = look(archive, limit=4)
+    assert result.files.num_rows == 4
+    assert "of 10 files" in result.table()
+
+
+def test_many_files_are_read_by_several_processes(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    data = written(clean())
+    for number in range(260):
+        (folder / f"{number}.dcm").write_bytes(data)
+    assert counts(look(folder, workers=2)) == {("scored", None): 260}
