@@ -161,7 +161,13 @@ def test_scans_that_kill_or_hang_their_worker_cost_no_other_scan(
     assert reasons == {name: "crashed_decoder" if name.startswith("kills") else "timed_out" for name in poison}
     assert rows.num_rows == len(set(rows["scan_uri"].to_pylist())) == len(good) + len(poison)
     (record,) = standard.records(str(output))
-    assert record["counts"] == {"ok": len(good), "rejected": len(poison), "failed": len(broken), "left": 0}
+    assert record["counts"] == {
+        "ok": len(good),
+        "rejected": len(poison),
+        "skipped": 0,
+        "failed": len(broken),
+        "left": 0,
+    }
     causes = {failed["scan_uri"].rpartition("/")[2]: failed["detail"] for failed in record["failed"]}
     assert set(causes) == set(broken)
     assert causes["raises.jpg"].startswith("ZeroDivisionError")

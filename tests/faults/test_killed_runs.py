@@ -16,6 +16,7 @@ from tests.conftest import as_flags
 from tests.faults import standard
 from tests.faults.conftest import Archives, ScanFolder, Start, Tell
 from tests.faults.processes import ROOT, new_parts, parts, sabotaged, score_flags, until
+from tests.unit.dicom_files import stack, written
 
 QUICK, FULL = 240, 1000  # scans
 
@@ -83,6 +84,35 @@ def test_a_driver_that_is_killed_terminated_and_killed_within_a_commit_loses_not
     assert standard.records(str(output))[-1]["plan"]["done"] == committed > 0, "committed rows are not scored again"
 
 
+def frames_of(output: Path) -> dict[str, list[int]]:
+    """Return the frames that the visible parts hold, by file."""
+    frames: dict[str, list[int]] = {}
+    for part in parts(output):
+        table = pq.read_table(part)
+        for uri, frame in zip(table["scan_uri"].to_pylist(), table["frame"].to_pylist(), strict=True):
+            frames.setdefault(Path(uri).name, []).append(frame)
+    return {name: sorted(numbers) for name, numbers in frames.items()}
+
+
+def test_a_file_of_many_frames_has_all_of_them_or_none_whenever_the_run_is_killed(
+    tiny_model: Model, tmp_path: Path, start: Start
+) -> None:
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    expected = {f"{name}.dcm": list(range(count)) for name, count in (("a", 40), ("b", 500), ("c", 90))}
+    for name, numbers in expected.items():
+        (scans / name).write_bytes(written(stack(len(numbers))))
+    flags = [*score_flags(tiny_model.uri, scans, output), "--identifiers", "none"]
+    for step in ("mribatch.stores.uris:put:before:1:part-", "mribatch.stores.disk:write_flushed:after:2:part-"):
+        job = start("score", *flags, environment=sabotaged(SABOTAGE=step))
+        job.end()
+        job.reap()
+        present = frames_of(output)
+        assert present.items() <= expected.items(), "a file has some of its frames"
+    complete(start, flags)
+    assert frames_of(output) == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("scans", "kills"), [(FULL, 20)])
 def test_a_driver_killed_at_random_moments_loses_nothing_and_scores_nothing_twice(
@@ -133,7 +163,7 @@ def test_killed_workers_cost_neither_a_scan_nor_the_run(
     killed = 0
     while killed < kills and job.process.poll() is None:
         before = len(parts(output))
-        killed += job.kill_a_worker(rng.choice(("WatchedPredictor", "decode_table", "")), rng)
+        killed += job.kill_a_worker(rng.choice(("WatchedPredictor", "decode_blocks", "")), rng)
         until(lambda before=before: len(parts(output)) > before or job.process.poll() is not None)
     assert job.end() == 0, job.log.read_text()
     assert killed == kills, "the run ended before all workers were killed"

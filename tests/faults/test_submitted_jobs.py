@@ -146,7 +146,7 @@ def test_a_submitted_run_scores_and_returns_its_exit_code_to_the_shell(
     assert f"scoring {QUICK} of {QUICK} scans" in good.log.read_text(), "the command shows the run's own lines"
     standard.check(str(output), source.uris, str(source.undisturbed))
     (record,) = standard.records(str(output))
-    assert record["counts"] == {"ok": QUICK, "rejected": 0, "failed": 0, "left": 0}
+    assert record["counts"] == {"ok": QUICK, "rejected": 0, "skipped": 0, "failed": 0, "left": 0}
     nothing = launch(*head.submission("score", *flags, called="nothing"), environment=head.environment)
     assert nothing.end() == 0, nothing.log.read_text()
     assert "nothing to do" in nothing.log.read_text()

@@ -32,6 +32,7 @@ from tests.unit.dicom_files import (
     enhanced,
     picture,
     read,
+    stack,
     written,
 )
 
@@ -54,12 +55,6 @@ def fill(folder: Path, files: dict[str, bytes | Dataset]) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else written(content))
     return folder
-
-
-def many(frames: int, side: int = 64) -> Dataset:
-    """An enhanced object whose frames differ."""
-    pixels = np.stack([np.roll(picture(side), number, axis=1) for number in range(frames)])
-    return enhanced(pixels, [Dataset() for _ in range(frames)], WindowCenter=2000, WindowWidth=4000)
 
 
 def test_one_picture_in_every_encoding_gets_equal_probabilities(tiny_model: Model, tmp_path: Path) -> None:
@@ -109,7 +104,7 @@ def test_an_output_of_an_older_version_is_caught_up_and_then_done_and_another_se
 ) -> None:
     scans, output = tmp_path / "scans", tmp_path / "out"
     scan_folder(scans, {"glioma": 3})
-    fill(scans, {"t1.dcm": clean(), "many.dcm": many(40), "fmri.dcm": clean(ImageType=FUNCTIONAL)})
+    fill(scans, {"t1.dcm": clean(), "many.dcm": stack(40), "fmri.dcm": clean(ImageType=FUNCTIONAL)})
     run(tiny_model, scans, output)
     as_today(output)
 
@@ -139,7 +134,7 @@ def test_an_output_of_an_older_version_is_caught_up_and_then_done_and_another_se
 
 
 def test_the_frames_of_a_scan_are_in_one_part_each_once(tiny_model: Model, tmp_path: Path) -> None:
-    scans = fill(tmp_path / "scans", {f"{n}.dcm": many(n) for n in (70, 33, 32, 5)} | {"single.dcm": clean()})
+    scans = fill(tmp_path / "scans", {f"{n}.dcm": stack(n) for n in (70, 33, 32, 5)} | {"single.dcm": clean()})
     scored = run(tiny_model, scans, tmp_path / "out", batch_size=8)
     assert (scored.scored, sum(scored.by_class.values())) == (5, 141)
     places: dict[str, set[str]] = {}
@@ -185,7 +180,7 @@ def test_nothing_of_a_patient_is_written_anywhere_but_in_the_uri(
     scored = run(tiny_model, scans, tmp_path / "out")
     evaluated = tmp_path / "labelled"
     fill(evaluated / "glioma", {"t1.dcm": clean()})
-    fill(evaluated / "notumor", {"many.dcm": many(3)})
+    fill(evaluated / "notumor", {"many.dcm": stack(3)})
     report = evaluate(EvaluateConfig(model=tiny_model.uri, data=str(evaluated), output=str(tmp_path / "evaluation")))
     assert report.numbers["scans"] == 4, "each frame counts with its file's label"
     texts = [scored.table(), caplog.text, *map(repr, rows(tmp_path / "out").to_dict("records"))]

@@ -169,7 +169,7 @@ def test_each_kind_of_odd_file_gets_one_row_with_the_right_reason(
     assert replace(scored, max_reject_rate=0.5).exit_code == 0
     record = json.loads((tmp_path / "out" / "_runs" / f"{scored.run_id}.json").read_text())
     assert record["plan"] == {"listed": 53, "done": 0, "planned": 53}
-    assert record["counts"] == {"ok": 44, "rejected": 9, "failed": 0, "left": 0}
+    assert record["counts"] == {"ok": 44, "rejected": 9, "skipped": 0, "failed": 0, "left": 0}
     assert record["rejected_by_reason"] == dict(Counter(reason for _, reason in expected.values() if reason))
     assert sum(part["rows"] for part in record["parts"]) == 53
     assert {part["name"] for part in record["parts"]} == {p.name for p in (tmp_path / "out").glob("model=*/*")}

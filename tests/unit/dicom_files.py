@@ -116,6 +116,12 @@ def enhanced(
     return dataset
 
 
+def stack(frames: int, side: int = SIDE) -> Dataset:
+    """An enhanced object whose frames differ."""
+    pixels = np.stack([np.roll(picture(side), number, axis=1) for number in range(frames)])
+    return enhanced(pixels, [Dataset() for _ in range(frames)], WindowCenter=2000, WindowWidth=4000)
+
+
 def group(name: str, **values: Any) -> Dataset:
     """A functional group with one item."""
     item, outer = Dataset(), Dataset()
