@@ -17,11 +17,12 @@ import sys
 from mribatch.scans.limits import ImageSpec
 from mribatch.cluster.decoding import decode_table
 from mribatch.sources.listing import list_scans
+from mribatch.scans.reading import ONE_FRAME
 from mribatch.scans.sandbox import decoder
 spec = ImageSpec(side_px=224)
 row = decode_table(list_scans(sys.argv[1:]), spec=spec, timeout_s=300).to_pylist()[0]
 own = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-print(row["status"], own + decoder(spec, 300).peak_bytes())
+print(row["status"], own + decoder(spec, 300, ONE_FRAME).peak_bytes())
 """
 """Reads VmHWM and not `ru_maxrss`, which a child inherits from its parent: here, from the test that made the scan."""
 

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from mribatch import schema
+from mribatch.cluster.supervisor import ray_logs
 from mribatch.commands.evaluate import evaluate
 from mribatch.commands.score import Scored, score
 from mribatch.models.format import Model
@@ -186,7 +187,7 @@ def test_nothing_of_a_patient_is_written_anywhere_but_in_the_uri(
     texts = [scored.table(), caplog.text, *map(repr, rows(tmp_path / "out").to_dict("records"))]
     for folder in ("out", "evaluation"):
         texts += [path.read_bytes().decode("latin-1") for path in (tmp_path / folder).rglob("*") if path.is_file()]
-    logs = Path(os.path.realpath("/tmp/ray/session_latest/logs"))
+    logs = Path(os.path.realpath(ray_logs()))
     texts += [path.read_bytes().decode("latin-1") for path in logs.rglob("*") if path.is_file()]
     for canary in (CANARY, CANARY_DATE, CANARY_NUMBER):
         assert not any(canary in text for text in texts), canary

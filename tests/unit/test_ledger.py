@@ -13,7 +13,7 @@ import pytest
 
 from mribatch import schema
 from mribatch.errors import OutputHeld, RunFailed
-from mribatch.predictions import ledger
+from mribatch.predictions import ledger, rewrite
 from mribatch.predictions.ledger import Plan, Receipt
 from mribatch.predictions.lock import Fence
 from mribatch.stores import uris
@@ -297,3 +297,76 @@ def test_the_record_is_json_beside_the_locks(tmp_path: Path) -> None:
 )
 def test_a_parts_name_tells_its_rows(name: str, rows: int) -> None:
     assert ledger.part_rows(name) == rows
+
+
+# Readings and frames
+
+
+def rows_of(scan: str, frames: int = 1, **facts: Any) -> list[dict[str, Any]]:
+    given = {"scan_version": "1-1", "status": "ok", "model_digest": DIGEST, "run_id": "run", "frames": frames}
+    given["scored_at"] = datetime(2025, 1, 1, tzinfo=UTC)
+    return [{"scan_uri": scan, "frame": frame} | given | facts for frame in range(frames)]
+
+
+def put(output: Path, name: str, rows: list[dict[str, Any]]) -> Receipt:
+    folder = output / f"model={DIGEST}"
+    folder.mkdir(exist_ok=True, parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema.prediction_schema(LABELS)), folder / name)
+    return receipt(name, len(rows))
+
+
+def test_rows_of_another_reading_are_planned_again_and_replaced_by_the_new_ones(tmp_path: Path) -> None:
+    put(tmp_path, "part-1-3.parquet", [*rows_of("a"), *rows_of("b", reading="old"), *rows_of("c", reading="new")])
+    table = listing("a", "b", "c", "d")
+    assert todo(ledger.plan(table, str(tmp_path), DIGEST, readings={"new"})) == ["b", "d"]
+    assert todo(ledger.plan(table, str(tmp_path), DIGEST)) == ["d"]
+    planned = ledger.plan(table, str(tmp_path), DIGEST, readings={"new"})
+    assert planned.outdated["scan_uri"].to_pylist() == ["b"]
+    new = put(tmp_path, "part-2-4.parquet", [*rows_of("b", 3, reading="new"), *rows_of("d")])
+    verify(planned, tmp_path, new)
+    fence = Fence(output=str(tmp_path), digest=DIGEST, run_id="run", generation=1)
+    uris.put(fence.uri, b"{}")
+    assert rewrite.supersede(fence, planned, ["part-2-4.parquet"]) == 1
+    rows = ledger.predictions(str(tmp_path), DIGEST).to_pylist()
+    assert [(row["scan_uri"], row["reading"]) for row in rows if row["scan_uri"] == "b"] == [("b", "new")] * 3
+    assert len(rows) == 6
+
+
+def test_after_a_crash_before_the_replacement_the_newest_rows_of_a_file_win_with_all_their_frames(
+    tmp_path: Path,
+) -> None:
+    late = {"run_id": "late", "scored_at": datetime(2025, 1, 2, tzinfo=UTC)}
+    put(tmp_path, "part-1-5.parquet", [*rows_of("a", 4, reading="old"), *rows_of("b", reading="old")])
+    put(tmp_path, "part-2-3.parquet", [*rows_of("a", reading="new", **late), *rows_of("b", 2, reading="new", **late)])
+    assert todo(ledger.plan(listing("a", "b"), str(tmp_path), DIGEST, readings={"new"})) == []
+    rows = ledger.predictions(str(tmp_path), DIGEST).to_pylist()
+    assert sorted((row["scan_uri"], row["frame"], row["reading"]) for row in rows) == [
+        ("a", 0, "new"),
+        ("b", 0, "new"),
+        ("b", 1, "new"),
+    ]
+
+
+@pytest.mark.parametrize(("present", "frames"), [((0, 1), 3), ((1, 2), 3), ((0, 2), 3), ((0, 1, 2), 2)])
+def test_a_file_without_all_of_its_frames_is_noticed(tmp_path: Path, present: tuple[int, ...], frames: int) -> None:
+    planned = plan(tmp_path, listing("a"))
+    rows = [row | {"frames": frames} for row in rows_of("a", 4) if row["frame"] in present]
+    part = put(tmp_path, "part-1-2.parquet", rows)
+    with pytest.raises(RunFailed, match="1 lack some of their frames"):
+        verify(planned, tmp_path, part)
+
+
+def test_parts_of_the_first_version_are_planned_and_read_with_nulls(tmp_path: Path) -> None:
+    new = pa.Table.from_pylist(
+        [*rows_of("jpeg"), *rows_of("dicom", status="rejected", reason="unsupported_format")],
+        schema=schema.prediction_schema(LABELS),
+    )
+    (tmp_path / f"model={DIGEST}").mkdir()
+    added = ["frames", "reading", "kind", "modality", "plane", "slice_mm", "window"]
+    added += ["instance_key", "series_key", "study_key", "patient_key"]
+    pq.write_table(new.drop_columns(added), tmp_path / f"model={DIGEST}" / "part-1-2.parquet")
+    assert todo(ledger.plan(listing("dicom", "jpeg"), str(tmp_path), DIGEST, readings={"new"})) == ["dicom"]
+    put(tmp_path, "part-2-1.parquet", rows_of("other", kind="anatomical"))
+    rows = ledger.predictions(str(tmp_path), DIGEST)
+    assert rows.column_names == schema.prediction_schema(LABELS).names
+    assert rows["kind"].to_pylist() == [None, None, "anatomical"]

@@ -319,3 +319,11 @@ def test_failed_scans_are_listed_by_cause_and_the_first_200_of_each() -> None:
     assert "Showing the first 200 of 201. The run's record holds all of them." in html.unescape(text)
     assert "/scans/&lt;a&gt;.png" in text
     assert "Failed scans" not in page()
+
+
+def test_skipped_scans_are_counted_by_reason_and_named_in_the_first_line() -> None:
+    text = page(skips={"functional": 1200, "localizer": 34})
+    assert "Skipped scans" in text
+    assert "1,234 skipped" in text
+    assert text.index("functional") < text.index("localizer")
+    assert "Skipped scans" not in page()
