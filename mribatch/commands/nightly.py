@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from mribatch import schema
 from mribatch.commands.night_summary import COLUMNS, NightData, by_due, night_facts, summarize
 from mribatch.commands.paying import paying
-from mribatch.commands.reading import reading_of
+from mribatch.commands.reading import reading_of, selection_of
 from mribatch.commands.score import score_plan
 from mribatch.commands.scored import Scored
 from mribatch.commands.screen import Block, Shown, Table, duration
@@ -52,12 +52,13 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
     deadline = night_end(config, started)
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
     model = directory.load_model(lookup.locate(config.model))
-    output, run_id, reading = uris.absolute(config.output), new_run_id(), reading_of(config)
+    output, run_id = uris.absolute(config.output), new_run_id()
     log.info("listing %s …", ", ".join(config.input))
     if config.dry_run:
-        return _forecast(config, model, list_scans(config.input, config.exclude), output, reading)
+        return _forecast(config, model, list_scans(config.input, config.exclude), output)
     if config.report:
         uris.check_writable(config.report)
+    reading = reading_of(config)
     with (
         lock.held(output, NIGHTS, run_id, lease_s=config.lease_s),
         lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence,
@@ -181,8 +182,9 @@ def _reachable(earlier: Sequence[Mapping[str, Any]], until: float) -> int | None
 # What a night would take
 
 
-def _forecast(config: NightlyConfig, model: Model, listing: pa.Table, output: str, reading: Reading) -> Forecast:
-    todo = listing if config.full else ledger.pending(listing, output, model.digest, reading.digests)
+def _forecast(config: NightlyConfig, model: Model, listing: pa.Table, output: str) -> Forecast:
+    readings = Reading(selection=selection_of(config)).digests
+    todo = listing if config.full else ledger.pending(listing, output, model.digest, readings)
     due = history.backlog(todo, output).slice(0, config.limit)
     seconds, basis = expected_seconds(due.num_rows, history.runs(output, _NIGHTS), model.digest)
     return Forecast(listed=listing.num_rows, planned=by_due(due), seconds=seconds, basis=basis)

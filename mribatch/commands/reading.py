@@ -24,11 +24,23 @@ _LEAST_BYTES = 16
 def reading_of(config: ScoreConfig) -> Reading:
     """Return the reading of some settings. Makes the file of the identifiers' secret if it does not exist.
 
-    Raises ConfigError if that file cannot be used.
+    If no file is named and none can be made in the user's folder, a warning says that the columns stay empty. Raises
+    ConfigError if a file that is named cannot be used.
     """
-    is_keyed = config.identifiers == "keyed"
-    secret = identifier_secret(config.identifier_key, config.output) if is_keyed else b""
-    return Reading(selection=selection_of(config), identifiers=Identifiers(mode=config.identifiers, secret=secret))
+    return Reading(selection=selection_of(config), identifiers=_identifiers(config))
+
+
+def _identifiers(config: ScoreConfig) -> Identifiers:
+    if config.identifiers != "keyed":
+        return Identifiers(mode=config.identifiers)
+    try:
+        secret = identifier_secret(config.identifier_key, config.output)
+    except ConfigError as err:
+        if config.identifier_key is not None:
+            raise
+        log.warning("warning: the columns with identifiers of DICOM files stay empty: %s", err)
+        return Identifiers(mode="none")
+    return Identifiers(mode="keyed", secret=secret)
 
 
 def selection_of(config: ScoreConfig) -> Selection:

@@ -189,7 +189,8 @@ def test_nothing_of_a_patient_is_written_anywhere_but_in_the_uri(
         texts += [path.read_bytes().decode("latin-1") for path in (tmp_path / folder).rglob("*") if path.is_file()]
     logs = Path(os.path.realpath(ray_logs()))
     texts += [path.read_bytes().decode("latin-1") for path in logs.rglob("*") if path.is_file()]
-    for canary in (CANARY, CANARY_DATE, CANARY_NUMBER):
+    secret = (Path(os.environ["XDG_CONFIG_HOME"]) / "mribatch" / "identifier-key").read_text().strip()
+    for canary in (CANARY, CANARY_DATE, CANARY_NUMBER, secret):
         assert not any(canary in text for text in texts), canary
     keys = rows(tmp_path / "out").dropna(subset=["patient_key"])["patient_key"]
     assert len(set(keys)) == 1

@@ -150,6 +150,17 @@ def test_a_key_file_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Pat
             identifier_secret(place, str(tmp_path / "out"))
 
 
+def test_without_a_folder_for_the_default_key_file_the_columns_stay_empty_and_a_warning_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    assert reading_of(config(tmp_path / "out")).identifiers.mode == "none"
+    assert "stay empty" in caplog.text
+    with pytest.raises(ConfigError, match="--identifier-key"):
+        reading_of(config(tmp_path / "out", identifier_key=str(tmp_path / "file" / "key")))
+
+
 def test_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "key"
     file.write_text("0123456789abcdef0123\n")
