@@ -117,7 +117,7 @@ def test_missing_known_scans_end_an_evaluation_before_anything_is_scored(
     tiny_model: Model, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "known.csv").write_text("uri\ngone.jpg\n")
-    with pytest.raises(InputError, match=r"1 of 1 scans in the manifest .*known.csv are not there, the first in row 1"):
+    with pytest.raises(InputError, match=r"1 of 1 scans in the manifest .*known.csv do not exist, the first in row 1"):
         evaluated(tiny_model, data, tmp_path / "out", tmp_path / "known.csv")
     assert not (tmp_path / "out").exists()
 
