@@ -25,13 +25,19 @@ __all__ = ["KINDS", "Copies", "clusters", "near_copies"]
 KINDS = ("copy", "mirrored", "altered", "neighbour")
 """Same pixels; the same picture mirrored; otherwise altered (brightness, size, compression, crop); a similar slice."""
 
-NEAR = 0.9
+NEAR = 0.91
 """Correlation from which two pictures are near copies: neighbouring slices of one patient, or closer."""
 
 SAME = 0.96
 """Correlation from which they are one picture, altered. Neighbouring slices that are known as such stay below."""
 
-_CROPS = (0.0, 0.03)  # cut off at each side of the picture that asks; the descriptors bridge half of the gap between them
+SAME_ALIGNED = 0.978
+"""The same once one picture is zoomed and shifted onto the other, which brings neighbouring slices closer, too."""
+
+_CROPS = (
+    0.0,
+    0.03,
+)  # cut off at each side of the picture that asks; the descriptors bridge half of the gap between them
 _ASKED = tuple(product(range(len(ORIENTATIONS)), _CROPS))
 _COMPONENTS = 64
 _SAMPLE = 20_000  # thumbnails that the components and the cells are fitted to
@@ -39,7 +45,7 @@ _BLOCK = 1024  # thumbnails or pairs at a time: 16 MB as float32
 _ALIGN_BLOCK = 128  # pairs: what one step of aligning touches stays in a core's cache
 _SMALL = 8192  # thumbnails up to which all are compared with all
 _PROBES = 6  # cells that a descriptor is looked up in
-_CANDIDATES = 8  # for each thumbnail, orientation and crop
+_CANDIDATES = 12  # for each thumbnail, orientation and crop
 _ALIKE = 0.7  # cosine of two descriptors from which they are candidates
 _ALIGNABLE = 0.8  # and from which it is worth aligning their pictures
 
@@ -229,15 +235,16 @@ def _decided(pictures: NDArray[np.uint8], pairs: _Candidates) -> Copies:
     orientation = np.array([way for way, _ in _ASKED], np.int8)[pairs.asked]
     correlation = _correlations(pictures, pairs, orientation)
     unsure = np.flatnonzero((correlation < SAME) & (pairs.likeness >= _ALIGNABLE))
-    once_aligned = np.zeros(len(correlation), np.float32)
-    once_aligned[unsure] = _aligned(pictures, pairs, orientation, unsure)
-    best = np.maximum(correlation, np.where(once_aligned >= SAME, once_aligned, 0))
-    near = np.flatnonzero(best >= NEAR)
-    kind = np.where(best >= SAME, np.where(orientation > 0, 1, 2), 3).astype(np.int8)
+    fitted = _aligned(pictures, pairs, orientation, unsure)
+    same = correlation >= SAME
+    same[unsure] = fitted >= SAME_ALIGNED
+    correlation[unsure] = np.where(same[unsure], fitted, correlation[unsure])
+    near = np.flatnonzero(same | (correlation >= NEAR))
+    kind = np.where(same, np.where(orientation > 0, 1, 2), 3).astype(np.int8)
     return Copies(
         first=np.minimum(pairs.first, pairs.second)[near],
         second=np.maximum(pairs.first, pairs.second)[near],
-        correlation=np.minimum(best[near], 1).astype(np.float32),
+        correlation=np.minimum(correlation[near], 1),
         orientation=orientation[near],
         kind=kind[near],
     )

@@ -1,5 +1,6 @@
 """Thumbnails of scans as numbers that compare: high-pass pictures, descriptors for search, alignment. Pure."""
 
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,10 +30,11 @@ ORIENTATIONS = ("upright", "left-right", "top-bottom", "half-turn")
 _MEAN_PX = 9  # side of the mean that is taken away: what is broader is brightness and coil shading
 _BORDER_PX = 2  # of an aligned picture: its outermost pixels mix with what lies outside
 _CONTRAST_FLOOR = 5.0  # grey levels; below that, local contrast is noise of the background
-_COARSE_SIGMA_PX = 1.6  # aligns shifts of several pixels
-_FINE_SIGMA_PX = 0.8  # hides that one of the pictures was interpolated
+_SIGMA_PX = 0.8  # hides that one of the pictures was interpolated
 _STEPS = 6  # of Gauss and Newton, at each of the two scales
-_LARGEST_SCALE = 0.15  # more zoom or shift than this is another picture
+_LARGEST_STEP = 0.05  # of zoom and shift, in halves of a side
+_LARGEST_CHANGE = 0.15  # in all: what needs more is another picture
+_ROUGHLY = 0.8  # correlation at half size from which a pair is aligned at full size
 _DESCRIPTOR_PX = 32
 
 
@@ -53,8 +55,34 @@ def _blur(side: int, sigma: float) -> Floats:
     return matrix
 
 
+class _Scale(NamedTuple):
+    """A size at which pictures are aligned."""
+
+    side: int
+    mean: Floats  # (side, side): takes the mean around each pixel of a line
+    blur: Floats
+    line: Floats  # the places of the pixels, -1 to 1
+
+
+def _scale(side: int, mean_px: int) -> _Scale:
+    line = np.linspace(-1, 1, side, dtype=np.float32)
+    return _Scale(side, _band(side, mean_px // 2), _blur(side, _SIGMA_PX), line)
+
+
+def zoom_matrix(crop: float, side: int = _DESCRIPTOR_PX) -> Floats:
+    """Return the (side, 64) matrix that shrinks a line of 64 pixels without a share `crop` at both its ends."""
+    edges = np.linspace(SIDE_PX * crop, SIDE_PX * (1 - crop), side + 1)
+    pixels = np.arange(SIDE_PX)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights = np.clip(overlap, 0, None)
+    matrix: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return matrix
+
+
 _MEAN = _band(SIDE_PX, _MEAN_PX // 2)
-_COARSE, _FINE = _blur(SIDE_PX, _COARSE_SIGMA_PX), _blur(SIDE_PX, _FINE_SIGMA_PX)
+_SHRINK = zoom_matrix(0.0)
+_COARSE = _scale(SIDE_PX // 2, 5)
+_FINE = _scale(SIDE_PX, _MEAN_PX)
 _DESCRIPTOR_MEAN = _band(_DESCRIPTOR_PX, _MEAN_PX // 2)
 _DESCRIPTOR_BLUR = _blur(_DESCRIPTOR_PX, 1.2)
 
@@ -89,16 +117,6 @@ def oriented(pictures: NDArray[Any], orientation: int) -> NDArray[Any]:
     return flipped[:, ::-1] if orientation in (2, 3) else flipped
 
 
-def zoom_matrix(crop: float, side: int = _DESCRIPTOR_PX) -> Floats:
-    """Return the (side, 64) matrix that shrinks a line of 64 pixels without a share `crop` at both its ends."""
-    edges = np.linspace(SIDE_PX * crop, SIDE_PX * (1 - crop), side + 1)
-    pixels = np.arange(SIDE_PX)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights = np.clip(overlap, 0, None)
-    matrix: Floats = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    return matrix
-
-
 def descriptors(thumbnails: NDArray[Any], crop: float = 0.0) -> Floats:
     """Return (N, 32, 32) float32 pictures of local contrast, blurred: alike for copies, also if a few percent are cut off.
 
@@ -124,38 +142,40 @@ class Aligned(NamedTuple):
 def aligned(first: NDArray[Any], second: NDArray[Any], crop: Floats) -> Aligned:
     """Zoom and shift each second picture onto the first, (N, 64, 64) both, by rows and columns apart.
 
-    crop: (N,), the share of the first that may be cut off at each side of the second: where the search begins.
-    The method is that of Lucas and Kanade (IJCAI 1981), with the gradient of the first picture.
+    crop: (N,), the share of the first that may be cut off at each side of the second: where the search begins. Pairs that
+    do not agree roughly are not refined. The method is that of Lucas and Kanade (IJCAI 1981), with the gradient of the
+    first picture.
     """
     fixed, moving = first.astype(np.float32), second.astype(np.float32)
     places = np.zeros((len(fixed), 4), np.float32)  # zoom and shift of rows, then of columns
     places[:, [0, 2]] = (1 / (1 - 2 * crop))[:, None]
-    for blur in (_COARSE, _FINE):
-        places = _refined(_filtered(blur, fixed), _filtered(blur, moving), places)
-    warped, valid = _warped(moving, places)
-    return Aligned(_masked_correlation(fixed, warped, valid), places[:, [0, 2]])
+    small_fixed, small_moving = _filtered(_SHRINK, fixed), _filtered(_SHRINK, moving)
+    places = _refined(_COARSE, small_fixed, small_moving, places)
+    correlation = _agreement(_COARSE, small_fixed, small_moving, places)
+    close = np.flatnonzero(correlation >= _ROUGHLY)
+    places[close] = _refined(_FINE, fixed[close], moving[close], places[close])
+    correlation[close] = _agreement(_FINE, fixed[close], moving[close], places[close])
+    return Aligned(correlation, places[:, [0, 2]])
 
 
-_LINE = np.linspace(-1, 1, SIDE_PX, dtype=np.float32)
-
-
-def _refined(fixed: Floats, moving: Floats, places: Floats) -> Floats:
+def _refined(at: _Scale, fixed: Floats, moving: Floats, places: Floats) -> Floats:
     """Take a few steps of Gauss and Newton towards the places where the pictures agree best."""
-    fixed = fixed - _filtered(_MEAN, fixed)
-    slope_rows, slope_columns = (np.gradient(fixed, 2 / (SIDE_PX - 1), axis=axis) for axis in (1, 2))
-    moves = np.stack(
-        [slope_rows * _LINE[:, None], slope_rows, slope_columns * _LINE, slope_columns], axis=1
-    ).reshape(len(fixed), 4, -1)
+    fixed, moving = _filtered(at.blur, fixed), _filtered(at.blur, moving)
+    fixed = fixed - _filtered(at.mean, fixed)
+    slopes = (np.gradient(fixed, 2 / (at.side - 1), axis=axis) for axis in (1, 2))
+    rows, columns = slopes
+    moves = np.stack([rows * at.line[:, None], rows, columns * at.line, columns], axis=1)
+    moves = moves.reshape(len(fixed), 4, -1)
+    places = places.copy()
     for _ in range(_STEPS):
-        warped, valid = _warped(moving, places)
-        detail = warped - _filtered(_MEAN, warped)
-        seen = (moves * valid.reshape(len(fixed), 1, -1)).astype(np.float32)
-        gap = (_same_contrast(fixed, detail, valid) * valid).reshape(len(fixed), -1, 1)
-        normal = seen @ seen.transpose(0, 2, 1) + np.eye(4, dtype=np.float32)
-        step = np.linalg.solve(normal, seen @ gap)[:, :, 0]
-        places = places + np.clip(step, -0.05, 0.05).astype(np.float32)
-        places[:, [0, 2]] = np.clip(places[:, [0, 2]], 1 - _LARGEST_SCALE, 1 + _LARGEST_SCALE)
-        places[:, [1, 3]] = np.clip(places[:, [1, 3]], -_LARGEST_SCALE, _LARGEST_SCALE)
+        warped, valid = _warped(at, moving, places)
+        gap = _same_contrast(fixed, warped - _filtered(at.mean, warped), valid)
+        inside = moves * valid.reshape(len(fixed), 1, -1)
+        normal = inside @ inside.transpose(0, 2, 1) + np.eye(4, dtype=np.float32)
+        step = np.linalg.solve(normal, inside @ gap.reshape(len(fixed), -1, 1))[:, :, 0]
+        places += np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+        places[:, [0, 2]] = np.clip(places[:, [0, 2]], 1 - _LARGEST_CHANGE, 1 + _LARGEST_CHANGE)
+        places[:, [1, 3]] = np.clip(places[:, [1, 3]], -_LARGEST_CHANGE, _LARGEST_CHANGE)
     return places
 
 
@@ -167,33 +187,33 @@ def _same_contrast(fixed: Floats, moving: Floats, valid: Floats) -> Floats:
     return gap
 
 
-def _warped(moving: Floats, places: Floats) -> tuple[Floats, Floats]:
+def _warped(at: _Scale, moving: Floats, places: Floats) -> tuple[Floats, Floats]:
     """Return the pictures zoomed and shifted, and 1 where they have pixels, 0 elsewhere."""
-    rows, row_valid = _sampling(places[:, 0], places[:, 1])
-    columns, column_valid = _sampling(places[:, 2], places[:, 3])
+    rows, row_valid = _sampling(at, places[:, 0], places[:, 1])
+    columns, column_valid = _sampling(at, places[:, 2], places[:, 3])
     warped: Floats = rows @ moving @ columns.transpose(0, 2, 1)
     return warped, row_valid[:, :, None] * column_valid[:, None, :]
 
 
-def _sampling(scale: Floats, shift: Floats) -> tuple[Floats, Floats]:
-    """Return the (N, 64, 64) matrices that interpolate a line at the zoomed and shifted places, and which lie inside."""
-    places = (scale[:, None] * _LINE + shift[:, None] + 1) * ((SIDE_PX - 1) / 2)
-    inside = (places >= -0.5) & (places <= SIDE_PX - 0.5)
-    places = np.clip(places, 0, SIDE_PX - 1)
-    weights = 1 - np.abs(places[:, :, None] - np.arange(SIDE_PX, dtype=np.float32))
+def _sampling(at: _Scale, scale: Floats, shift: Floats) -> tuple[Floats, Floats]:
+    """Return the (N, side, side) matrices that interpolate a line at zoomed and shifted places, and which lie inside."""
+    places = (scale[:, None] * at.line + shift[:, None] + 1) * ((at.side - 1) / 2)
+    inside = (places >= -0.5) & (places <= at.side - 0.5)
+    places = np.clip(places, 0, at.side - 1)
+    weights = 1 - np.abs(places[:, :, None] - np.arange(at.side, dtype=np.float32))
     return np.maximum(weights, 0).astype(np.float32), inside.astype(np.float32)
 
 
-def _masked_correlation(fixed: Floats, moving: Floats, valid: Floats) -> Floats:
-    """Return the correlation of the high-pass pictures inside the valid rectangle, without its outermost pixels."""
+def _agreement(at: _Scale, fixed: Floats, moving: Floats, places: Floats) -> Floats:
+    """Return the correlation of the high-pass pictures where both exist, but for the outermost pixels."""
+    moving, valid = _warped(at, moving, places)
     inner = valid.copy()
-    for axis in (1, 2):
-        for step in (-_BORDER_PX, _BORDER_PX):
-            inner *= np.roll(valid, step, axis)
+    for axis, step in product((1, 2), (-_BORDER_PX, _BORDER_PX)):
+        inner *= np.roll(valid, step, axis)
     inner[:, :_BORDER_PX] = inner[:, -_BORDER_PX:] = inner[:, :, :_BORDER_PX] = inner[:, :, -_BORDER_PX:] = 0
-    fixed, moving = (_filtered(_FINE, one - _filtered(_MEAN, one)) for one in (fixed, moving))
     size = np.maximum(inner.sum(axis=(1, 2), keepdims=True), 1)
-    fixed, moving = (inner * (one - (one * inner).sum(axis=(1, 2), keepdims=True) / size) for one in (fixed, moving))
-    length = np.sqrt((fixed**2).sum(axis=(1, 2)) * (moving**2).sum(axis=(1, 2)))
-    correlation: Floats = (fixed * moving).sum(axis=(1, 2)) / np.maximum(length, 1e-3)
+    one, other = (_filtered(at.blur, picture - _filtered(at.mean, picture)) for picture in (fixed, moving))
+    one, other = (inner * (each - (each * inner).sum(axis=(1, 2), keepdims=True) / size) for each in (one, other))
+    length = np.sqrt((one**2).sum(axis=(1, 2)) * (other**2).sum(axis=(1, 2)))
+    correlation: Floats = (one * other).sum(axis=(1, 2)) / np.maximum(length, 1e-3)
     return correlation
