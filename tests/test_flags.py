@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mribatch.errors import ConfigError
+from mribatch.settings.audit import AuditConfig
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
@@ -24,6 +25,7 @@ COMMANDS = {
     "promote": (PromoteConfig, "promote"),
     "compact": (CompactConfig, "compact"),
     "baselines": (BaselinesConfig, "compare"),
+    "audit": (AuditConfig, "audit"),
 }
 
 # A message in a shared module that only the commands with that flag can reach, and why the others cannot.

@@ -29,6 +29,7 @@ _COMMANDS = {
     "nightly": ("mribatch.settings.score:NightlyConfig", "mribatch.commands.nightly:nightly"),
     "promote": ("mribatch.settings.evaluate:PromoteConfig", "mribatch.commands.promote:promote"),
     "compact": ("mribatch.settings.score:CompactConfig", "mribatch.commands.compact:compact"),
+    "audit": ("mribatch.settings.audit:AuditConfig", "mribatch.commands.audit:audit"),
     "baselines": ("mribatch.settings.compare:BaselinesConfig", "mribatch.commands.compare:compare"),
 }
 """The settings and the function of each command. They are imported once signals are handled: Ray takes seconds."""

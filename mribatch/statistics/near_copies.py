@@ -79,9 +79,9 @@ def near_copies(pictures: NDArray[np.uint8], contents: Sequence[str], *, seed: i
     return _joined(original[copies], copies, near)
 
 
-def clusters(count: int, copies: Copies) -> NDArray[np.int64]:
-    """Return a cluster number for each of `count` thumbnails, in order of their first members: linked by pairs, directly or not."""
-    links = coo_matrix((np.ones(len(copies.first), np.int8), (copies.first, copies.second)), (count, count))
+def clusters(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a cluster number for each of `count` scans, in order of first members: linked by pairs, directly or not."""
+    links = coo_matrix((np.ones(len(first), np.int8), (first, second)), (count, count))
     _, labels = connected_components(links, directed=False)
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
