@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray.data
 from numpy.typing import NDArray
 
 from mribatch.cluster.decoding import decoded
@@ -64,7 +65,7 @@ def thumbnails_of(table: pa.Table, model: Model | None = None, batch_size: int =
 
 def _plain(table: pa.Table) -> Iterator[_Batch]:
     rows = decoded(table, ImageSpec(side_px=SIDE_PX), block_rows=_BLOCK_ROWS)
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in _tables(rows):
         pictures = grey_thumbnails(pixels_of(batch, SIDE_PX), SIDE_PX)
         yield _Batch(batch.drop_columns(["pixels"]), pictures, None)
 
@@ -85,10 +86,14 @@ def _embedded(table: pa.Table, model: Model, batch_size: int) -> Iterator[_Batch
         zero_copy_batch=True,
         **pool,
     )
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in _tables(rows):
         pictures = _rows_of(batch["thumbnail"], np.uint8).reshape(-1, SIDE_PX, SIDE_PX)
         scans = batch.drop_columns(["thumbnail", "features"])
         yield _Batch(scans, pictures, _rows_of(batch["features"], np.float32))
+
+
+def _tables(rows: "ray.data.Dataset") -> Iterator[pa.Table]:
+    yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _rows_of(column: pa.ChunkedArray, dtype: Any) -> NDArray[Any]:

@@ -136,7 +136,7 @@ def _probes(
     predicted: NDArray[np.int64],
     seed: int,
 ) -> list[dict[str, Any]]:
-    views = {
+    views: dict[str, NDArray[Any]] = {
         "thumbnail of 16 × 16": shortcuts.small_thumbnails(seen.pictures),
         "border, 1/32 of the side": shortcuts.border_ring(seen.pictures),
         "brightness, whole picture": shortcuts.intensities(seen.pictures),

@@ -1,5 +1,7 @@
 """The features of a model for tables of decoded scans, with a thumbnail of each: the callable that an actor holds."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ def pixels_of(table: pa.Table, side_px: int) -> NDArray[np.uint8]:
 
 def grey_thumbnails(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     """Return (N, S, S, 3) uint8 RGB as (N, side, side) uint8 grey."""
-    luma = grey(pixels).reshape(pixels.shape[:3])
+    luma = grey(pixels).reshape(len(pixels), *pixels.shape[1:3])
     if luma.shape[1] == side_px:
         return luma
     size = (side_px, side_px)
@@ -48,7 +50,7 @@ class Embedder:
         """Return the table with (thumbnail_px²) uint8 and (D,) float32 as binary columns, null where pixels are."""
         readable = np.asarray(table["pixels"].is_valid())
         pixels = pixels_of(table, self._model.image_spec.side_px)
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             "thumbnail": grey_thumbnails(pixels, self._thumbnail_px),
             "features": self._engine(pixels).features if len(pixels) else np.empty((0, 1), np.float32),
         }

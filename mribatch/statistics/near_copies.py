@@ -5,7 +5,7 @@ the correlation of high-pass pictures, in four orientations, and where that is l
 onto the other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -34,6 +34,9 @@ SAME = 0.96
 SAME_ALIGNED = 0.978
 """The same once one picture is zoomed and shifted onto the other, which brings neighbouring slices closer, too."""
 
+SAME_CONTRAST = 0.958
+"""The same for pictures of local contrast. A strong filter takes more from the plain correlation than the next slice does."""
+
 _CROPS = (
     0.0,
     0.03,
@@ -43,7 +46,7 @@ _COMPONENTS = 64
 _SAMPLE = 20_000  # thumbnails that the components and the cells are fitted to
 _BLOCK = 1024  # thumbnails or pairs at a time: 16 MB as float32
 _ALIGN_BLOCK = 128  # pairs: what one step of aligning touches stays in a core's cache
-_SMALL = 8192  # thumbnails up to which all are compared with all
+SMALL = 8192  # thumbnails up to which all are compared with all
 _PROBES = 6  # cells that a descriptor is looked up in
 _CANDIDATES = 12  # for each thumbnail, orientation and crop
 _ALIKE = 0.7  # cosine of two descriptors from which they are candidates
@@ -143,7 +146,7 @@ class _Cells:
 
     def __init__(self, descriptors: Floats, seed: int) -> None:
         self._descriptors = descriptors
-        count = 1 if len(descriptors) <= _SMALL else round(len(descriptors) ** 0.5)
+        count = 1 if len(descriptors) <= SMALL else round(len(descriptors) ** 0.5)
         self._centres = descriptors[:1]
         if count > 1:
             sample = np.random.default_rng(seed).permutation(len(descriptors))[:_SAMPLE]
@@ -233,13 +236,16 @@ def _once(
 def _decided(pictures: NDArray[np.uint8], pairs: _Candidates) -> Copies:
     """Return the candidates that are near copies, with their kinds."""
     orientation = np.array([way for way, _ in _ASKED], np.int8)[pairs.asked]
-    correlation = _correlations(pictures, pairs, orientation)
+    everything = np.arange(len(pairs.first))
+    correlation = _correlations(pictures, pairs, orientation, everything, thumbnails.high_pass)
     unsure = np.flatnonzero((correlation < SAME) & (pairs.likeness >= _ALIGNABLE))
     fitted = _aligned(pictures, pairs, orientation, unsure)
     same = correlation >= SAME
     same[unsure] = fitted >= SAME_ALIGNED
     correlation[unsure] = np.where(same[unsure], fitted, correlation[unsure])
     near = np.flatnonzero(same | (correlation >= NEAR))
+    others = near[~same[near]]
+    same[others] = _correlations(pictures, pairs, orientation, others, thumbnails.local_contrast) >= SAME_CONTRAST
     kind = np.where(same, np.where(orientation > 0, 1, 2), 3).astype(np.int8)
     return Copies(
         first=np.minimum(pairs.first, pairs.second)[near],
@@ -250,15 +256,20 @@ def _decided(pictures: NDArray[np.uint8], pairs: _Candidates) -> Copies:
     )
 
 
-def _correlations(pictures: NDArray[np.uint8], pairs: _Candidates, orientation: NDArray[np.int8]) -> Floats:
-    """Return the correlation of the high-pass pictures of each pair."""
-    correlation = np.zeros(len(pairs.first), np.float32)
-    for at in range(0, len(correlation), _BLOCK):
-        block = slice(at, at + _BLOCK)
-        turned = _oriented(pictures[pairs.first[block]], orientation[block])
-        fixed = thumbnails.high_pass(pictures[pairs.second[block]])
-        correlation[block] = (thumbnails.high_pass(turned) * fixed).sum(axis=1)
-    return correlation
+def _correlations(
+    pictures: NDArray[np.uint8],
+    pairs: _Candidates,
+    orientation: NDArray[np.int8],
+    rows: NDArray[np.int64],
+    view: Callable[[NDArray[Any]], Floats],
+) -> Floats:
+    """Return the correlation of some pairs in a view of their thumbnails, such as `thumbnails.high_pass`."""
+    parts = [np.empty(0, np.float32)]
+    for at in range(0, len(rows), _BLOCK):
+        block = rows[at : at + _BLOCK]
+        turned = view(_oriented(pictures[pairs.first[block]], orientation[block]))
+        parts.append((turned * view(pictures[pairs.second[block]])).sum(axis=1))
+    return np.concatenate(parts)
 
 
 def _aligned(

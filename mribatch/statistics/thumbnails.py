@@ -14,6 +14,7 @@ __all__ = [
     "aligned",
     "descriptors",
     "high_pass",
+    "local_contrast",
     "oriented",
     "unit_rows",
     "zoom_matrix",
@@ -80,6 +81,7 @@ def zoom_matrix(crop: float, side: int = _DESCRIPTOR_PX) -> Floats:
 
 
 _MEAN = _band(SIDE_PX, _MEAN_PX // 2)
+_CONTRAST_BLUR = _blur(SIDE_PX, 1.0)
 _SHRINK = zoom_matrix(0.0)
 _COARSE = _scale(SIDE_PX // 2, 5)
 _FINE = _scale(SIDE_PX, _MEAN_PX)
@@ -98,8 +100,7 @@ def unit_rows(values: NDArray[Any]) -> Floats:
 
 def _filtered(matrix: Floats, pictures: Floats) -> Floats:
     """Apply a matrix to rows and columns of each picture."""
-    result: Floats = matrix @ pictures @ matrix.T
-    return result
+    return np.asarray(matrix @ pictures @ matrix.T, np.float32)
 
 
 def high_pass(thumbnails: NDArray[Any]) -> Floats:
@@ -107,8 +108,23 @@ def high_pass(thumbnails: NDArray[Any]) -> Floats:
 
     The inner product of two rows is the correlation of the two pictures.
     """
-    pictures = thumbnails.astype(np.float32)
+    pictures: Floats = thumbnails.astype(np.float32)
     return unit_rows(pictures - _filtered(_MEAN, pictures))
+
+
+def local_contrast(thumbnails: NDArray[Any]) -> Floats:
+    """Return (N, 64, 64) thumbnails with the same contrast everywhere, as unit rows (N, 4096).
+
+    Filters that bring out detail change it little, so a filtered copy still correlates with its original.
+    """
+    pictures = np.asarray(thumbnails, np.float32)
+    return unit_rows(_filtered(_CONTRAST_BLUR, _flat(_MEAN, pictures)))
+
+
+def _flat(mean: Floats, pictures: Floats) -> Floats:
+    """Return the detail of pictures, divided by its strength around each pixel."""
+    detail = pictures - _filtered(mean, pictures)
+    return np.asarray(detail / np.sqrt(_filtered(mean, detail**2) + _CONTRAST_FLOOR**2), np.float32)
 
 
 def oriented(pictures: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -123,10 +139,8 @@ def descriptors(thumbnails: NDArray[Any], crop: float = 0.0) -> Floats:
     crop: the share that is cut off at each side first.
     """
     shrink = zoom_matrix(crop)
-    small = shrink @ thumbnails.astype(np.float32) @ shrink.T
-    detail = small - _filtered(_DESCRIPTOR_MEAN, small)
-    contrast = np.sqrt(_filtered(_DESCRIPTOR_MEAN, detail**2) + _CONTRAST_FLOOR**2)
-    return _filtered(_DESCRIPTOR_BLUR, detail / contrast)
+    small = _filtered(shrink, thumbnails.astype(np.float32))
+    return _filtered(_DESCRIPTOR_BLUR, _flat(_DESCRIPTOR_MEAN, small))
 
 
 class Aligned(NamedTuple):
@@ -191,7 +205,7 @@ def _warped(at: _Scale, moving: Floats, places: Floats) -> tuple[Floats, Floats]
     """Return the pictures zoomed and shifted, and 1 where they have pixels, 0 elsewhere."""
     rows, row_valid = _sampling(at, places[:, 0], places[:, 1])
     columns, column_valid = _sampling(at, places[:, 2], places[:, 3])
-    warped: Floats = rows @ moving @ columns.transpose(0, 2, 1)
+    warped = np.asarray(rows @ moving @ columns.transpose(0, 2, 1), np.float32)
     return warped, row_valid[:, :, None] * column_valid[:, None, :]
 
 
