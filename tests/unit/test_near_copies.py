@@ -32,9 +32,7 @@ def planted(originals: list[NDArray[np.uint8]]) -> dict[str, Copies]:
     altered = {
         name: [thumbnail(alter(head(patient))) for patient in range(PATIENTS)] for name, alter in ALTERATIONS.items()
     }
-    return {
-        name: near_copies(np.stack([*originals, *copies]), names(2 * PATIENTS)) for name, copies in altered.items()
-    }
+    return {name: near_copies(np.stack([*originals, *copies]), names(2 * PATIENTS)) for name, copies in altered.items()}
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)
@@ -48,10 +46,10 @@ def test_a_planted_copy_is_found_and_its_kind_told(planted: dict[str, Copies], n
 
 
 def test_neighbouring_slices_are_told_from_copies() -> None:
-    slices = [thumbnail(head(patient, 0.35 * number)) for patient in range(PATIENTS) for number in range(2)]
+    slices = [thumbnail(head(patient, 1.1 * number)) for patient in range(PATIENTS) for number in range(2)]
     kinds = kinds_by_pair(near_copies(np.stack(slices), names(len(slices))))
     assert {second - first for first, second in kinds} == {1}
-    assert len(kinds) >= 0.7 * PATIENTS
+    assert len(kinds) >= PATIENTS / 2
     assert list(kinds.values()).count("neighbour") >= 0.98 * len(kinds)
 
 
