@@ -22,6 +22,8 @@ def pixels_of(table: pa.Table, side_px: int) -> NDArray[np.uint8]:
 
 def grey_thumbnails(pixels: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     """Return (N, S, S, 3) uint8 RGB as (N, side, side) uint8 grey."""
+    if not len(pixels):
+        return np.empty((0, side_px, side_px), np.uint8)
     luma = grey(pixels).reshape(len(pixels), *pixels.shape[1:3])
     if luma.shape[1] == side_px:
         return luma
