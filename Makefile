@@ -1,10 +1,10 @@
-# Two commands need nothing but Python 3.11 and make: `make demo` and `make test`.
+# `make demo` and `make test` need nothing but Python 3.11 and make: each creates .venv first if it is missing.
 PYTHON ?= python3.11
 VENV := .venv
 READY := $(VENV)/.ready
 MODEL ?= models/brain-mri-v1
 
-.PHONY: demo test docs-check lint bench browser faults nights lock clean
+.PHONY: demo test docs-check lint bench browser faults nights wheel lock clean
 
 demo: $(READY)  ## score the sample scans with the shipped model: a table, the Parquet and the report
 	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
@@ -12,25 +12,28 @@ demo: $(READY)  ## score the sample scans with the shipped model: a table, the P
 test: $(READY)  ## all tests; real Ray, a real S3 server, real Parquet readers
 	$(VENV)/bin/python -m pytest
 
-docs-check: $(READY)  ## the manual: links, commands and sentences; its runnable examples are run
+docs-check: $(READY)  ## check links, commands and sentences of the manual, and run its runnable examples
 	$(VENV)/bin/python -m docs.check
 
-faults: $(READY)  ## the full dose of every fault, an hour or more on two cores; writes docs/faults.md
+faults: $(READY)  ## the fault tests at full dose, an hour or more on two cores; writes docs/faults.md
 	rm -f docs/faults.md
 	FAULTS_TABLE=docs/faults.md $(VENV)/bin/python -m pytest tests/faults -m "" --timeout 3600
 
 nights: $(READY)  ## simulated nights on a growing archive; writes docs/nights.md
 	NIGHTS_TABLE=docs/nights.md $(VENV)/bin/python -m pytest tests/integration/test_nightly.py -m "" -k "five_nights or ten_ordinary"
 
-lint: $(READY)  ## style, formatting, strict types
+wheel: $(READY)  ## install the wheel into an empty environment and score the samples with it from another folder
+	$(VENV)/bin/python -m pytest tests/jobs/test_wheel.py -m ""
+
+lint: $(READY)  ## check style, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-browser:  ## Chromium for the tests that open the reports, from Debian's packages; they are skipped without
+browser:  ## install Chromium from Debian's packages; without it, the tests that open reports are skipped
 	command -v chromium || { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; }
 
-bench: $(READY)  ## speeds side by side on this machine, into benchmarks/results.{json,md}
+bench: $(READY)  ## measure speeds on this machine; writes benchmarks/results.{json,md}
 	$(VENV)/bin/python benchmarks/bench.py
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml

@@ -1,4 +1,4 @@
-"""What the bare measurements share: their flags, preloaded scans and the clock. They run without a Ray session."""
+"""Provide the flags, preloaded scans and clock of the bare measurements, which run without Ray."""
 
 import json
 import time
@@ -19,8 +19,8 @@ from mribatch.stores import uris
 
 __all__ = ["BareScoreConfig", "BareTrainConfig", "clocked", "pixels", "write"]
 
-_WARM_UP_CALLS = 2  # the first one traces, or plans its kernels
-_LEAST_CALLS = 3
+_WARM_UP_CALLS = 2  # the first call traces the function, or plans its kernels
+_MIN_CALLS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class BareScoreConfig(ScoreConfig):
     """The flags of jobs/score.py, so that both have the same settings. output: the JSON file to write."""
 
     seconds: float = 10.0
-    """How long to count, after the warm-up."""
+    """Measuring time in seconds, after the warm-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +36,35 @@ class BareTrainConfig(TrainConfig):
     """The flags of jobs/train.py, so that both have the same settings. output: the JSON file to write."""
 
     seconds: float = 10.0
-    """How long to count, after the warm-up."""
+    """Measuring time in seconds, after the warm-up."""
 
 
 def pixels(scan_uris: Iterable[str], spec: ImageSpec) -> NDArray[np.uint8]:
-    """The scans as the jobs decode them, (N, side, side, 3). Raises InputError for one that cannot be decoded."""
+    """Return the scans as the jobs decode them, (N, side, side, 3) uint8. Raises InputError for an unreadable scan."""
     scans = []
     for uri in scan_uris:
         (scan,) = decode(uris.read(uri), spec)
         if scan.pixels is None:
-            raise InputError(f"a benchmark needs sound scans, got one that is {scan.reason}: {uri}")
+            raise InputError(f"a benchmark needs readable scans, got one that is {scan.reason}: {uri}")
         scans.append(scan.pixels)
     return np.stack(scans)
 
 
 def clocked(call: Callable[[int], object], *, scans_per_call: int, seconds: float) -> dict[str, Any]:
-    """Call again and again, with 0, 1, …, until the seconds are over, and count."""
+    """Call the function with 0, 1, … for this many seconds; return the number of scans, the seconds and the rate."""
     for number in range(_WARM_UP_CALLS):
         call(number)
-    calls, begun = 0, time.perf_counter()
-    while calls < _LEAST_CALLS or time.perf_counter() - begun < seconds:
+    calls, start = 0, time.perf_counter()
+    while calls < _MIN_CALLS or time.perf_counter() - start < seconds:
         call(_WARM_UP_CALLS + calls)
         calls += 1
-    elapsed = time.perf_counter() - begun
+    elapsed = time.perf_counter() - start
     scans = calls * scans_per_call
     return {"scans": scans, "seconds": round(elapsed, 3), "scans_per_s": scans / elapsed}
 
 
 def write(output: str, measured: dict[str, Any]) -> None:
-    """Add the GPUs that TensorFlow used and hand the result over."""
+    """Write the result as JSON, with the number of GPUs that TensorFlow used."""
     import tensorflow as tf
 
     gpus = len(tf.config.list_physical_devices("GPU"))

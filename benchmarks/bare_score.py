@@ -1,4 +1,4 @@
-"""The frozen function on preloaded uint8 batches: the most that jobs/score.py could reach. Writes one JSON file.
+"""Measure the frozen function on preloaded uint8 batches, the upper bound for jobs/score.py; write one JSON file.
 
 By hand:  python benchmarks/bare_score.py --model models/brain-mri-v1 --input SCANS --output bare.json
 """
@@ -13,14 +13,14 @@ import tyro
 from mribatch.models import directory
 from mribatch.stores import uris
 
-BATCHES = 4  # held in memory; one would stay in the processor's cache, the pipeline's do not
+BATCHES = 4  # in memory; a single batch would stay in the processor's cache, those of the pipeline do not
 
 
 def measure(config: bare.BareScoreConfig) -> dict[str, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from mribatch.models.tensorflow_engine import TensorFlowEngine
 
-    model = directory.named(config.model)
+    model = directory.open_model(config.model)
     engine = TensorFlowEngine(model)
     names = sorted(entry.uri for uri in config.input for entry in uris.walk(uri))
     scans = bare.pixels(islice(cycle(names), BATCHES * config.batch_size), model.image_spec)

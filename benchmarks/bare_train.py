@@ -1,4 +1,4 @@
-"""The training step on one preloaded batch: the most that jobs/train.py could reach. Writes one JSON file.
+"""Measure the training step on one preloaded batch, the upper bound for jobs/train.py; write one JSON file.
 
 By hand:  python benchmarks/bare_train.py --data LABELLED --backbone-weights none --output bare.json
 """
@@ -40,7 +40,7 @@ def measure(config: bare.BareTrainConfig) -> dict[str, Any]:
 
 
 def _batch(config: bare.BareTrainConfig) -> tuple[int, Batch]:
-    """How many labels there are, and one batch of scans of all of them."""
+    """Return the number of labels and one batch with scans of all labels."""
     rows = labelled(config.data).select(["scan_uri", "label"]).to_pylist()
     labels = sorted({row["label"] for row in rows})
     stride = max(1, len(rows) // config.batch_size)

@@ -1,10 +1,10 @@
-"""How fast is it, and what do Ray, reading and decoding cost? The bare computation and the real jobs, in turns.
+"""Measure the speed of scoring and training, and the cost of Ray, reading and decoding.
 
-In the repository's root:  python benchmarks/bench.py
+In the root of the repository:  python benchmarks/bench.py
 
-Each measurement is a process of its own, one after the other: the frozen function alone, jobs/score.py, the function
-again, …; then the training step alone, jobs/train.py, the step again, …. Leave the machine alone meanwhile.
-Writes OUTPUT.json (all rounds, machine, versions, commands) and OUTPUT.md (the table).
+Bare computation and real job alternate, each in its own process: the frozen function alone, jobs/score.py, the function
+again, …; then the training step alone, jobs/train.py, the step again, …. Do not use the machine for anything else
+meanwhile. Writes OUTPUT.json (all rounds, machine, versions, commands) and OUTPUT.md (the table).
 """
 
 import dataclasses
@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import machine
 import material
@@ -36,12 +35,12 @@ log = logging.getLogger("bench")
 
 SCAN_FOLDER = "../shared/data/brain-tumor-mri/Testing"
 TRAINING_FOLDER = "../shared/data/brain-tumor-mri/Training"
-BUSY_LOAD = 0.5  # more runnable processes than this before the start, and the numbers say more of those
+BUSY_LOAD = 0.5  # load average before the start above which other processes distort the result
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """What is measured, and how long. The defaults take some 18 minutes on two cores."""
+    """Settings of the benchmark. The defaults take about 18 minutes on two cores."""
 
     model: str = "models/brain-mri-v1"
     """The model directory to score with."""
@@ -50,32 +49,32 @@ class BenchConfig:
     """A folder of scans to score. Default: ../shared/data/brain-tumor-mri/Testing, else copies of samples/."""
 
     scans: int = 655
-    """Scans to score; where the folder has fewer, copies of them under other names."""
+    """Number of scans to score. If the folder has fewer, they are copied under other names."""
 
     batch_size: int = 32
-    """Scans per forward pass, alone and in the pipeline."""
+    """Scans per forward pass, for both the bare function and the pipeline."""
 
     rounds: int = 3
-    """Runs of jobs/score.py; the function alone is measured before the first, between them and after the last."""
+    """Runs of jobs/score.py; the bare function is measured before, between and after them."""
 
     bare_seconds: float = 20.0
-    """How long each bare measurement counts, in seconds, after its warm-up."""
+    """Time of each bare measurement in seconds, after its warm-up."""
 
     train_data: str | None = None
     """A folder per class of scans to train on. Default: ../shared/data/brain-tumor-mri/Training, else copies of
     samples/."""
 
     train_scans: int = 1024
-    """Scans to train on; a tenth of them validates."""
+    """Number of scans to train on; a tenth of them is used for validation."""
 
     train_rounds: int = 2
-    """Runs of jobs/train.py, with the bare step before, between and after."""
+    """Runs of jobs/train.py; the bare step is measured before, between and after them."""
 
     epochs: int = 2
-    """Epochs of each training run; the first one traces and is not counted."""
+    """Epochs of each training run; the first one includes tracing and is not counted."""
 
     backbone: Backbone = "xception"
-    """The network to train, from random weights."""
+    """The network to train, starting from random weights."""
 
     image_side: int = 224
     """Side of the training images, in pixels."""
@@ -84,62 +83,74 @@ class BenchConfig:
     """Scans per training step."""
 
     output: str = "benchmarks/results"
-    """Where to write, without the ending."""
+    """Path of the results without extension."""
 
     def __post_init__(self) -> None:
         if min(self.rounds, self.train_rounds) < 1 or self.epochs < 2 or self.bare_seconds <= 0:
-            raise ConfigError("expected --rounds and --train-rounds of 1 or more, --epochs of 2 or more (the first is "
-                              "not counted) and --bare-seconds above 0")  # fmt: skip
+            raise ConfigError(
+                "expected --rounds and --train-rounds of 1 or more, --epochs of 2 or more (the first is not counted) and "
+                "--bare-seconds above 0"
+            )
         if self.scans <= self.batch_size:
             raise ConfigError(f"a rate needs two batches: expected --scans above {self.batch_size}, got {self.scans}")
 
     def scoring(self) -> ScoreConfig:
-        """The scoring job's settings, with names in place of the folders."""
+        """Return the settings of the scoring job, with placeholders for the folders."""
         return ScoreConfig(model=self.model, input=("SCANS",), output="PREDICTIONS", batch_size=self.batch_size)
 
     def training(self) -> TrainConfig:
-        """The training job's settings, with names in place of the folders."""
+        """Return the settings of the training job, with placeholders for the folders."""
         return TrainConfig(
-            data="LABELLED", output="MODEL", backbone=self.backbone, backbone_weights="none",
-            image_side=self.image_side, epochs=self.epochs, patience=self.epochs, batch_size=self.train_batch_size,
-        )  # fmt: skip
+            data="LABELLED",
+            output="MODEL",
+            backbone=self.backbone,
+            backbone_weights="none",
+            image_side=self.image_side,
+            epochs=self.epochs,
+            patience=self.epochs,
+            batch_size=self.train_batch_size,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children end and temporary folders go
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that child processes end and temporary folders are deleted
     try:
         print(bench(tyro.cli(BenchConfig, args=argv, description=__doc__)))
     except MribatchError as err:
         print(f"error: {err}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
-        print("stopped; nothing is written", file=sys.stderr)
+        print("stopped; no results were written", file=sys.stderr)
         return 130
     return 0
 
 
 def bench(config: BenchConfig) -> str:
-    """Measure everything and write both files. Returns the Markdown.
+    """Measure everything, write both files and return the Markdown.
 
-    Raises ModelError or InputError where model or scans are missing, RunFailed where a job fails.
+    Raises ModelError or InputError if the model or scans are missing, RunFailed if a job fails.
     """
-    directory.read(config.model)
+    directory.load_model(config.model)
     scoring, training = config.scoring(), config.training()
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-    started_at, begun, load = datetime.now(UTC), time.monotonic(), _load()
+    started_at, start, load = datetime.now(UTC), time.monotonic(), round(os.getloadavg()[0], 2)
+    if load > BUSY_LOAD:
+        log.warning("the machine is busy (load %.1f), which distorts the result", load)
     with tempfile.TemporaryDirectory(prefix="mribatch-bench-") as name:
         work = Path(name)
         scans = material.gather(config.data, SCAN_FOLDER, config.scans, work / "scans")
         labelled = material.gather(config.train_data, TRAINING_FOLDER, config.train_scans, work / "labelled")
         log.info("scoring %s; training on %s", scans, labelled)
         score = measures.Scoring(scoring, work / "scans", work, config.bare_seconds)
-        bare, pipeline = _in_turns("function alone", score.bare, "jobs/score.py", score.job, config.rounds)
+        bare, pipeline = _alternate("function alone", score.bare, "jobs/score.py", score.job, config.rounds)
         train = measures.Training(training, work / "labelled", work, config.bare_seconds)
-        step, loop = _in_turns("step alone", train.bare, "jobs/train.py", train.job, config.train_rounds)
+        step, loop = _alternate("step alone", train.bare, "jobs/train.py", train.job, config.train_rounds)
     facts = {
         "started_at": started_at.isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(time.monotonic() - start, 1),
         **machine.facts(),
         "load_before": load,
         "settings": results.settings(dataclasses.asdict(config)),
@@ -149,30 +160,23 @@ def bench(config: BenchConfig) -> str:
     return results.write(config.output, facts | results.summary(bare, pipeline, step, loop))
 
 
-def _in_turns(
+def _alternate(
     bare_name: str, bare: Callable[[int], Round], job_name: str, job: Callable[[int], Round], rounds: int
 ) -> tuple[list[Round], list[Round]]:
-    """A B A … B A: a machine that drifts drifts for both."""
-    alone, whole = [_said(bare_name, bare, 0)], []
+    """Measure A B A … B A, so that a change in the machine's speed affects both, and return both lists of rounds."""
+    bare_rounds, job_rounds = [_logged(bare_name, bare, 0)], []
     for number in range(rounds):
-        whole.append(_said(job_name, job, number))
-        alone.append(_said(bare_name, bare, number + 1))
-    return alone, whole
+        job_rounds.append(_logged(job_name, job, number))
+        bare_rounds.append(_logged(bare_name, bare, number + 1))
+    return bare_rounds, job_rounds
 
 
-def _said(name: str, measure: Callable[[int], Round], number: int) -> Round:
-    begun = time.monotonic()
-    measured: dict[str, Any] = measure(number)
-    log.info("%s · round %d · %.1f scans/s · took %.0f s", name, number + 1, measured["scans_per_s"],
-             time.monotonic() - begun)  # fmt: skip
+def _logged(name: str, measure: Callable[[int], Round], number: int) -> Round:
+    start = time.monotonic()
+    measured = measure(number)
+    rate, seconds = measured["scans_per_s"], time.monotonic() - start
+    log.info("%s · round %d · %.1f scans/s · took %.0f s", name, number + 1, rate, seconds)
     return measured
-
-
-def _load() -> float:
-    load = round(os.getloadavg()[0], 2)
-    if load > BUSY_LOAD:
-        log.warning("the machine is busy (load %.1f): these numbers will tell of that too", load)
-    return load
 
 
 if __name__ == "__main__":

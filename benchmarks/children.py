@@ -1,4 +1,4 @@
-"""Run one measurement in a process of its own and wait for its end. What it measures is `measures`'."""
+"""Run a command in a separate process, with its output in a file, and wait for its end."""
 
 import os
 import shlex
@@ -16,34 +16,34 @@ __all__ = ["REPOSITORY", "Ended", "run"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-_GRACE_S = 20.0  # a job that is told to stop shuts its Ray session down first
+_GRACE_S = 20.0  # a job shuts its Ray session down before it stops
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A process that ended well."""
+    """A process that ended with exit code 0."""
 
     started_at: datetime
     seconds: float
 
 
 def run(command: str, log: Path) -> Ended:
-    """Run `python SCRIPT …`, SCRIPT named from the repository's root, with this interpreter.
+    """Run `python SCRIPT …`, with SCRIPT relative to the root of the repository; all output goes to the log file.
 
-    All it says goes to a file. Raises RunFailed with the file's last lines where the exit code is not 0.
+    Raises RunFailed with the last lines of the log if the exit code is not 0.
     """
     _, script, *flags = shlex.split(command)
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # this machine only
-    with log.open("wb") as said:
-        started_at, begun = datetime.now(UTC), time.monotonic()
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # use this machine only
+    with log.open("wb") as output:
+        started_at, start = datetime.now(UTC), time.monotonic()
         child = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / script), *flags], stdout=said, stderr=subprocess.STDOUT, env=environment
+            [sys.executable, str(REPOSITORY / script), *flags], stdout=output, stderr=subprocess.STDOUT, env=environment
         )
         try:
             code = child.wait()
         finally:
             _end(child)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - start
     if code != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise RunFailed(f"{script} ended with exit code {code}, expected 0; its last lines:\n{tail}")
@@ -51,7 +51,7 @@ def run(command: str, log: Path) -> Ended:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """Leave no process behind when the benchmark itself is stopped."""
+    """Stop a process that still runs because the benchmark was stopped."""
     if child.poll() is None:
         child.send_signal(signal.SIGTERM)
         try:

@@ -1,4 +1,4 @@
-"""What a result must tell of where it was measured: processor, memory, system, versions, commit. No names, no paths."""
+"""Describe where a result was measured: processor, memory, system, versions and commit, without names or paths."""
 
 import os
 import platform
@@ -12,21 +12,21 @@ from children import REPOSITORY
 __all__ = ["facts"]
 
 _LIBRARIES = ("ray", "tensorflow", "keras", "pillow", "pyarrow", "numpy")
-_MEASURED = ("mribatch", "jobs", "benchmarks/*.py", "pyproject.toml", "requirements.lock")
+_SOURCES = ("mribatch", "jobs", "benchmarks/*.py", "pyproject.toml", "requirements.lock")
 
 
 def facts() -> dict[str, Any]:
-    """Machine, versions and commit, ready for JSON."""
+    """Return machine, versions and commit, ready for JSON."""
     return {
         "machine": {
-            "cpu": _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+            "cpu": _cpu() or platform.processor() or platform.machine(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "os": _system(),
         },
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
         "git_commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", *_MEASURED)),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", *_SOURCES)),
     }
 
 
@@ -38,19 +38,18 @@ def _system() -> str:
         return kernel
 
 
-def _field(path: str, name: str) -> str | None:
-    """The first value of a name in one of Linux' `name : value` files."""
+def _cpu() -> str | None:
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
         return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _git(*words: str) -> str | None:
-    """What git says; None where there is no git or no repository."""
+    """Return the output of git, None without git or a repository."""
     try:
-        said = subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.stdout.strip()
+    return done.stdout.strip()

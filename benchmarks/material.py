@@ -1,4 +1,4 @@
-"""The scans to measure with: a share of a folder, or copies of it under other names, in a temporary folder."""
+"""Gather the scans for a measurement: a part of a folder, or several copies of it under other names."""
 
 from pathlib import Path
 
@@ -11,29 +11,25 @@ __all__ = ["gather", "shown"]
 
 
 def gather(wanted: str | None, default: str, count: int, target: Path) -> str:
-    """Copy count scans of a folder of class folders to a target of the same shape. Returns a sentence that says which.
+    """Copy `count` scans from a folder of class folders to the folder `target`; return a description of them.
 
-    wanted None takes the default folder where it is there, else the sample scans. Fewer scans than count are copied
-    again under other names; of more, every n-th is taken. That also brings them all into the page cache.
+    wanted: the folder; None takes the default folder if it exists, else the samples. A larger folder gives every n-th scan,
+    a smaller one several copies. Copying also puts the scans into the page cache.
     """
     missing = wanted is None and not uris.names(default)
     folder = str(REPOSITORY / "samples") if missing else (wanted or default)
-    found = sorted(entry.uri for entry in uris.walk(folder))
-    if not found:
+    scans = sorted(entry.uri for entry in uris.walk(folder))
+    if not scans:
         raise InputError(f"no scans in {folder}: expected one folder per class with scans in it")
     for number in range(count):
-        _copy(found[number % len(found) if count > len(found) else number * len(found) // count], number, target)
-    name = "samples" if missing else shown(folder)
-    told = f"copies of the {len(found)} scans" if count > len(found) else f"of {len(found)} scans"
-    return f"{count} {told} in {name}" + (f" ({default} is missing)" if missing else "")
+        uri = scans[number % len(scans) if count > len(scans) else number * len(scans) // count]
+        *_, label, name = uri.split("/")
+        (target / label).mkdir(parents=True, exist_ok=True)
+        (target / label / f"{number:06d}-{name}").write_bytes(uris.read(uri))
+    part = f"copies of the {len(scans)} scans" if count > len(scans) else f"of {len(scans)} scans"
+    return f"{count} {part} in " + (f"samples ({default} is missing)" if missing else shown(folder))
 
 
 def shown(uri: str) -> str:
-    """A path as the results name it: no machine's own folders."""
+    """Return a path for the results, without the folders of this machine."""
     return Path(uri).name if uri.startswith("/") else uri
-
-
-def _copy(uri: str, number: int, target: Path) -> None:
-    *_, label, name = uri.split("/")
-    (target / label).mkdir(parents=True, exist_ok=True)
-    (target / label / f"{number:06d}-{name}").write_bytes(uris.read(uri))

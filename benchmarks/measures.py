@@ -1,6 +1,6 @@
-"""The four measurements: what each child process is told, and what its outputs say. The jobs stay as they are.
+"""Run the four measurements as child processes and compute their rates from what they write.
 
-Rates come from what the jobs write anyway: `scored_at` in the predictions, `train_scans_per_s` in the history.
+The rates of jobs come from their normal output: `scored_at` in the predictions, `train_scans_per_s` in the history.
 """
 
 import json
@@ -23,12 +23,12 @@ from mribatch.settings.train import TrainConfig
 __all__ = ["Round", "Scoring", "Training"]
 
 Round = dict[str, Any]
-"""One measurement as it stands in the JSON; `scans_per_s` is its rate."""
+"""A measurement as it is written to the JSON file; `scans_per_s` is its rate."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """jobs/score.py over a folder of scans, and the frozen function alone."""
+    """Measure jobs/score.py on a folder of scans, and the frozen function alone."""
 
     config: ScoreConfig
     scans: Path
@@ -36,7 +36,7 @@ class Scoring:
     seconds: float
 
     def bare(self, number: int) -> Round:
-        """The function alone, counted for some seconds."""
+        """Measure the function alone."""
         output = self.work / f"bare-score-{number}.json"
         settings = asdict(self.config) | {"input": (str(self.scans),), "output": str(output)}
         command = BareScoreConfig(**settings, seconds=self.seconds).command("benchmarks/bare_score.py")
@@ -44,7 +44,7 @@ class Scoring:
         return _read(output)
 
     def job(self, number: int) -> Round:
-        """The job as a user runs it; scans_per_s is its steady rate."""
+        """Measure the job as a user runs it; scans_per_s is its steady rate."""
         output = self.work / f"predictions-{number}"
         config = replace(self.config, input=(str(self.scans),), output=str(output))
         ended = run(config.command("jobs/score.py"), self.work / "score.log")
@@ -54,7 +54,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Training:
-    """jobs/train.py on a few labelled scans, and its step alone."""
+    """Measure jobs/train.py on a few labelled scans, and its step alone."""
 
     config: TrainConfig
     scans: Path
@@ -62,7 +62,7 @@ class Training:
     seconds: float
 
     def bare(self, number: int) -> Round:
-        """The step alone, counted for some seconds."""
+        """Measure the step alone."""
         output = self.work / f"bare-train-{number}.json"
         settings = asdict(self.config) | {"data": str(self.scans), "output": str(output)}
         command = BareTrainConfig(**settings, seconds=self.seconds).command("benchmarks/bare_train.py")
@@ -70,7 +70,7 @@ class Training:
         return _read(output)
 
     def job(self, number: int) -> Round:
-        """The job as a user runs it; scans_per_s is the median of all epochs but the first, which traces."""
+        """Measure the job as a user runs it; scans_per_s is the median of all epochs except the first, which traces."""
         output = self.work / f"train-{number}" / "model"
         config = replace(self.config, data=str(self.scans), output=str(output))
         ended = run(config.command("jobs/train.py"), self.work / "train.log")
@@ -80,23 +80,22 @@ class Training:
 
 
 def timeline(scored_at: list[datetime], ended: Ended) -> Round:
-    """A scoring run, from when its rows were scored. The rows of one batch carry one time: that of its end.
+    """Return the rates of a scoring run from the times of its rows; the rows of a batch have the time of its end.
 
     The steady rate is that of all batches after the first, from the end of the first to the end of the last.
     """
     batches = sorted(Counter(scored_at).items())
     (first, first_rows), (last, _) = batches[0], batches[-1]
     if first == last:
-        raise RunFailed("all scans were scored in one batch, a rate needs two: raise --scans or lower --batch-size")
-    steady_s = (last - first).total_seconds()
+        raise RunFailed("all scans were scored in one batch, but a rate needs two: raise --scans or lower --batch-size")
     return {
-        "scans_per_s": (len(scored_at) - first_rows) / steady_s,
+        "scans_per_s": (len(scored_at) - first_rows) / (last - first).total_seconds(),
         "command_scans_per_s": len(scored_at) / ended.seconds,
         "scans": len(scored_at),
         "first_row_s": round((first - ended.started_at).total_seconds(), 3),
         "last_row_s": round((last - ended.started_at).total_seconds(), 3),
         "wall_s": round(ended.seconds, 3),
-        "batches": [[round((at - ended.started_at).total_seconds(), 3), rows] for at, rows in batches],
+        "batches": [[round((end - ended.started_at).total_seconds(), 3), rows] for end, rows in batches],
     }
 
 

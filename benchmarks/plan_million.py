@@ -1,9 +1,9 @@
-"""How long and with how much memory is a night planned over a large archive?
+"""Measure the time and memory of planning a night over a large archive.
 
-In the repository's root:  python benchmarks/plan_million.py
+In the root of the repository:  python benchmarks/plan_million.py
 
-Writes an output of so many scored scans into a temporary folder, then plans, in a process of its own, a listing of as many: most
-as they were, some new, some changed. Listing the scans themselves is the storage's part, and not measured.
+Writes the predictions of a million scans into a temporary folder. Then a separate process plans a listing of as many
+scans: most unchanged, some new, some changed. The time to list the scans depends on the storage and is not measured.
 """
 
 import json
@@ -34,19 +34,19 @@ DIGEST = "0123456789ab"
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """How large the archive is."""
+    """The size of the archive."""
 
     scans: int = 1_000_000
-    """Scans listed, and scans scored before."""
+    """Number of scans listed; as many have been scored before."""
 
     part_rows: int = 1_000
     """Rows per Parquet part."""
 
     fresh: int = 20_000
-    """Scans of the listing that are new, and as many that were replaced."""
+    """Number of listed scans that are new; as many have been replaced."""
 
     plan: str | None = None
-    """Only plan, for the output in this folder; what the benchmark calls itself with."""
+    """Only plan, for the predictions in this folder; the benchmark starts itself with this flag."""
 
 
 def names(first: int, count: int) -> list[str]:
@@ -56,42 +56,49 @@ def names(first: int, count: int) -> list[str]:
 
 
 def listing(config: PlanConfig) -> pa.Table:
-    """The first `fresh` scans have left, the next ones were replaced, and `fresh` new ones came."""
+    """Return a listing in which the first `fresh` scans are gone, the next ones replaced, and `fresh` others new."""
     uris = names(config.fresh, config.scans)
     versions = ["new-1"] * config.fresh + ["etag-123456"] * (config.scans - config.fresh)
     return pa.table([uris, versions], schema=schema.PLAN)
 
 
 def fill(output: Path, config: PlanConfig) -> None:
-    """Parts as runs write them."""
+    """Write parts of predictions as a run does."""
     columns = schema.prediction_schema(("glioma", "meningioma", "notumor", "pituitary"))
     folder = output / f"model={DIGEST}"
     folder.mkdir(parents=True)
     for first in range(0, config.scans, config.part_rows):
         uris = names(first, min(config.part_rows, config.scans - first))
         values: dict[str, Any] = {
-            "scan_uri": uris, "scan_version": "etag-123456", "frame": 0, "content_sha256": "0" * 64, "status": "ok",
-            "predicted_class": "glioma", "confidence": 0.99, "model_digest": DIGEST, "run_id": "run",
+            "scan_version": "etag-123456",
+            "frame": 0,
+            "content_sha256": "0" * 64,
+            "status": "ok",
+            "predicted_class": "glioma",
+            "confidence": 0.99,
+            "model_digest": DIGEST,
+            "run_id": "run",
             "scored_at": datetime(2025, 1, 1, tzinfo=UTC),
-        }  # fmt: skip
-        arrays = [
-            pa.array(uris) if f.name == "scan_uri" else pa.repeat(pa.scalar(values.get(f.name), f.type), len(uris))
-            for f in columns
-        ]
-        pq.write_table(
-            pa.table(arrays, schema=columns), folder / f"part-{first:09}-{len(uris)}.parquet", compression="zstd"
-        )
+        }
+        arrays = {f.name: pa.repeat(pa.scalar(values.get(f.name), f.type), len(uris)) for f in columns}
+        arrays["scan_uri"] = pa.array(uris)
+        part = pa.table(list(arrays.values()), schema=columns)
+        pq.write_table(part, folder / f"part-{first:09}-{len(uris)}.parquet", compression="zstd")
 
 
 def plan(config: PlanConfig, output: str) -> dict[str, Any]:
-    """What `nightly` does between the listing and the first scan."""
+    """Do what `nightly` does between the listing and the first scan; return its time and memory."""
     listed = listing(config)
-    begun, before = time.monotonic(), _peak_bytes()
+    start, before = time.monotonic(), _peak_bytes()
     planned = ledger.plan(listed, output, DIGEST)
     due = history.backlog(planned.todo, output)
-    seconds = time.monotonic() - begun
-    return {"seconds": round(seconds, 1), "peak_gib": round(_peak_bytes() / 2**30, 2),
-            "before_gib": round(before / 2**30, 2), "due": dict(Counter(due["due"].to_pylist()))}  # fmt: skip
+    seconds = time.monotonic() - start
+    return {
+        "seconds": round(seconds, 1),
+        "peak_gib": round(_peak_bytes() / 2**30, 2),
+        "before_gib": round(before / 2**30, 2),
+        "due": dict(Counter(due["due"].to_pylist())),
+    }
 
 
 def _peak_bytes() -> int:
@@ -107,18 +114,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out"
         fill(output, config)
-        command = [
-            sys.executable,
-            __file__,
-            "--plan",
-            str(output),
-            "--scans",
-            str(config.scans),
-            "--fresh",
-            str(config.fresh),
-        ]
-        told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    log.info(json.dumps({"scans": config.scans, **told, **machine.facts()}, indent=1))
+        flags = {"--plan": output, "--scans": config.scans, "--fresh": config.fresh}
+        command = [sys.executable, __file__, *(str(word) for flag in flags.items() for word in flag)]
+        measured = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    log.info(json.dumps({"scans": config.scans, **measured, **machine.facts()}, indent=1))
     return 0
 
 

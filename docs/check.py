@@ -11,8 +11,6 @@ Each command must end with 0. The output that a `console` block shows must appea
 """
 
 import argparse
-import contextlib
-import io
 import re
 import shlex
 import sys
@@ -42,7 +40,6 @@ PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=|sudo$")  # RAY_AUTH_MODE=token bef
 REDIRECTION = re.compile(r"\s\d?[<>]+\s*[^\s)]+")
 TARGET = re.compile(r"^([a-z][a-z-]*):(?!=)", re.MULTILINE)
 WEB = re.compile(r"https?://[\w.-]+(/|$)")
-BOX = re.compile(r"[│╭╮╰╯─]")  # drawn around the parser's messages
 
 
 def check(page: Page, root: Path) -> list[Problem]:
@@ -203,37 +200,16 @@ def ray_faults(words: Sequence[str]) -> list[str]:
 
 def flag_faults(words: Sequence[str]) -> list[str]:
     """Return what the command's own parser says of `COMMAND --flag value …`."""
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            parse(words)
-    except SystemExit as end:
-        if end.code:
-            reason = " ".join(BOX.sub(" ", output.getvalue()).split()) or str(end.code)
-            return [f"mribatch {shlex.join(words)}: {reason}"]
-    except Exception as err:
-        from mribatch import MribatchError
+    from mribatch import MribatchError
+    from mribatch.commands.cli import parse
 
-        if not isinstance(err, MribatchError):
-            raise
+    if {"--help", "--version"} & {*words}:
+        return []
+    try:
+        parse("".join(words[:1]), words[1:])
+    except MribatchError as err:
         return [f"mribatch {shlex.join(words)}: {err}"]
     return []
-
-
-def parse(words: Sequence[str]) -> None:
-    """Parse the words after `mribatch` as the command does. Raises SystemExit and MribatchError."""
-    import tyro
-
-    import mribatch
-    from mribatch.commands.arguments import gathered
-
-    if list(words) == ["--help"]:
-        return
-    command = "".join(words[:1])
-    kind = getattr(mribatch, f"{command.capitalize()}Config", None)
-    if kind is None:
-        raise SystemExit(f"there is no command {command!r}")
-    tyro.cli(kind, args=gathered(kind, words[1:]))
 
 
 def main() -> int:

@@ -43,8 +43,6 @@ def prepare(place: Path, root: Path) -> dict[str, str]:
     (place / "work").mkdir(exist_ok=True)
     (place / "bin").mkdir()
     for program, words in {"python": '"$@"', "mribatch": '-m mribatch "$@"'}.items():
-        if program == "mribatch" and not (root / "mribatch" / "__main__.py").exists():
-            words = f'{shlex.quote(str(root))}/jobs/"$1".py "${{@:2}}"'
         (place / "bin" / program).write_text(f"#!/bin/bash\nexec {shlex.quote(sys.executable)} {words}\n")
         (place / "bin" / program).chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_", "MRIBATCH_"))}

@@ -1,4 +1,4 @@
-"""Compare models on labelled scans, side by side: the paper's, strong and cheap ones on frozen features, and the deep ones.
+"""Compare models on labelled scans: classical ones on pixels, as in the paper, or on frozen features, and deep networks.
 
 On this machine:  python jobs/baselines.py --data LABELLED --classes notumor meningioma --output comparison
 

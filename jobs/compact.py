@@ -1,4 +1,4 @@
-"""Make few Parquet parts of many small ones, and let go of old rows; never of a scan's newest.
+"""Merge small Parquet parts into larger ones and, if asked, delete old rows; the newest row of each scan is kept.
 
 On this machine:  python jobs/compact.py --output predictions --keep-days 365
 

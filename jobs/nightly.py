@@ -1,4 +1,4 @@
-"""Score what is new, what changed and what a new model has not seen; stop in time; report what a person should see.
+"""Score new and changed scans, and all scans after a change of model; stop at the deadline; write a report.
 
 On this machine:  python jobs/nightly.py --model models --input SCANS --output predictions --deadline 06:00 --timezone Europe/Paris
 

@@ -1,4 +1,4 @@
-"""Compare a model with the current one on labelled scans, and make it the current one if it is no worse.
+"""Compare a model with the current one on labelled scans, and make it the current one unless it is worse.
 
 On this machine:  python jobs/promote.py --models models --candidate brain-mri-v2 --data LABELLED --output promotion
 

@@ -1,4 +1,4 @@
-"""Score scans with a model: one Parquet row per scan; run it again to score what is new.
+"""Score scans with a model: one Parquet row per scan. Run it again to score what is new or changed.
 
 On this machine:  python jobs/score.py --model models/brain-mri-v1 --input SCANS --output predictions
 

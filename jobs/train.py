@@ -1,4 +1,4 @@
-"""Fine-tune a classifier on labelled scans.
+"""Fine-tune a classifier on labelled scans and write a model directory.
 
 On this machine:  python jobs/train.py --data DATA --output models/mine
 

@@ -1,4 +1,4 @@
-"""The cause of an unforeseen error in a few words that are fit for a record: no path, no header text."""
+"""Describe an unforeseen error in a few words that are safe to store: no path, no header text."""
 
 import os
 import traceback
@@ -9,15 +9,16 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def cause(err: BaseException) -> str:
-    """Return the error's type and the innermost line of this package that it passed, such as
-    "ValueError in stores/uris.py, line 104, size".
+    """Return the error's type and the innermost line of this package in its traceback.
 
-    The error's own text is left out: it may quote a path or a scan's header.
+    For example "ValueError in stores/uris.py, line 104, size". The error's own text is omitted, because it may quote a
+    path or a scan's header.
     """
-    what = type(err).__name__
+    name = type(err).__name__
     if isinstance(err, OSError) and err.errno:
-        what += f" ({os.strerror(err.errno)})"
+        name += f" ({os.strerror(err.errno)})"
     frames = [frame for frame in traceback.extract_tb(err.__traceback__) if frame.filename.startswith(_PACKAGE)]
     if not frames:
-        return what
-    return f"{what} in {frames[-1].filename.removeprefix(_PACKAGE)}, line {frames[-1].lineno}, {frames[-1].name}"
+        return name
+    innermost = frames[-1]
+    return f"{name} in {innermost.filename.removeprefix(_PACKAGE)}, line {innermost.lineno}, {innermost.name}"

@@ -1,22 +1,22 @@
-"""The exceptions a caller may meet, and the exit code each one ends a command with. No logic.
+"""The exceptions that callers may meet, each with the exit code of a command that it ends.
 
     MribatchError                1   the root; catch this one to catch all
-    ├── ConfigError              2   a flag or a setting that cannot be right
-    ├── InputError               2   the scans or labels named are not there or do not fit together
+    ├── ConfigError              2   an invalid flag or setting
+    ├── InputError               2   scans or labels that are missing or inconsistent
     ├── ModelError               2   a model directory that is missing, incomplete or altered
-    ├── StorageError             1   the storage did not do what was asked
+    ├── StorageError             1   a storage request failed
     │   ├── StorageMissing       2   no such file, folder or bucket
-    │   ├── StorageDenied        2   permissions do not allow it
-    │   │   └── CredentialsRefused  2   no usable credentials: expired, unknown or missing; ends a run at once
+    │   ├── StorageDenied        2   permission denied
+    │   │   └── CredentialsRefused  2   expired, unknown or missing credentials; ends a run at once
     │   ├── StorageUnavailable   1   no answer, or server errors, after all retries
     │   └── StorageFull          1   no space left
-    ├── ScanVanished             -   one scan is gone since it was listed (becomes a row)
-    ├── ScanChanged              -   one scan was replaced since it was listed (becomes a row)
-    ├── DecoderLost              -   the machine does not let scans be decoded (they fail, and are planned again)
-    ├── OutputHeld               4   another run holds the output, or took it over
-    └── RunFailed                1   a run that could not be completed or verified; a rerun goes on
+    ├── ScanVanished             -   a scan was deleted after it was listed (becomes a row)
+    ├── ScanChanged              -   a scan was replaced after it was listed (becomes a row)
+    ├── DecoderLost              -   the machine cannot start a decoder (its scans fail and are planned again)
+    ├── OutputHeld               4   another run holds the output or has taken it over
+    └── RunFailed                1   a run could not be completed or verified; a rerun resumes it
 
-Every message is one sentence or two: what was expected, what came, what to do.
+A message takes one or two sentences: what was expected, what was found, what to do.
 """
 
 from typing import ClassVar
@@ -41,7 +41,10 @@ __all__ = [
 
 
 class MribatchError(Exception):
-    """`detail` is the cause in a few words, without a path or a URI: what a failed scan's record holds."""
+    """The root of all errors of this package.
+
+    `detail` is the cause in a few words, without a path or a URI. It is written to the record of a failed scan.
+    """
 
     exit_code: ClassVar[int] = 1
 

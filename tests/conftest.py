@@ -1,4 +1,4 @@
-"""What all tests share: a real S3 server, tiny real scans, the shared data. No Ray, no TensorFlow."""
+"""Shared fixtures: a real S3 server, tiny scans, a tiny model, the folder of real data. Importing this is cheap."""
 
 import hashlib
 import io
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mribatch.models import directory
+from mribatch.models.format import Model
 from mribatch.stores import uris
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ _FOREIGN = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever uses the fixture `shared` carries the marker; whoever carries the marker is skipped without it."""
+    """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing."""
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
@@ -44,9 +46,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=_WHY_SKIPPED))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the key file of identifiers out of the home folder, in this process and those it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of the real scans (data/) and weights (weights/, models/)."""
+    """Return the folder of the real scans (data/) and weights (weights/, models/)."""
     if _SHARED is None:
         pytest.skip(_WHY_SKIPPED)
     return _SHARED
@@ -54,10 +64,10 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of a real S3 server on this machine; the environment leads every process that is started to it."""
+    """Start a real S3 server and return its address. This process and those it starts use it by their environment."""
     from moto.server import ThreadedMotoServer  # takes seconds to import
 
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line per request would hide what a failure says
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # one line per request would bury a failure
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()
@@ -78,7 +88,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def s3_client(s3_server: str) -> "S3Client":
-    """The server as another program sees it."""
+    """Return a client of the server that shares no code with the package."""
     import boto3
 
     return boto3.session.Session().client("s3", endpoint_url=s3_server)
@@ -86,7 +96,7 @@ def s3_client(s3_server: str) -> "S3Client":
 
 @pytest.fixture
 def bucket(s3_client: "S3Client") -> str:
-    """A bucket of one's own, as s3://…"""
+    """Create an empty bucket for this test and return its URI, s3://…"""
     name = f"mribatch-{uuid.uuid4().hex[:12]}"
     s3_client.create_bucket(Bucket=name)
     return f"s3://{name}"
@@ -94,12 +104,36 @@ def bucket(s3_client: "S3Client") -> str:
 
 @pytest.fixture(scope="session")
 def scan_folder() -> ScanFolder:
-    """Write tiny real scans: scan_folder(root, {"glioma": 5, "notumor": 5}) fills root/<class>/, on disk or on S3."""
+    """Return `write_scans`: scan_folder(root, {"glioma": 5, "notumor": 5}) fills root/<class>/, on disk or on S3."""
     return write_scans
 
 
+def make_model(folder: Path, *, seed: int = 0, labels: tuple[str, ...] = ("glioma", "notumor")) -> Model:
+    """Save a cnn with random weights at 32 px: useless as a classifier, but real and fast."""
+    from mribatch.models import networks  # loads TensorFlow
+
+    path = folder.parent / f"{folder.name}.weights.h5"
+    networks.build("cnn", len(labels), side_px=32, seed=seed).save_weights(path)
+    facts = {"labels": list(labels), "backbone": "cnn", "image_side_px": 32}
+    return directory.save(str(folder), path, facts, "A test's model, {digest}.")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Return one tiny model for all tests."""
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def as_flags(**values: object) -> list[str]:
+    """Return command-line flags: as_flags(image_side=32, output=path) is ["--image-side", "32", "--output", "…"]."""
+    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
 def write_scans(root: str | Path, counts: dict[str, int], *, side_px: int = SIDE_PX) -> list[str]:
-    """Every second scan is a PNG, the others are JPEG; no two are equal, and each is the same in every run. Their URIs."""
+    """Write tiny scans into a folder per class and return their URIs.
+
+    Every second scan is a PNG, the others are JPEGs. No two are equal, and every run writes the same bytes.
+    """
     written = []
     for label, count in counts.items():
         for number in range(count):
@@ -113,7 +147,7 @@ def write_scans(root: str | Path, counts: dict[str, int], *, side_px: int = SIDE
 
 
 def _scan(label: str, name: str, side_px: int) -> Image.Image:
-    """A bright disk on black with stripes whose direction and width tell the class, and noise that tells the scan."""
+    """Draw a bright disk on black: direction and width of its stripes depend on the class, its noise on the scan."""
     look = hashlib.sha256(label.encode()).digest()
     noise = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     y, x = np.mgrid[-1 : 1 : side_px * 1j, -1 : 1 : side_px * 1j]

@@ -1,4 +1,4 @@
-"""Every message names flags of the command that was typed, held by reading the strings of all modules a command uses."""
+"""Messages name flags of the command that was typed: the strings of all modules that a command uses are checked."""
 
 import ast
 import dataclasses
@@ -28,11 +28,13 @@ COMMANDS = {
     "audit": (AuditConfig, "audit"),
 }
 
-# A message in a shared module that only the commands with that flag can reach, and why the others cannot.
+# Flags in messages of shared modules, and why commands without the flag never reach that message.
 UNREACHABLE = {
     ("mribatch.training.classical", "--classes"): "only fitting, which is what baselines does",
     ("mribatch.cluster.nodes", "--workers"): "only training with a number of workers, which baselines does not pass",
     ("mribatch.commands.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
+    ("mribatch.commands.evaluate_report", "--apart-from"): "promote evaluates with apart_from=()",
+    ("mribatch.commands.evaluated", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.train", "--start-from"): "baselines trains with start_from=None",
     ("mribatch.commands.train", "--backbone-weights"): "so the weights are never left unused beside it",
     ("mribatch.commands.train", "--validation-fraction"): "baselines leaves it at its default",
@@ -43,17 +45,26 @@ UNREACHABLE = {
     ("mribatch.commands.night_summary", "--limit"): "compact only takes the lock of nights",
 }
 
+NOT_MESSAGES = (
+    "mribatch.reports.",  # style sheets have variables such as --ink
+    "mribatch.models.card",  # commands to run with the model
+    "mribatch.models.recipe",  # the flags of recorded commands
+    "mribatch.settings.",  # held by the tests below
+    "mribatch.commands.cli",  # an example for each command, held by tests/unit/test_cli.py
+)
+OF_ALL_COMMANDS = {"--help", "--no-"}
+
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-OTHER_PROGRAM = re.compile(r"`(?:ray|make|python) [^`]*`")
+OTHER_PROGRAM = re.compile(r"`(?:ray|make|mribatch|python) [^`]*`")
 
 
 def flags_of(settings: type) -> set[str]:
     names = [field.name.replace("_", "-") for field in dataclasses.fields(settings)]
-    return {f"--{name}" for name in names} | {f"--no-{name}" for name in names}
+    return {f"--{name}" for name in names} | {f"--no-{name}" for name in names} | OF_ALL_COMMANDS
 
 
 def strings(tree: ast.AST) -> Iterator[str]:
-    """All text of a module but its docstrings; what an f-string fills in becomes a space."""
+    """Yield all strings of a module except its docstrings; values in f-strings become a space."""
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
@@ -74,7 +85,7 @@ def source_of(module: str) -> str | None:
 
 
 def modules_of(command: str) -> set[str]:
-    """All modules of the package that a command imports, at any time; `mribatch` itself names all commands."""
+    """Return the modules that a command imports at any time. `mribatch` itself is left out: it names all commands."""
     waiting, visited = [f"mribatch.commands.{command}", "mribatch.commands.cli"], {"mribatch"}
     while waiting:
         module = waiting.pop()
@@ -87,28 +98,28 @@ def modules_of(command: str) -> set[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_messages_of_a_command_name_its_own_flags(command: str) -> None:
+def test_messages_of_a_command_name_only_its_own_flags(command: str) -> None:
     settings, module = COMMANDS[command]
     own, foreign = flags_of(settings), set()
     reached = modules_of(module)
     assert len(reached) > 10
     for name in reached:
-        if name.startswith(("mribatch.reports.", "mribatch.settings.")):
-            continue  # style sheets have variables such as --ink; settings are held by the test below
+        if name.startswith(NOT_MESSAGES):
+            continue
         named = flags_in(ast.parse(source_of(name) or ""))
         foreign |= {(name, flag) for flag in named - own if (name, flag) not in UNREACHABLE}
     assert foreign == set(), f"jobs/{command}.py has no such flags: take the flag from the caller (`Settings.flags`)"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_config_names_its_own_flags(command: str) -> None:
+def test_settings_name_only_flags_of_their_own_command(command: str) -> None:
     settings, _ = COMMANDS[command]
     tree = ast.parse(Path(inspect.getfile(settings)).read_text())
     (cls,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == settings.__name__)
     assert flags_in(cls) <= flags_of(settings)
 
 
-def test_a_training_within_a_comparison_names_the_flags_of_the_comparison() -> None:
+def test_training_within_a_comparison_names_the_flags_of_the_comparison() -> None:
     baselines = BaselinesConfig(data="d", output="o")
     for backbone in ("xception", "resnet50v2", "cnn"):
         training = baselines.training(backbone, data="d", output="o")
@@ -123,7 +134,7 @@ def test_a_training_within_a_comparison_names_the_flags_of_the_comparison() -> N
 @pytest.mark.parametrize(
     ("flag", "setting", "value"), [("--deep-epochs", "deep_epochs", 0), ("--deep-image-side", "deep_image_side", 40)]
 )
-def test_what_a_training_cannot_do_is_refused_under_the_flag_of_the_comparison(
+def test_an_impossible_training_is_refused_under_the_flag_of_the_comparison(
     flag: str, setting: str, value: int
 ) -> None:
     with pytest.raises(ConfigError, match=f"{flag} must be .*, got {value}"):

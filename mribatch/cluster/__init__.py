@@ -1,11 +1,11 @@
-"""Everything that knows Ray: sessions, nodes, decoding, guarded predictors, the sink, progress.
+"""Run work on Ray: sessions, nodes, decoding, guarded predictors, the sink, progress.
 
-Ray reads these settings when it is imported, and every module that imports it comes after this one.
+This file sets what Ray reads when it is imported; Python runs it before any module of this folder.
 """
 
 import os
 
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; else it warns at each start
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; else it warns at each start
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data's own actor pools log an "error" at each start
 # Ray's reports of workers that died: the run continues, or says why not
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "[Ff]ailed|died|marked dead")

@@ -15,7 +15,7 @@ from mribatch.errors import ConfigError, RunFailed
 
 __all__ = ["cluster_address"]
 
-_ANSWER_S = 15.0  # a head that restarts is back by then; a dead one is reported soon
+_ANSWER_S = 15.0  # enough for a head that restarts; a dead one is still reported soon
 _METHOD = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _OWN = "unset RAY_ADDRESS to start Ray on this machine alone"
@@ -31,8 +31,9 @@ def cluster_address(patience_s: float = _ANSWER_S) -> str | None:
     try:
         address = services.canonicalize_bootstrap_address(None)  # type: ignore[arg-type]  # None: what ray.init would join
     except ConnectionError as err:
-        raise ConfigError(f"RAY_ADDRESS={given}, but no Ray runs on this machine: start one with `ray start --head`, or "
-                          f"{_OWN}") from err  # fmt: skip
+        raise ConfigError(
+            f"RAY_ADDRESS={given}, but no Ray runs on this machine: start one with `ray start --head`, or {_OWN}"
+        ) from err
     except (ValueError, OSError) as err:
         raise _malformed(given) from err
     if address is not None:
@@ -41,13 +42,17 @@ def cluster_address(patience_s: float = _ANSWER_S) -> str | None:
 
 
 def _check_form(given: str) -> None:
-    scheme, found, _ = given.partition("://")
-    if found and scheme in ("http", "https"):
-        raise ConfigError(f"RAY_ADDRESS={given} is the address of a dashboard, which takes submitted jobs only: use `ray job "
-                          f"submit --working-dir . -- python jobs/…`, or {_OWN}")  # fmt: skip
-    if found:
-        raise ConfigError(f"RAY_ADDRESS={given} cannot be used: {scheme}:// is not supported; use `ray job submit`, or run on "
-                          f"a node of the cluster with RAY_ADDRESS=HOST:6379, or {_OWN}")  # fmt: skip
+    scheme, separator, _ = given.partition("://")
+    if separator and scheme in ("http", "https"):
+        raise ConfigError(
+            f"RAY_ADDRESS={given} is the address of a dashboard, which takes submitted jobs only: use `ray job submit "
+            f"--working-dir . -- python jobs/…`, or {_OWN}"
+        )
+    if separator:
+        raise ConfigError(
+            f"RAY_ADDRESS={given} cannot be used: {scheme}:// is not supported; use `ray job submit`, or run on a node of "
+            f"the cluster with RAY_ADDRESS=HOST:6379, or {_OWN}"
+        )
     host, _, port = given.rpartition(":")
     if given not in ("", "auto", "local") and not (host and port.isdecimal() and 0 < int(port) < 65536):
         raise _malformed(given)
@@ -66,14 +71,16 @@ def _check_head(address: str, given: str, patience_s: float) -> None:
             raise _no_answer(address, given, patience_s)
         time.sleep(1)
     if status == grpc.StatusCode.UNIMPLEMENTED:
-        raise ConfigError(f"{address} is not the head of a Ray cluster: expected the address and port that `ray start --head` "
-                          f"printed, usually port 6379; correct RAY_ADDRESS, or {_OWN}")  # fmt: skip
+        raise ConfigError(
+            f"{address} is not the head of a Ray cluster: expected the address and port that `ray start --head` printed, "
+            f"usually port 6379; correct RAY_ADDRESS, or {_OWN}"
+        )
 
 
 def _ask(address: str, seconds: float) -> grpc.StatusCode:
-    """The status of the head's answer. One that asks for a token or a certificate answers, too."""
+    """Return the status of the head's answer. A head that asks for a token or a certificate has answered."""
     if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
-        return _connect(address, seconds)  # the certificates are Ray's to read
+        return _connect(address, seconds)  # only Ray has the certificates
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             channel.unary_unary(_METHOD)(b"", timeout=max(seconds, 1.0))
@@ -94,9 +101,12 @@ def _connect(address: str, seconds: float) -> grpc.StatusCode:
 
 def _no_answer(address: str, given: str, patience_s: float) -> RunFailed:
     if given not in ("", "auto"):
-        return RunFailed(f"no Ray head answered at RAY_ADDRESS={given} within {patience_s:g} s: start it with `ray start --head`, "
-                         f"correct the address, or {_OWN}")  # fmt: skip
+        return RunFailed(
+            f"no Ray head answered at RAY_ADDRESS={given} within {patience_s:g} s: start it with `ray start --head`, correct "
+            f"the address, or {_OWN}"
+        )
     file = os.path.join(ray_folder(), "ray_current_cluster")
-    return RunFailed(f"no Ray head answered at {address} within {patience_s:g} s, though {file} says that this machine belongs "
-                     "to it: if that cluster is gone, clear it away with `ray stop`, or set RAY_ADDRESS=local to start Ray on "
-                     "this machine alone")  # fmt: skip
+    return RunFailed(
+        f"no Ray head answered at {address} within {patience_s:g} s, though {file} says that this machine belongs to it: if "
+        "that cluster has stopped, run `ray stop` to clean up, or set RAY_ADDRESS=local to start Ray on this machine alone"
+    )

@@ -1,15 +1,12 @@
-"""Scans, labelled or not, into tables of names and from there into Ray Datasets of decoded rows.
-
-What a row holds is `schema`'s; how bytes become pixels is `scans`'; what is left to do is `ledger`'s; where labels
-come from is `_labels`'.
-"""
+"""Read and decode the scans of a table as a Ray Dataset, one row per frame."""
 
 import logging
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -28,25 +25,32 @@ from mribatch.errors import (
     StorageDenied,
     StorageError,
 )
-from mribatch.scans.frames import Frame
+from mribatch.scans.frames import PIECE_FRAMES, Frame
 from mribatch.scans.limits import ImageSpec
+from mribatch.scans.reading import ONE_FRAME, Reading
 from mribatch.scans.sandbox import DECODE_S, Decoder, decoder
 from mribatch.schema import Reason, Status
 from mribatch.sources.listing import keys_of
 from mribatch.stores import uris
 from mribatch.stores.access import Access, Witness, witnesses
 
-__all__ = ["decode_table", "decoded", "readable"]
+__all__ = ["decode_blocks", "decode_table", "decoded", "readable"]
 
-log = logging.getLogger("mribatch.source")
+log = logging.getLogger("mribatch.decoding")
 
 DECODER_BYTES = 1 << 31
-"""What a scan of the largest size takes: MAX_MEMORY_BYTES, and the two processes at rest (measured: 260 MB). So few
-decoders run at once that all fit, apart from the predictors. A scan that would take more is rejected by its header."""
+"""Memory for a scan of the largest size: MAX_MEMORY_BYTES, and the two processes at rest (measured: 260 MB). This limits the
+decoders that run at once to as many as fit beside the predictors. A larger scan is rejected by its header."""
 
 DECODER_CORES = 0.5
-"""Half of its time a decoder waits for the storage; a machine of one core can still feed its predictor."""
+"""A decoder waits for the storage half of its time, and a machine with one core must still feed its predictor."""
 
+
+_BLOCK_BYTES = 16 << 20
+
+_LEFT = Frame(status=Status.LEFT)
+_FAULTS = (DecoderLost, MemoryError)
+"""The machine's fault, also in the middle of a scan: it fails and is planned again."""
 
 denials = Access()  # of this process, over all blocks
 
@@ -55,21 +59,26 @@ def decoded(
     table: pa.Table,
     spec: ImageSpec,
     *,
+    reading: Reading = ONE_FRAME,
     block_rows: int = 32,
     timeout_s: float = DECODE_S,
     over: Callable[[], bool] | None = None,
     among: Sequence[Witness] = (),
 ) -> "ray.data.Dataset":
-    """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`. One row per row.
+    """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`.
 
-    Blocks are small (32 rows of 224 px are 5 MB), so that memory is bounded and work spreads over the nodes.
-    timeout_s is what a scan may take to decode. Blocks that begin when the time is `over` are not read: their rows say so.
-    The run ends with StorageDenied where access to scans is denied, and to those `among` which they are listed, too
-    (default: from all over the table), and with CredentialsRefused.
+    Blocks are small (32 rows of 224 px are 5 MB), so that memory is bounded and work spreads over the nodes. A scan of
+    many frames takes several. timeout_s limits the decoding of one scan, or of each PIECE_FRAMES of its frames. Blocks
+    that start when the time is `over` are not read: their rows say so. The run fails with StorageDenied if access is
+    denied to scans and also to all of `among` (by default some from all over the table), and with CredentialsRefused.
     """
     slices = [table.slice(at, block_rows) for at in range(0, table.num_rows, block_rows)]
-    return ray.data.from_arrow([s.combine_chunks() for s in slices]).map_batches(
-        partial(decode_table, spec=spec, timeout_s=timeout_s, over=over, among=among or witnesses(table)),
+    rows = ray.data.from_arrow([s.combine_chunks() for s in slices])
+    rows.context.target_max_block_size = _block_bytes(spec, block_rows)
+    return rows.map_batches(
+        partial(
+            decode_blocks, spec=spec, reading=reading, timeout_s=timeout_s, over=over, among=among or witnesses(table)
+        ),
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
@@ -78,82 +87,121 @@ def decoded(
     )
 
 
+def _block_bytes(spec: ImageSpec, block_rows: int) -> int:
+    """Return how large Ray may let a block grow: else it collects the frames of a scan up to 128 MB."""
+    return max(_BLOCK_BYTES, 2 * max(block_rows, PIECE_FRAMES) * spec.side_px * spec.side_px * 3)
+
+
 def _decoder_bytes() -> int:
-    """What is reserved for a decoder: on a node with less memory than the largest scan takes, all of it."""
+    """Return the memory to reserve for a decoder: DECODER_BYTES, or all of the smallest node if that has less."""
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
     return int(min([DECODER_BYTES, *(node["memory"] for node in nodes if "memory" in node)]))
 
 
-def decode_table(
+def decode_table(table: pa.Table, **settings: Any) -> pa.Table:
+    """Return all rows of `decode_blocks` at once."""
+    return pa.concat_tables(decode_blocks(table, **settings))
+
+
+def decode_blocks(
     table: pa.Table,
     *,
     spec: ImageSpec,
+    reading: Reading = ONE_FRAME,
     timeout_s: float = DECODE_S,
     over: Callable[[], bool] | None = None,
     among: Sequence[Witness] = (),
-) -> pa.Table:
-    """Read and decode each scan of a block: one row per frame. A scan that cannot be read or decoded has one row, with
-    the reason.
+) -> Iterator[pa.Table]:
+    """Read and decode each scan of a block, one row per frame, and yield the rows in blocks of about the same size.
 
-    Whatever one scan raises is that scan's own failure, a mistake in this program too.
+    A scan that cannot be read or decoded has one row, with the reason. An unforeseen error, even a bug in this program,
+    fails only the scan that raises it.
     """
-    if over is not None and over():
-        scans, peak = [[Frame(status=Status.LEFT)]] * table.num_rows, 0
-    else:
-        by = decoder(spec, timeout_s)
-        uris.trust(table["scan_uri"].to_pylist())
-        scans = [_guarded(partial(_decode_one, uri, version, spec, by, among)) for uri, version in keys_of(table)]
-        peak = _peak_bytes(by)
+    by = None if over is not None and over() else decoder(spec, timeout_s, reading)
+    uris.trust(table["scan_uri"].to_pylist())
+    most, is_empty = max(table.num_rows, PIECE_FRAMES), True
+    rows: list[tuple[int, Frame]] = []
+    for number, (uri, version) in enumerate(keys_of(table)):
+        for piece in [[_LEFT]] if by is None else _guarded(partial(_decode_one, uri, version, spec, by, among)):
+            rows += [(number, frame) for frame in piece]
+            if len(rows) >= most:
+                yield _block(table, rows, spec, by)
+                rows, is_empty = [], False
+    if rows or is_empty:
+        yield _block(table, rows, spec, by)
+
+
+def _block(table: pa.Table, rows: Sequence[tuple[int, Frame]], spec: ImageSpec, by: Decoder | None) -> pa.Table:
+    """Return the rows of some frames, each with the number of its scan in the table."""
     fields = schema.decoded_fields(spec.side_px)
+    frames = [frame for _, frame in rows]
+    peak = 0 if by is None else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
     try:
-        columns = _columns(scans, fields, peak)
+        columns = _columns(frames, fields, peak)
     except Exception:  # a row does not fit its columns: find out which
-        scans = [_guarded(partial(_fitting, frames, fields)) for frames in scans]
-        columns = _columns(scans, fields, peak)
-    if any(len(frames) != 1 for frames in scans):
-        table = table.take(np.repeat(np.arange(len(scans)), [len(frames) for frames in scans]))
-    return pa.table([*table.columns, *columns], schema=pa.schema([*table.schema, *fields]))
+        columns = _columns([_fitting(frame, fields) for frame in frames], fields, peak)
+    scans = table.take(pa.array([number for number, _ in rows], pa.int64()))
+    return pa.table([*scans.columns, *columns], schema=pa.schema([*table.schema, *fields]))
 
 
-def _guarded(decode: Callable[[], list[Frame]]) -> list[Frame]:
-    """Decode one scan. An unforeseen error fails that scan; one of our own that `_decode_one` lets pass ends the run."""
+def _guarded(decode: Callable[[], Iterator[list[Frame]]]) -> Iterator[list[Frame]]:
+    """Decode one scan. An unforeseen error fails that scan; a MribatchError that `_decode_one` raises ends the run."""
+    done, count = 0, 1
     try:
-        return decode()
+        for piece in decode():
+            yield piece
+            done, count = done + len(piece), piece[-1].frames
+    except _FAULTS as err:
+        fault = Frame(status=Status.FAILED, reason=Reason.UNREADABLE, detail=_detail(err))
     except MribatchError:
         raise
     except Exception as err:
-        return [Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))]
+        fault = Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
+    else:
+        return
+    yield [replace(fault, frame=number, frames=count) for number in range(done, max(count, done + 1))]
 
 
-def _fitting(frames: list[Frame], fields: Sequence[pa.Field]) -> list[Frame]:
-    """Return frames that fit their columns. Raises what Arrow raises for those that do not."""
-    _columns([frames], fields, 0)
-    return frames
+def _fitting(frame: Frame, fields: Sequence[pa.Field]) -> Frame:
+    """Return a frame that fits its columns: a failed one in place of one that does not."""
+    try:
+        _columns([frame], fields, 0)
+    except Exception as err:
+        failed = Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
+        return replace(failed, frame=frame.frame, frames=frame.frames)
+    return frame
 
 
-def _decode_one(uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]) -> list[Frame]:
+def _decode_one(
+    uri: str, version: str, spec: ImageSpec, by: Decoder, among: Sequence[Witness]
+) -> Iterator[list[Frame]]:
     size = uris.size(uri, version)
-    if size > spec.max_bytes:  # it may not even fit into memory
+    if size > spec.max_bytes:  # it might not fit into memory
         detail = f"{size} bytes exceed the cap of {spec.max_bytes}"
-        return [Frame(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=detail)]
+        yield [Frame(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=detail)]
+        return
     try:
         data = uris.read_version(uri, version)
         denials.granted()
-        return by.decode(data)
     except CredentialsRefused:
-        raise  # no scan's fault, and all others would fail alike
+        raise  # not the scan's fault, and all others would fail too
     except StorageDenied as err:
         denials.denied(err, among)
-        return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
+        yield _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
     except ScanVanished as err:
-        if uris.is_s3(uri) or uris.names(uris.parent(uri)):
-            return _without_bytes(Status.REJECTED, Reason.VANISHED, err)
+        is_gone = uris.is_s3(uri) or bool(uris.names(uris.parent(uri)))
         empty = StorageError(detail="its folder is empty: is its disk mounted?")
-        return _without_bytes(Status.FAILED, Reason.UNREADABLE, empty)
+        yield (
+            _without_bytes(Status.REJECTED, Reason.VANISHED, err)
+            if is_gone
+            else _without_bytes(Status.FAILED, Reason.UNREADABLE, empty)
+        )
     except ScanChanged as err:
-        return _without_bytes(Status.REJECTED, Reason.CHANGED, err)
-    except (StorageError, ConfigError, DecoderLost, MemoryError) as err:
-        return _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
+        yield _without_bytes(Status.REJECTED, Reason.CHANGED, err)
+    except (StorageError, ConfigError) as err:
+        yield _without_bytes(Status.FAILED, Reason.UNREADABLE, err)
+    else:
+        yield from by.pieces(data)
 
 
 def _without_bytes(status: Status, reason: Reason, err: Exception) -> list[Frame]:
@@ -161,7 +209,7 @@ def _without_bytes(status: Status, reason: Reason, err: Exception) -> list[Frame
 
 
 def _detail(err: Exception) -> str:
-    """The cause in a few words, without paths."""
+    """Return the cause in a few words, without paths."""
     if isinstance(err, ScanVanished | ScanChanged):
         return str(err)
     if isinstance(err, MemoryError):
@@ -169,16 +217,9 @@ def _detail(err: Exception) -> str:
     return getattr(err, "detail", "") or type(err).__name__
 
 
-def _peak_bytes(by: Decoder) -> int:
-    """The most memory that this process and its decoder have had."""
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
-
-
-def _columns(scans: Sequence[Sequence[Frame]], fields: Sequence[pa.Field], peak_bytes: int) -> list[pa.Array]:
-    """Return the columns of `schema.decoded_fields` for the frames of some scans."""
-    frames = [frame for scan in scans for frame in scan]
+def _columns(frames: Sequence[Frame], fields: Sequence[pa.Field], peak_bytes: int) -> list[pa.Array]:
+    """Return the columns of `schema.decoded_fields` for some frames."""
     derived = {
-        "frame": [number for scan in scans for number in range(len(scan))],
         "pixels": [None if frame.pixels is None else frame.pixels.data.cast("B") for frame in frames],
         "decoder_peak_bytes": [peak_bytes] * len(frames),
     }
@@ -188,18 +229,33 @@ def _columns(scans: Sequence[Sequence[Frame]], fields: Sequence[pa.Field], peak_
     ]
 
 
-def readable(rows: "ray.data.Dataset", max_reject_rate: float) -> pa.Table:
-    """All decoded rows that are ok, sorted by scan_uri. Raises InputError where too large a share is not."""
-    seen = pa.concat_tables(rows.iter_batches(batch_size=None, batch_format="pyarrow")).sort_by("scan_uri")
-    good = seen.filter(pc.equal(seen["status"], Status.OK))
-    rejected = seen.num_rows - good.num_rows
-    if rejected:
-        lost = seen.filter(pc.not_equal(seen["status"], Status.OK))
-        failed = pc.equal(lost["status"], Status.FAILED)
-        reasons = pc.if_else(failed, lost["detail"], lost["reason"]).value_counts().to_pylist()
-        said = ", ".join(f"{r['counts']} {r['values']}" for r in reasons)
-        log.warning("%d of %d scans are left out: %s", rejected, seen.num_rows, said)
-        if rejected > max_reject_rate * seen.num_rows:
-            raise InputError(f"{rejected} of {seen.num_rows} scans are unreadable ({said}), more than "
-                             f"--max-reject-rate {max_reject_rate}: repair the data or raise the rate")  # fmt: skip
+def readable(
+    rows: "ray.data.Dataset", max_reject_rate: float, advance: Callable[[int], object] = lambda _: None
+) -> pa.Table:
+    """Return all decoded rows that are ok, sorted by scan_uri. Raises InputError if too large a share is unreadable.
+
+    Skipped scans are left out and count as neither. advance: called with the rows of each block as it arrives.
+    """
+    blocks: list[pa.Table] = []
+    block: pa.Table
+    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+        blocks.append(block)
+        advance(block.num_rows)
+    table = pa.concat_tables(blocks).sort_by("scan_uri")
+    good, skipped = (table.filter(pc.equal(table["status"], status)) for status in (Status.OK, Status.SKIPPED))
+    if skipped.num_rows:
+        log.warning("%d of %d scans are skipped: %s", skipped.num_rows, table.num_rows, _counted(skipped["reason"]))
+    lost = table.filter(pc.invert(pc.is_in(table["status"], pa.array([Status.OK, Status.SKIPPED], pa.string()))))
+    if lost.num_rows:
+        reasons = _counted(pc.if_else(pc.equal(lost["status"], Status.FAILED), lost["detail"], lost["reason"]))
+        log.warning("%d of %d scans are left out: %s", lost.num_rows, table.num_rows, reasons)
+        if lost.num_rows > max_reject_rate * (table.num_rows - skipped.num_rows):
+            raise InputError(
+                f"{lost.num_rows} of {table.num_rows} scans are unreadable ({reasons}), more than "
+                f"--max-reject-rate {max_reject_rate}: repair the data or raise the rate"
+            )
     return good
+
+
+def _counted(column: pa.ChunkedArray) -> str:
+    return ", ".join(f"{count['counts']} {count['values']}" for count in column.value_counts().to_pylist())

@@ -1,7 +1,7 @@
-"""A predictor whose deaths are counted: a scan that kills, hangs or breaks it costs that scan, never an endless restart.
+"""Score batches in actors that survive bad scans: one that kills, hangs or breaks a predictor costs only itself.
 
-Ray starts a dead actor again, and the batch it died with, for ever. So each batch is counted before it is scored; one
-that was in work too often when its process died is taken apart, and its scans are scored alone.
+Ray restarts a dead actor and retries its batch without end. So each batch is noted before it is scored; a batch that was
+being scored when its process died is taken apart, and its scans are scored one at a time.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -27,63 +28,91 @@ from mribatch.errors import MribatchError, RunFailed
 from mribatch.models.predictor import Predictor
 from mribatch.schema import Reason, Status
 
-__all__ = ["WatchedPredictor", "counts", "is_over"]
+__all__ = ["WatchedPredictor", "is_over", "ready_at", "work_log"]
 
 _LOAD_S = 600.0  # for a model from a slow storage, and a GPU that compiles
 _GRACE_S = 10.0
-_STARTS = 30  # deaths of one actor while it loads the model; then it is not someone's hand
+_STARTS = (
+    30  # give up when one actor has died this often while loading the model; fewer deaths may be someone killing it
+)
 _TOGETHER = 1  # deaths with a batch after which its scans are scored alone
 _ALONE = 2  # deaths with one scan after which it is rejected
 
 
-class Counts:
-    """What was begun and has not ended, for all predictors of a run, and whether its time is over."""
+class WorkLog:
+    """What all predictors of a run have begun and ended, and whether the run's time is over."""
 
     def __init__(self, until: float) -> None:
         self._begun: Counter[str] = Counter()
         self._hung: set[str] = set()
-        self._until = until  # of the clock of the driver's machine, on which this lives: a new start changes nothing
+        self._scored = self._rejected = 0
+        self._ready_at: float | None = None
+        self._until = until  # of the clock of the driver's machine, on which this actor lives and restarts
 
     def is_over(self) -> bool:
+        """Say whether the run's time is over."""
         return time.monotonic() >= self._until
 
     def begin(self, work: str) -> tuple[int, bool]:
-        """How often this work was begun before without an end, and whether it took too long."""
+        """Return how often this work was begun before without an end, and whether it took too long."""
         self._begun[work] += 1
         return self._begun[work] - 1, work in self._hung
 
     def hang(self, work: str) -> None:
+        """Note that some work takes too long."""
         self._hung.add(work)
 
-    def end(self, work: str) -> None:
+    def end(self, work: str, scored: int = 0, rejected: int = 0) -> None:
+        """Note that some work has ended, and how many of its scans were scored or failed, and rejected."""
         self._begun.pop(work, None)
         self._hung.discard(work)
+        self._ready_at = self._ready_at or time.monotonic()
+        self._scored, self._rejected = self._scored + scored, self._rejected + rejected
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many scans were scored or failed, and rejected. A batch that Ray retried counts twice."""
+        return self._scored, self._rejected
+
+    def ready_at(self) -> float | None:
+        """Return the moment at which the first predictor had loaded the model, None before."""
+        return self._ready_at
 
 
-def counts(until: float = math.inf) -> Any:
-    """The counts, as an actor that lives and dies with the node of the driver; the time is over at `until` of time.monotonic."""
+def work_log(until: float = math.inf) -> Any:
+    """Start a WorkLog as an actor on the driver's node. The run's time is over at `until` of that node's time.monotonic."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Counts)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WorkLog)
     return actor.options(scheduling_strategy=here).remote(until)
 
 
-def is_over(counts: Any) -> bool:
-    """Is the time of the run over? One clock tells all nodes, that of the driver's."""
-    return bool(ray.get(counts.is_over.remote()))
+def is_over(work_log: Any) -> bool:
+    """Say whether the run's time is over, by the clock of the driver's node."""
+    return bool(ray.get(work_log.is_over.remote()))
+
+
+def ready_at(work_log: Any) -> float | None:
+    """Return the moment, of the driver's time.monotonic, at which the first predictor had loaded the model."""
+    moment: float | None = ray.get(work_log.ready_at.remote())
+    return moment
 
 
 class WatchedPredictor:
-    """A `Predictor` in an actor. timeout_s is what one scan alone may take; eight in a batch take less. A run that is
-    timed asks before each batch whether its time is over."""
+    """A `Predictor` in an actor.
 
-    def __init__(self, counts: Any, timeout_s: float, timed: bool, **predictor: Any) -> None:
-        self._counts, self._timeout_s, self._timed = counts, timeout_s, timed
+    timeout_s is the limit for one scan alone; eight scans in a batch need less than eight times that. A timed run asks
+    before each batch whether its time is over.
+    """
+
+    def __init__(self, work_log: Any, timeout_s: float, timed: bool, **predictor: Any) -> None:
+        self._work_log, self._timeout_s, self._timed = work_log, timeout_s, timed
         self._node = ray.get_runtime_context().get_node_id()
         start = f"start of {ray.get_runtime_context().get_actor_id()}"
         deaths, _ = self._begin(start)
         if deaths >= _STARTS:
-            raise RunFailed(f"a predictor died {deaths} times while it loaded the model: is there memory enough? "
-                            "Run the command again, it goes on where it was")  # fmt: skip
+            raise RunFailed(
+                f"a predictor died {deaths} times while loading the model: check that the node has enough memory, "
+                "then run the command again to resume"
+            )
         with self._alarm(start, _LOAD_S):
             self._predict = Predictor(**predictor)
             side_px = self._predict.model.image_spec.side_px
@@ -91,39 +120,44 @@ class WatchedPredictor:
         self._end(start)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """As `Predictor`, and `schema.WORK`."""
+        """Return what `Predictor` does, with the columns of `schema.WORK`."""
         work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / 8)
-        if self._timed and is_over(self._counts):
+        if self._timed and is_over(self._work_log):
             table = _with(table, status=Status.LEFT, pixels=None)
         deaths, _ = self._begin(work)
-        scored = None
+        result = None
         if deaths < _TOGETHER:
-            with self._alarm(work, limit_s), suppress(Exception):  # what it was, each scan tells when it is alone
-                scored = self._predict(table)
-        if scored is None:
-            scored = pa.concat_tables([self._alone(table.slice(row, 1)) for row in range(table.num_rows)])
-        self._end(work)
+            with self._alarm(work, limit_s), suppress(Exception):  # scored alone, each scan shows the error again
+                result = self._predict(table)
+        if result is None:
+            result = pa.concat_tables([self._alone(table.slice(row, 1)) for row in range(table.num_rows)])
+        self._end(work, *_progress(result))
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        columns = {"predictor_peak_bytes": peak_bytes, "node": self._node}
-        for name, value in columns.items():
-            scored = scored.append_column(schema.WORK.field(name), pa.repeat(value, scored.num_rows))
-        return scored
+        for name, value in {"predictor_peak_bytes": peak_bytes, "node": self._node}.items():
+            result = result.append_column(schema.WORK.field(name), pa.repeat(value, result.num_rows))
+        return result
 
     def _alone(self, row: pa.Table) -> pa.Table:
         work = f"{_name(row)} alone"
         deaths, hung = self._begin(work)
+        if deaths >= _ALONE:
+            row = _rejected(row, deaths, hung)
         with self._alarm(work, self._timeout_s):
             try:
-                scored = self._predict(row if deaths < _ALONE else _rejected(row, deaths, hung))
+                result = self._predict(row)
             except Exception as err:
                 self._check_model(row, err)
-                scored = self._predict(_failed(row, err))
+                detail = f"scoring it: {cause(err)}"
+                failed = _with(row, status=Status.FAILED, reason=Reason.UNFORESEEN, detail=detail, pixels=None)
+                result = self._predict(failed)
         self._end(work)
-        return scored
+        return result
 
     def _check_model(self, row: pa.Table, err: Exception) -> None:
-        """Score a black scan in the place of one that raised an error. Raises RunFailed where that fails too: then it
-        is the model or the machine, and no scan."""
+        """Score a black scan in place of one that raised an error.
+
+        Raises RunFailed if that fails too: then the cause is the model or the machine, not the scan.
+        """
         side_px = self._predict.model.image_spec.side_px
         black = _with(row, scan_uri="black", status=Status.OK, pixels=bytes(side_px * side_px * 3))
         try:
@@ -131,19 +165,21 @@ class WatchedPredictor:
         except MribatchError:
             raise
         except Exception as again:
-            raise RunFailed(f"model {self._predict.model.digest} scores no scan any more ({cause(err)}): check the machine's "
-                            "memory and GPU, or train the model again; then run the command again") from again  # fmt: skip
+            raise RunFailed(
+                f"model {self._predict.model.digest} can no longer score any scan ({cause(err)}): check the machine's "
+                "memory and GPU, or train the model again; then run the command again to resume"
+            ) from again
 
     def _begin(self, work: str) -> tuple[int, bool]:
-        deaths, hung = ray.get(self._counts.begin.remote(work))
+        deaths, hung = ray.get(self._work_log.begin.remote(work))
         return int(deaths), bool(hung)
 
-    def _end(self, work: str) -> None:
-        ray.get(self._counts.end.remote(work))
+    def _end(self, work: str, scored: int = 0, rejected: int = 0) -> None:
+        ray.get(self._work_log.end.remote(work, scored, rejected))
 
     @contextmanager
     def _alarm(self, work: str, limit_s: float) -> Iterator[None]:
-        """End this process when the time is over: by a thread that tells why, or by a signal where none gets to run."""
+        """Kill this process at the limit: by a thread that notes why, or by a signal if no thread gets to run."""
         timer = threading.Timer(limit_s, self._give_up, [work])
         timer.daemon = True
         timer.start()
@@ -155,7 +191,7 @@ class WatchedPredictor:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _give_up(self, work: str) -> None:
-        ray.get(self._counts.hang.remote(work))
+        ray.get(self._work_log.hang.remote(work))
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -164,18 +200,23 @@ def _name(table: pa.Table) -> str:
     return hashlib.sha256(repr(list(zip(*keys, strict=True))).encode()).hexdigest()
 
 
+def _progress(result: pa.Table) -> tuple[int, int]:
+    """Return how many scans of a batch were scored or failed, and rejected; those left for another run are neither."""
+    scans = result.filter(pc.equal(result["frame"], 0))  # a scan of many frames counts once
+    rejected, left = (
+        pc.sum(pc.equal(scans["status"], status)).as_py() or 0 for status in (Status.REJECTED, Status.LEFT)
+    )
+    return scans.num_rows - rejected - left, rejected
+
+
 def _rejected(row: pa.Table, deaths: int, hung: bool) -> pa.Table:
     reason = Reason.TIMED_OUT if hung else Reason.CRASHED_DECODER
-    told = f"scoring it alone {'took too long' if hung else 'ended the process'}, {deaths} times"
-    return _with(row, status=Status.REJECTED, reason=reason, detail=told, pixels=None)
-
-
-def _failed(row: pa.Table, err: Exception) -> pa.Table:
-    return _with(row, status=Status.FAILED, reason=Reason.UNFORESEEN, detail=f"scoring it: {cause(err)}", pixels=None)
+    detail = f"scoring it alone {'took too long' if hung else 'ended the process'}, {deaths} times"
+    return _with(row, status=Status.REJECTED, reason=reason, detail=detail, pixels=None)
 
 
 def _with(table: pa.Table, **values: str | bytes | None) -> pa.Table:
-    """A table with other values in some columns."""
+    """Return a table with other values in some columns."""
     for name, value in values.items():
         field = table.schema.field(name)
         column = pa.array([value] * table.num_rows, field.type)

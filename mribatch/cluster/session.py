@@ -26,23 +26,24 @@ from mribatch.stores import uris
 
 __all__ = ["quiet_stderr", "session"]
 
+log = logging.getLogger("mribatch.session")
 
-_OWN = {  # a session that a run starts itself: nobody looks at its metrics, and no machine joins it
-    "RAY_idle_worker_killing_time_threshold_ms": "30000",  # else a decoder that waits for a second is ended, and its
-    # successor takes seconds to start
-    "RAY_enable_metrics_collection": "0",  # this and the others cost two cores that train 2% of their time
+_OWN = {  # for a session that a run starts itself: nobody reads its metrics, and no machine joins it
+    # Without this, a decoder that is idle for a second is killed, and its successor takes seconds to start.
+    "RAY_idle_worker_killing_time_threshold_ms": "30000",
+    "RAY_enable_metrics_collection": "0",  # this and the next three cost 2% of the time of two training cores
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "3600000",
     "AUTOSCALER_UPDATE_INTERVAL_S": "3600",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # else it looks for new log files ten times a second
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # no GCS that died comes back: the run ends by then, not after 60 s
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # a dead GCS does not come back: end the run after 15 s, not 60 s
 }
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _WATCHER_WANTED = os.environ.get(_WATCHER)
 _WRAPPERS = (ray.exceptions.RayError, TrainingFailedError, SystemException)
 _LONGEST = 300  # characters of a foreign message
 _ADVICE = re.compile(r"(^|\n)Failed to [^\n]+ after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
-"""What Ray Data appends to the message of each error that passes through it."""
+"""The advice that Ray Data appends to the message of each error that passes through it."""
 _TYPE = re.compile(r"^(?:\w+\.)*([A-Z]\w+): ", re.MULTILINE)
 _LATER = re.compile(r"^(?:The above exception was the direct cause|During handling of the above)", re.MULTILINE)
 _PRINTED = re.compile(r"^mribatch\.errors\.(\w+): (.+)$", re.MULTILINE)
@@ -50,7 +51,7 @@ _PRINTED = re.compile(r"^mribatch\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Use the Ray cluster that is there, or start one on this machine for as long as this lasts.
+    """Join the running Ray cluster, or start one on this machine and stop it at the end.
 
     Raises the MribatchError that a worker raised, RunFailed for everything else that Ray reports.
     """
@@ -60,7 +61,7 @@ def session() -> Iterator[None]:
             _connect()
         _silence()
         await_node()
-        alone = len(ray.nodes()) == 1  # such a node has none to move to when it is taken away
+        alone = len(ray.nodes()) == 1  # a single node has no other to move to when it is preempted
         os.environ[_WATCHER] = _WATCHER_WANTED or ("0" if alone else "1")
         yield
     except (ray.exceptions.RayError, TrainingFailedError) as err:
@@ -71,9 +72,10 @@ def session() -> Iterator[None]:
 
 
 def _disconnect() -> None:
-    """Shut Ray down, with no garbage collection in other threads meanwhile.
+    """Shut Ray down, with garbage collection off meanwhile.
 
-    One that frees an object reference after Ray's core has gone ends the process: exit code 1, without a word.
+    If another thread's collection frees an object reference after Ray's core has shut down, the process exits with
+    code 1 and no message.
     """
     gc.collect()
     gc.disable()
@@ -93,28 +95,32 @@ def _silence() -> None:
 
 def _connect() -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    if cluster_address() is None:
+    address = cluster_address()
+    log.info("%s …", f"joining the Ray cluster at {address}" if address else "starting Ray")
+    if address is None:
         for name, value in _OWN.items():
             os.environ.setdefault(name, value)
     try:
         with quiet_stderr(b"Set ray log level"):
-            # Workers' errors come as exceptions. A dashboard would cost 3% of two cores; a cluster that is there keeps its own.
+            # Workers' errors arrive as exceptions. A dashboard would cost 3% of two cores; a running cluster keeps its own.
             ray.init(
                 logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=_environment()
             )
     except Stopped:
         raise
     except SystemExit as err:
-        raise Stopped(128 + signal.SIGTERM) from err  # of the handlers that Ray sets for SIGTERM while it starts
+        raise Stopped(128 + signal.SIGTERM) from err  # raised by the SIGTERM handlers that Ray sets while it starts
     except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as err:
-        raise RunFailed(f"Ray could not be started or reached ({_last_line(str(err))}): check RAY_ADDRESS and the token of the "
-                        "cluster; where an earlier one died on this machine, `ray stop` clears it away, and all other Ray here") from err  # fmt: skip
+        raise RunFailed(
+            f"Ray could not be started or reached ({_last_line(str(err))}): check RAY_ADDRESS and the token of the cluster; "
+            "if a Ray process is left over from an earlier run, `ray stop` ends it and all other Ray on this machine"
+        ) from err
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the run with 1
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would exit with code 1
 
 
 def _environment() -> dict[str, dict[str, str]] | None:
-    """What workers on a cluster that is there need of this process's environment, unless the job brought it along."""
+    """Return the runtime environment that hands this process's storage settings to workers, unless the job set them."""
     shared = {name: os.environ[name] for name in uris.SHARED_SETTINGS if name in os.environ}
     job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "")
     return {"env_vars": shared} if shared and not any(name in job for name in shared) else None
@@ -122,8 +128,10 @@ def _environment() -> dict[str, dict[str, str]] | None:
 
 @contextmanager
 def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
-    """Lines with `unwanted` in them, so all of them if nothing is named, do not reach stderr while this lasts; the others
-    do at its end. For C++ libraries, which greet before they can be told not to."""
+    """Keep lines that contain `unwanted` from stderr while this lasts; all lines by default. The others are written at the end.
+
+    For C++ libraries, which print before they can be configured.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -141,31 +149,32 @@ def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
 
 
 def _plain(err: BaseException) -> MribatchError:
-    """The package's own error within one of Ray's, or RunFailed with the type and the message of the first cause."""
+    """Return the package's own error inside one of Ray's, or RunFailed with the type and message of the first cause."""
     causes = [_without_advice(cause) for cause in _causes(err, set())]
     for cause in causes:
         if isinstance(cause, MribatchError) and not isinstance(cause, ray.exceptions.RayError):
             return cause
-    printed = _PRINTED.findall(str(err))  # of an actor's death Ray hands over the text alone
+    printed = _PRINTED.findall(str(err))  # when an actor dies, Ray passes on the text only
     if printed:
         name, message = printed[-1]
         known: type[MribatchError] = getattr(errors, name, MribatchError)
         return known(message)
     foreign = [cause for cause in causes if not isinstance(cause, (*_WRAPPERS, StopIteration))]
     reason = f"{type(foreign[-1]).__name__}: {_last_line(str(foreign[-1]))}" if foreign else _printed_reason(str(err))
-    return RunFailed(f"Ray ended the run ({type(err).__name__}: {reason}): look into {ray_logs()} for the cause; the same command "
-                     "goes on where it was")  # fmt: skip
+    return RunFailed(
+        f"Ray ended the run ({type(err).__name__}: {reason}): see {ray_logs()} for the cause, then run the command again to resume"
+    )
 
 
 def _without_advice(err: BaseException) -> BaseException:
-    """Take what Ray Data appended out of an error's message, in place."""
+    """Remove what Ray Data appended to an error's message, in place."""
     words = (_ADVICE.sub("", arg) if isinstance(arg, str) else arg for arg in err.args)
     err.args = tuple(word for word in words if word != "")
     return err
 
 
 def _printed_reason(text: str) -> str:
-    """The type and the last line of the first error in a text of tracebacks."""
+    """Return the type and the last line of the first error in a text of tracebacks."""
     text = _LATER.split(_ADVICE.sub("", text))[0]
     last, types = _last_line(text), _TYPE.findall(text)
     return f"{types[-1]}: {last}" if types and not _TYPE.match(last) else last
@@ -173,11 +182,11 @@ def _printed_reason(text: str) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:_LONGEST] if lines else "it gave no reason"
+    return lines[-1][:_LONGEST] if lines else "no reason given"
 
 
 def _causes(err: BaseException | None, visited: set[int]) -> Iterator[BaseException]:
-    """An error and all that it wraps, from the outside in."""
+    """Yield an error and all errors that it wraps, outermost first."""
     if err is None or id(err) in visited:
         return
     visited.add(id(err))

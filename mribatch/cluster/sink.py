@@ -1,4 +1,4 @@
-"""Rows into Parquet parts, whole or not at all, from wherever they were made. What rows hold is `schema`'s."""
+"""Write rows of predictions as Parquet parts, each of which appears complete or not at all."""
 
 import hashlib
 import io
@@ -10,13 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
+import ray
 from ray.data import Datasink
 from ray.data.block import Block
 from ray.data.datasource import WriteResult
 
 from mribatch import schema
+from mribatch.cluster.assembly import whole_scans
 from mribatch.errors import OutputHeld
 from mribatch.predictions import ledger
+from mribatch.predictions.files import outcomes
 from mribatch.predictions.ledger import Receipt
 from mribatch.predictions.lock import Fence
 from mribatch.schema import Status
@@ -26,13 +29,14 @@ __all__ = ["PartSink"]
 
 
 class PartSink(Datasink[Receipt]):
-    """Writes predictions as parts of at least part_rows rows; `receipts` tells afterwards what was written.
+    """Ray Data sink for parts of at least part_rows predictions; afterwards `receipts` says what was written.
 
-    A part's name comes from the scans in it, so a write that is tried again writes the same file again.
+    A part is named by the scans in it, so a retried write replaces its own file. All frames of a scan enter one part:
+    the write that gets the last of them gets the others from the `assembler`.
     """
 
-    def __init__(self, fence: Fence, labels: Sequence[str], part_rows: int) -> None:
-        self._fence, self._part_rows = fence, part_rows
+    def __init__(self, fence: Fence, labels: Sequence[str], part_rows: int, assembler: Any) -> None:
+        self._fence, self._part_rows, self._assembler = fence, part_rows, assembler
         self._schema = schema.prediction_schema(labels)
         self.receipts: list[Receipt] = []
 
@@ -40,36 +44,55 @@ class PartSink(Datasink[Receipt]):
     def min_rows_per_write(self) -> int:
         return self._part_rows
 
-    def write(self, blocks: Iterable[Block], ctx: Any) -> Receipt:  # noqa: ARG002 - Ray's signature
-        """Write one part. Raises OutputHeld, and leaves nothing, where another run has taken the output."""
+    def write(self, blocks: Iterable[Block], ctx: Any) -> Receipt:
+        """Write one part. Raises OutputHeld, leaving no file, if another run has taken over the output."""
         uris.trust([self._fence.output])
-        rows = pa.concat_tables([pa.table(block) for block in blocks])
-        lost, left = (rows.filter(pc.equal(rows["status"], status)) for status in (Status.FAILED, Status.LEFT))
-        kept = rows.filter(pc.invert(pc.is_in(rows["status"], pa.array([Status.FAILED, Status.LEFT], pa.string()))))
+        arrived = pa.concat_tables([pa.table(block) for block in blocks])
+        rows = self._whole(arrived, ctx.task_idx)
+        lost = _first_rows(rows, Status.FAILED)
+        left = _without(_first_rows(rows, Status.LEFT), lost)
+        kept = _without(_without(rows, lost), left)
+        ended = outcomes(kept)
         return Receipt(
             part=self._write_part(kept) if kept.num_rows else None,
             rows=kept.num_rows,
-            rejected=_counts(kept["reason"]),
+            scored=ended.filter(pc.equal(ended["status"], Status.OK)).num_rows,
+            rejected=_counts(ended, "reason", Status.REJECTED),
+            skipped=_counts(ended, "reason", Status.SKIPPED),
             failed=list(zip(lost["scan_uri"].to_pylist(), lost["detail"].to_pylist(), strict=True)),
             left=left["scan_uri"].to_pylist(),
-            by_class=_counts(kept["predicted_class"]),
-            by_node=_counts(rows["node"]),
+            by_class=_counts(kept, "predicted_class", Status.OK),
+            by_node=_counts(arrived.filter(pc.equal(arrived["frame"], 0)), "node"),
             peak_bytes={
-                "decoder": pc.max(rows["decoder_peak_bytes"]).as_py(),
-                "predictor": pc.max(rows["predictor_peak_bytes"]).as_py(),
+                "decoder": pc.max(arrived["decoder_peak_bytes"]).as_py(),
+                "predictor": pc.max(arrived["predictor_peak_bytes"]).as_py(),
                 "writer": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
             },
         )
+
+    def _whole(self, rows: pa.Table, write: int) -> pa.Table:
+        """Return the rows of whole scans, also of those whose other frames have arrived elsewhere."""
+        is_whole = whole_scans(rows)
+        if pc.all(is_whole).as_py() is not False:
+            return rows
+        others: pa.Table = ray.get(self._assembler.add.remote(write, rows.filter(pc.invert(is_whole))))
+        return pa.concat_tables([rows.filter(is_whole), others])
 
     def on_write_complete(self, write_result: WriteResult[Receipt]) -> None:
         self.receipts = write_result.write_returns
 
     def _write_part(self, rows: pa.Table) -> str:
         run_ids = pa.array([self._fence.run_id] * rows.num_rows)
-        ordered = rows.append_column("run_id", run_ids).select(self._schema.names).sort_by("scan_uri")
+        ordered = (
+            rows.append_column("run_id", run_ids)
+            .select(self._schema.names)
+            .sort_by([(name, "ascending") for name in schema.KEY])
+        )
         buffer = io.BytesIO()
         pyarrow.parquet.write_table(ordered.cast(self._schema), buffer, compression="zstd")
-        name = f"part-{self._fence.run_id}-{_key(ordered)}-{ordered.num_rows}.parquet"
+        keys = repr(list(zip(*(ordered[name].to_pylist() for name in schema.KEY), strict=True)))
+        digest = hashlib.sha256(keys.encode()).hexdigest()[:12]
+        name = f"part-{self._fence.run_id}-{digest}-{ordered.num_rows}.parquet"
         self._fence.check()
         place = uris.join(ledger.model_folder(self._fence.output, self._fence.digest), name)
         uris.put(place, buffer.getvalue())
@@ -81,10 +104,16 @@ class PartSink(Datasink[Receipt]):
         return name
 
 
-def _key(rows: pa.Table) -> str:
-    names = (rows[name].to_pylist() for name in schema.KEY)
-    return hashlib.sha256(repr(list(zip(*names, strict=True))).encode()).hexdigest()[:12]
+def _first_rows(rows: pa.Table, status: Status) -> pa.Table:
+    """Return one row with a status for each scan that has some."""
+    return outcomes(rows.filter(pc.equal(rows["status"], status)))
 
 
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return dict(Counter(value for value in column.to_pylist() if value is not None))
+def _without(rows: pa.Table, scans: pa.Table) -> pa.Table:
+    """Return the rows of other scans. A run plans one version of each, so the URI names a scan."""
+    return rows.filter(pc.invert(pc.is_in(rows["scan_uri"], scans["scan_uri"].combine_chunks())))
+
+
+def _counts(rows: pa.Table, column: str, status: Status | None = None) -> dict[str, int]:
+    chosen = rows if status is None else rows.filter(pc.equal(rows["status"], status))
+    return dict(Counter(value for value in chosen[column].to_pylist() if value is not None))

@@ -1,8 +1,8 @@
-"""Run a command in a child process under a small parent that takes the signals and always has the last word.
+"""Run a command in a child process under a small parent that handles signals and always reports the end.
 
-Ray's C++ code ends the process that uses it when its raylet or its control store (GCS) dies: no exception, no message, no
-cleanup. The parent loads neither Ray nor anything else that could end it. It asks the child to stop, waits a bounded
-time, ends what is left, releases the locks the child still held, and exits with the documented code.
+Ray's C++ code ends its process when its raylet or its control store (GCS) dies: no exception, no message, no cleanup. The
+parent loads neither Ray nor anything else that could end it. It asks the child to stop, waits for a bounded time, kills what
+is left, releases the locks that the child still held, and exits with the documented code.
 """
 
 import io
@@ -16,17 +16,19 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
-__all__ = ["STOPPED", "Stopped", "ray_folder", "ray_logs", "stoppable", "supervised"]
+from mribatch.predictions.lock_observers import observe
 
-STOPPED = "stopped: nothing is half-written; run the same command again, it goes on where this one was"
+__all__ = ["STOPPED", "Stopped", "lasting_stream", "ray_folder", "ray_logs", "stoppable", "supervised"]
+
+STOPPED = "stopped: nothing is half-written; run the same command again to resume"
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_S = (
-    10.0  # for the child to end Ray, which takes 2 s, and release its locks; with _RELEASE_S well below TimeoutStopSec
+    10.0  # for the child to stop Ray, which takes 2 s, and release its locks; with _RELEASE_S below TimeoutStopSec
 )
-_RELEASE_S = 15.0  # for the parent to do the latter, if the storage answers at all
+_RELEASE_S = 15.0  # for the parent to release the locks, if the storage answers at all
 _PR_SET_PDEATHSIG = 1  # of prctl, as in linux/prctl.h
 
 _handling = False  # is a `stoppable` block active?
@@ -38,8 +40,10 @@ class Stopped(SystemExit):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise Stopped in the main thread at the first SIGINT, SIGTERM or SIGHUP and ignore the next, so that nothing
-    interrupts the cleanup. A signal that was ignored before (nohup) stays ignored. Does nothing within another one."""
+    """Raise Stopped in the main thread at the first SIGINT, SIGTERM or SIGHUP and ignore later ones during the cleanup.
+
+    A signal that was ignored before (nohup) stays ignored. A nested block does nothing.
+    """
     global _handling
     if _handling or threading.current_thread() is not threading.main_thread():
         yield
@@ -93,10 +97,10 @@ def supervised(main: Callable[[], int]) -> int:
 
 
 def _run(main: Callable[[], int], note: "_Note", parent: int, mask: set[int | signal.Signals]) -> NoReturn:
-    """Run the command, and leave at once: what C++ libraries do at a normal exit may abort."""
+    """Run the command and exit at once, because C++ libraries may abort in a normal exit."""
     code = 1
     try:
-        os.setsid()  # the terminal signals the parent alone, and all that this starts can be found by its session
+        os.setsid()  # only the parent gets the terminal's signals, and the session shows what this starts
         _die_with(parent)
         with stoppable():
             for number in (signal.SIGCHLD, signal.SIGALRM):
@@ -119,14 +123,12 @@ def _run(main: Callable[[], int], note: "_Note", parent: int, mask: set[int | si
 
 
 def _code_of(main: Callable[[], int], note: "_Note") -> int:
-    from mribatch.predictions import lock
-
-    lock.observe(note.lock)
+    observe(note.lock)
     try:
         return main()
     except Stopped:
         raise
-    except SystemExit as err:  # of the parser: --help, or a wrong flag
+    except SystemExit as err:
         if err.code is None or isinstance(err.code, int):
             return err.code or 0
         print(err.code, file=sys.stderr)
@@ -143,11 +145,11 @@ def _die_with(parent: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-# What the parent knows of the child
+# What the child leaves to the parent
 
 
 class _Note:
-    """The child's exit code and locks, in memory that both share. Written to one half while the other is valid."""
+    """The child's exit code and locks in shared memory. A write fills one half while the other stays valid."""
 
     _HALF = 1 << 17
 
@@ -170,7 +172,7 @@ class _Note:
         self.write(held=[*others, facts] if held else others)
 
     def read(self) -> tuple[int | None, list[dict[str, Any]]]:
-        """The exit code, None where the child died before it had one, and the locks that it has not released."""
+        """Return the exit code, None if the child died before it had one, and the locks that it has not released."""
         start = 1 + self._memory[0] * self._HALF
         line = self._memory[start : start + self._HALF].partition(b"\n")[0].rstrip(b"\0")
         facts = json.loads(line) if line else self._facts
@@ -186,7 +188,7 @@ class _Supervisor:
         self._stop: int | None = None  # the first signal that asked for the end
 
     def wait(self, stops: set[signal.Signals]) -> int:
-        """Return the exit code when the child has ended. Signals stay blocked, so nothing changes it any more."""
+        """Return the exit code when the child has ended. Signals stay blocked, so nothing can change it."""
         patience = True
         while not self._has_ended():
             number = signal.sigwait({*stops, signal.SIGCHLD, signal.SIGALRM})
@@ -198,38 +200,40 @@ class _Supervisor:
                 signal.setitimer(signal.ITIMER_REAL, _STOP_S)
             elif number in stops and patience:
                 patience = False
-                _say(f"stopping: the lock is being released, for up to {_STOP_S + _RELEASE_S:.0f} s")
+                _print(f"stopping: the lock is being released, for up to {_STOP_S + _RELEASE_S:.0f} s")
         return self._verdict()
 
     def _has_ended(self) -> bool:
-        """The child stays a zombie here, so that its session's number is not given to another process."""
+        """Say whether the child has ended. It stays a zombie, so that no other process gets its session's number."""
         return os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _verdict(self) -> int:
         code, held = self._note.read()
         if code is None or self._stop is not None:
-            _end_session(self._child)  # first, so that no worker writes when the locks are released
+            _end_session(self._child)  # first, so that no worker writes after the locks are released
         _, status = os.waitpid(self._child, 0)
         if held:
             _release(held)
         if self._stop is not None and code in (None, 1):  # 1: Ray died before the signal arrived
-            _say(STOPPED)
+            _print(STOPPED)
         if self._stop is not None and (code in (None, 1) or code > 128):
             return 128 + self._stop
         if code is None:
-            _say(_unexpected(os.waitstatus_to_exitcode(status)))
+            _print(_unexpected(os.waitstatus_to_exitcode(status)))
         return 1 if code is None else code
 
 
 def _unexpected(code: int) -> str:
     how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-    return (f"error: the run's process ended without a word ({how}): it or Ray's own processes were killed, or memory ran "
-            f"out; look into {ray_logs()} and run the command again, it goes on where it was")  # fmt: skip
+    return (
+        f"error: the run's process ended without a message ({how}): it or Ray's own processes were killed, or memory ran out; "
+        f"see {ray_logs()}, then run the command again to resume"
+    )
 
 
 def _end_session(leader: int) -> None:
-    """SIGKILL for all processes of a session: the child and the Ray that it started, but no Ray that it only used."""
-    for _ in range(10):  # they may start others meanwhile
+    """Kill all processes of a session: the child and the Ray that it started, but not a cluster that it only joined."""
+    for _ in range(10):  # new ones may start meanwhile
         left = _members(leader)
         for process in left:
             with suppress(ProcessLookupError, PermissionError):
@@ -239,7 +243,7 @@ def _end_session(leader: int) -> None:
 
 
 def _members(leader: int) -> list[int]:
-    """The living processes of a session; where there is no /proc, its leader alone."""
+    """Return the living processes of a session; without /proc, only its leader."""
     if not os.path.isdir("/proc/self"):
         return []
     members = []
@@ -252,7 +256,7 @@ def _members(leader: int) -> list[int]:
 
 
 def _release(held: list[dict[str, Any]]) -> None:
-    """Release locks, for a bounded time: the storage may not answer."""
+    """Release locks within a bounded time, because the storage may not answer."""
 
     def release() -> None:
         from mribatch.predictions import lock
@@ -265,7 +269,7 @@ def _release(held: list[dict[str, Any]]) -> None:
     thread.join(_RELEASE_S)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone
         os.write(2, f"{text}\n".encode(errors="backslashreplace"))
 
@@ -274,7 +278,7 @@ def _say(text: str) -> None:
 
 
 class _Screen(io.RawIOBase):
-    """A file descriptor to write to. What its reader no longer takes is dropped: `… | head -1` is no failure of a run."""
+    """A file descriptor to write to. Output that nobody reads is dropped: `… | head -1` must not fail a run."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -296,8 +300,7 @@ class _Screen(io.RawIOBase):
 
 
 def _mend_streams() -> None:
-    """Streams that write whatever happens: to pipes without a reader, terminals that do not know a character, and where
-    the caller closed them."""
+    """Replace the output streams by ones that never fail: without a reader, with unknown characters, or when closed."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -305,5 +308,11 @@ def _mend_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number; else the next file would get it
     for name, number in (("stdout", 1), ("stderr", 2)):
         encoding = getattr(getattr(sys, name), "encoding", None) or "utf-8"
-        screen = io.BufferedWriter(_Screen(number))
-        setattr(sys, name, io.TextIOWrapper(screen, encoding, errors="backslashreplace", line_buffering=True))
+        setattr(sys, name, lasting_stream(number, encoding))
+
+
+def lasting_stream(number: int, encoding: str) -> TextIO:
+    """Return a text stream to a file descriptor whose writes never fail: without a reader they are dropped."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Screen(number)), encoding, errors="backslashreplace", line_buffering=True
+    )

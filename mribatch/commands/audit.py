@@ -14,10 +14,10 @@ from mribatch.cluster.session import session
 from mribatch.cluster.thumbnails import thumbnails_of
 from mribatch.commands.audit_findings import Findings, findings
 from mribatch.commands.audit_pictures import page_of
-from mribatch.commands.classes import shown
+from mribatch.commands.classes import list_labelled
 from mribatch.commands.paying import paying
 from mribatch.errors import InputError
-from mribatch.models import directory
+from mribatch.models import directory, lookup
 from mribatch.reports.audit import audit_page
 from mribatch.settings.audit import AuditConfig
 from mribatch.stores import uris
@@ -79,8 +79,8 @@ def audit(config: AuditConfig) -> Audited:
     config.model.
     """
     config = replace(config, output=uris.absolute(config.output))
-    table = shown(config.data, exclude=config.exclude, outputs=(config.output,))
-    model = directory.read(config.model) if config.model else None
+    table = list_labelled(config.data, exclude=config.exclude, outputs=(config.output,))
+    model = directory.load_model(lookup.locate(config.model)) if config.model else None
     with uris.probe(config.output) as probe, session():
         check_seen({table["scan_uri"][0].as_py(): table["scan_version"][0].as_py(), probe: None})
         log.info("reading %s scans", f"{table.num_rows:,}")

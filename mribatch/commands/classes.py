@@ -1,6 +1,7 @@
-"""Labelled scans as a person must see them before work begins: the classes with their counts, and what is odd about them."""
+"""Show the classes of labelled scans with their counts before work begins, and warn of odd ones."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from mribatch.sources.labels import labelled
 
-__all__ = ["shown"]
+__all__ = ["list_labelled"]
 
 log = logging.getLogger("mribatch.classes")
 
@@ -17,17 +18,18 @@ _FEW_SCANS = 5  # of which a split by content may leave a side without any
 _FEW_SHARE = 0.01  # of the largest class
 _CLASSES_SHOWN = 40  # lines on a screen
 _NAMES_SHOWN = 5
-_ODD = frozenset(
-    ("answers", "archive", "backup", "backups", "bak", "checkpoints", "evaluation", "figures", "log", "logs", "misc", "model", "models",
-     "new folder", "old", "out", "output", "outputs", "predictions", "promotion", "result", "results", "temp", "tmp", "trash",
-     "unsorted", "untitled folder", "work")
-)  # fmt: skip
+_ODD = re.compile(
+    "answers|archive|backups?|bak|checkpoints|evaluation|figures|logs?|misc|models?|new folder|old|out|outputs?|predictions|"
+    "promotion|results?|temp|tmp|trash|unsorted|untitled folder|work|[_@#$].*",
+    re.DOTALL,
+)
 
 
-def shown(
+def list_labelled(
     uri: str, *, classes: Sequence[str] = (), exclude: Sequence[str] = (), outputs: Sequence[str] = ()
 ) -> pa.Table:
-    """Read labelled scans, log their classes with the counts of each split, and warn of odd ones. Raises as `source.labelled`."""
+    """Read labelled scans, log their classes with the counts of each split, and warn of odd ones. Raises as `labelled`."""
+    log.info("listing %s …", uri)
     table = labelled(uri, classes=classes, exclude=exclude, outputs=outputs)
     counts = Counter(zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True))
     log.info("%s", "\n".join(_lines(uri, counts)))
@@ -49,22 +51,20 @@ def _lines(uri: str, counts: Counter[tuple[str, str | None]]) -> list[str]:
 
 
 def _warnings(counts: Counter[tuple[str, str | None]]) -> list[str]:
-    """Return a line for each thing that may be meant, but mostly is not."""
+    """Return a line for everything that may be intended, but usually is a mistake."""
     totals: Counter[str] = Counter()
     for (label, _), number in counts.items():
         totals[label] += number
-    most = max(totals.values())
-    small = [label for label in sorted(totals) if totals[label] < max(_FEW_SCANS, _FEW_SHARE * most)]
-    odd = [label for label in sorted(totals) if label.casefold() in _ODD or label.startswith(("_", "@", "#", "$"))]
+    largest = max(totals.values())
+    small = [label for label in sorted(totals) if totals[label] < max(_FEW_SCANS, _FEW_SHARE * largest)]
+    odd = [label for label in sorted(totals) if _ODD.fullmatch(label.casefold())]
     warnings = []
     if small:
         named = ", ".join(f"{label} ({totals[label]:,})" for label in small[:_NAMES_SHOWN])
         more = f" and {len(small) - _NAMES_SHOWN} more" if len(small) > _NAMES_SHOWN else ""
-        warnings.append(
-            f"warning: very few scans of {named}{more}, against {most:,} of the largest class: are these classes?"
-        )
+        few = f"very few scans of {named}{more}, but {largest:,} of the largest class"
+        warnings.append(f"warning: {few}: are these classes?")
     if odd:
-        warnings.append(
-            f"warning: is {', '.join(odd[:_NAMES_SHOWN])} a class? If not, move the folder out, or use a manifest"
-        )
+        names = ", ".join(odd[:_NAMES_SHOWN])
+        warnings.append(f"warning: is {names} a class? If not, move the folder out, or use a manifest")
     return warnings

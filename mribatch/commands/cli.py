@@ -1,45 +1,128 @@
-"""From a command line to an exit code: parse the flags, run, report errors in one sentence."""
+"""From a command line to an exit code: parse the flags, run the command, report errors in one sentence."""
 
-import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from mribatch.cluster.supervisor import STOPPED, Stopped, stoppable
-from mribatch.commands.arguments import gathered
-from mribatch.errors import MribatchError
+from mribatch.commands import screen
+from mribatch.commands.screen import Outcome
+from mribatch.errors import ConfigError, MribatchError
+from mribatch.settings.base import Settings
+from mribatch.settings.suggestions import did_you_mean
+from mribatch.version import __version__
 
-__all__ = ["Outcome", "run_command"]
+__all__ = ["COMMANDS", "Command", "Outcome", "parse", "run", "run_command"]
 
-
-class Outcome(Protocol):
-    """What a run returns: a table to read and the exit code."""
-
-    @property
-    def exit_code(self) -> int: ...
-
-    def table(self) -> str: ...
+PROGRAM = "mribatch"
+_HELP = ("-h", "--help")
 
 
-_COMMANDS = {
-    "train": ("mribatch.settings.train:TrainConfig", "mribatch.commands.train:train"),
-    "evaluate": ("mribatch.settings.evaluate:EvaluateConfig", "mribatch.commands.evaluate:evaluate"),
-    "score": ("mribatch.settings.score:ScoreConfig", "mribatch.commands.score:score"),
-    "nightly": ("mribatch.settings.score:NightlyConfig", "mribatch.commands.nightly:nightly"),
-    "promote": ("mribatch.settings.evaluate:PromoteConfig", "mribatch.commands.promote:promote"),
-    "compact": ("mribatch.settings.score:CompactConfig", "mribatch.commands.compact:compact"),
-    "audit": ("mribatch.settings.audit:AuditConfig", "mribatch.commands.audit:audit"),
-    "baselines": ("mribatch.settings.compare:BaselinesConfig", "mribatch.commands.compare:compare"),
+@dataclass(frozen=True)
+class Command:
+    """A command of `mribatch`. Settings and function are places, "module:name": they are imported when needed."""
+
+    summary: str
+    example: str  # without the program's name
+    settings: str
+    function: str
+
+
+COMMANDS = {
+    "score": Command(
+        "score scans with a model; run it again to score what is new",
+        "score --model brain-mri-v1 --input SCANS --output predictions",
+        "mribatch.settings.score:ScoreConfig",
+        "mribatch.commands.score:score",
+    ),
+    "nightly": Command(
+        "score what is new or changed until a deadline, and write a report with alarms",
+        "nightly --model models --input SCANS --output predictions --deadline 06:00 --timezone Europe/Paris",
+        "mribatch.settings.score:NightlyConfig",
+        "mribatch.commands.nightly:nightly",
+    ),
+    "compact": Command(
+        "merge small Parquet parts and delete old predictions",
+        "compact --output predictions --keep-days 365",
+        "mribatch.settings.score:CompactConfig",
+        "mribatch.commands.compact:compact",
+    ),
+    "audit": Command(
+        "find copies, leaks between splits, wrong labels and shortcuts in labelled scans",
+        "audit --data LABELLED --output audit",
+        "mribatch.settings.audit:AuditConfig",
+        "mribatch.commands.audit:audit",
+    ),
+    "train": Command(
+        "fine-tune a model on labelled scans",
+        "train --data LABELLED --output models/mine",
+        "mribatch.settings.train:TrainConfig",
+        "mribatch.commands.train:train",
+    ),
+    "evaluate": Command(
+        "measure a model on labelled scans: metrics, figures and a report",
+        "evaluate --model brain-mri-v1 --data LABELLED --output evaluation",
+        "mribatch.settings.evaluate:EvaluateConfig",
+        "mribatch.commands.evaluate:evaluate",
+    ),
+    "promote": Command(
+        "make a model the current one if it is no worse on labelled scans",
+        "promote --models models --candidate brain-mri-v2 --data LABELLED --output promotion",
+        "mribatch.settings.evaluate:PromoteConfig",
+        "mribatch.commands.promote:promote",
+    ),
+    "baselines": Command(
+        "compare the paper's models, cheap ones and deep ones on labelled scans",
+        "baselines --data LABELLED --classes notumor meningioma --output comparison",
+        "mribatch.settings.compare:BaselinesConfig",
+        "mribatch.commands.compare:compare",
+    ),
 }
-"""The settings and the function of each command. They are imported once signals are handled: Ray takes seconds."""
+"""The functions are imported once signals are handled: Ray takes seconds. In the order of `mribatch --help`."""
 
 
-def run_command(command: str, description: str, argv: Sequence[str] | None) -> int:
-    """Run a command for its command line and return its exit code."""
+def run(argv: Sequence[str]) -> int:
+    """Run `mribatch` with these words and return its exit code."""
+    name, *words = argv or [""]
+    if name in _HELP:
+        print(_overview())
+    elif name == "--version":
+        print(f"{PROGRAM} {__version__}")
+    elif name in COMMANDS:
+        example = f"Example:\n  {PROGRAM} {COMMANDS[name].example}"
+        return _guarded(name, words, f"{PROGRAM} {name}", f"\n\n{example}")
+    else:
+        problem = f"no command {name}{did_you_mean(name, COMMANDS)}" if name else "missing a command"
+        print(f"error: {problem}\n{PROGRAM} --help lists all commands", file=sys.stderr)
+        return ConfigError.exit_code
+    return 0
+
+
+def run_command(name: str, description: str, argv: Sequence[str] | None) -> int:
+    """Run a command as jobs/NAME.py with these words, by default those of this process, and return its exit code.
+
+    description: what --help opens with, a blank line, and what it ends with.
+    """
+    return _guarded(name, sys.argv[1:] if argv is None else argv, f"python jobs/{name}.py", description)
+
+
+def parse(name: str, argv: Sequence[str]) -> Settings:
+    """Return the settings that these words give to a command, without running it. Raises ConfigError."""
+    if name not in COMMANDS:
+        raise ConfigError(f"no command {name}{did_you_mean(name, COMMANDS)}")
+    return _parse(name, argv, f"{PROGRAM} {name}")
+
+
+def _guarded(name: str, words: Sequence[str], program: str, description: str) -> int:
+    """Run a command; report errors and signals on stderr."""
     with stoppable():
         try:
-            return _run(command, description, argv)
+            if any(word in _HELP for word in words):
+                print(_help(name, program, description))
+                return 0
+            return _run(name, words, program)
         except MribatchError as err:
             print(f"error: {err}", file=sys.stderr)
             return err.exit_code
@@ -48,26 +131,50 @@ def run_command(command: str, description: str, argv: Sequence[str] | None) -> i
             return int(str(stop.code))
 
 
-def _run(command: str, description: str, argv: Sequence[str] | None) -> int:
-    import tyro
-
-    _log_to_stderr()
-    settings, function = _COMMANDS[command]
-    kind: Any = _imported(settings)
-    words = gathered(kind, sys.argv[1:] if argv is None else argv)
-    parsed: Any = tyro.cli(kind, args=words, description=description)
-    outcome: Outcome = _imported(function)(parsed)
-    print(outcome.table())
+def _run(name: str, words: Sequence[str], program: str) -> int:
+    settings = _parse(name, words, program)
+    with screen.opened(f"{name}: loading libraries …"):
+        outcome: Outcome = _imported(COMMANDS[name].function)(settings)
+    screen.show(outcome)
     return outcome.exit_code
+
+
+def _parse(name: str, words: Sequence[str], program: str) -> Settings:
+    from mribatch.commands.arguments import parsed
+
+    return parsed(_settings(name), words, program)
+
+
+def _help(name: str, program: str, description: str) -> str:
+    from mribatch.commands.arguments import help_text
+
+    settings = _settings(name)
+    opening, _, ending = description.partition("\n\n")
+    return help_text(settings, program, opening or str(settings.__doc__), ending.strip()).rstrip()
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} COMMAND [FLAGS]",
+            "",
+            "Classify brain-MRI scans in bulk. A research and triage tool, not a medical device.",
+            "",
+            *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
+            "",
+            f"{PROGRAM} COMMAND --help shows the flags of a command, {PROGRAM} --version the version.",
+            "",
+            f"Example:\n  {PROGRAM} {COMMANDS['score'].example}",
+        ]
+    )
+
+
+def _settings(name: str) -> type[Settings]:
+    kind: type[Settings] = _imported(COMMANDS[name].settings)
+    return kind
 
 
 def _imported(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
-
-
-def _log_to_stderr() -> None:
-    """The package's own lines, plain; what other libraries log is theirs."""
-    log = logging.getLogger("mribatch")
-    log.handlers[:] = [logging.StreamHandler(sys.stderr)]
-    log.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""What a model answered on the test side of a split, in a file of its own: a comparison that was cut off goes on from these."""
+"""Store what each model answered on the test side of a split, so that an interrupted comparison resumes from these files."""
 
 import io
 import json
@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mribatch import schema
+from mribatch.errors import ModelError
+from mribatch.models import directory
+from mribatch.settings.compare import BaselinesConfig
+from mribatch.statistics.metrics import Scores
 from mribatch.stores import uris
 
-__all__ = ["Answers", "Split", "answered"]
+__all__ = ["Answers", "Split", "answered", "model_place", "stored"]
 
 _FACTS = b"mribatch.answers"
 
@@ -31,8 +36,8 @@ class Split:
 class Answers:
     """The answers of one model on one split.
 
-    rows: scan_uri, label, has_copy (the training side holds a copy of it, or another scan of its patient), and p_<label>
-    for each label. seconds: for tuning and fitting. chosen: what tuning chose. train_scans: what it learnt from.
+    rows: scan_uri, label, has_copy (the training side has a copy of it, or another scan of its patient), and p_<label>
+    for each label. seconds: for tuning and fitting. chosen: what tuning chose. train_scans: how many it was trained on.
     model_digest: of the model that is kept, the first split's; None for the other splits.
     """
 
@@ -44,36 +49,69 @@ class Answers:
     train_scans: int
     model_digest: str | None = None
 
-    @property
-    def place(self) -> str:
-        return _place(self.model, self.split)
-
-    def write(self, folder: str, fingerprint: str) -> None:
-        facts = {"fingerprint": fingerprint, "seconds": self.seconds, "chosen": self.chosen,
-                 "train_scans": self.train_scans, "model_digest": self.model_digest}  # fmt: skip
+    def write(self, config: BaselinesConfig, fingerprint: str) -> None:
+        """Store these answers for a comparison of these settings and scans."""
+        facts = {
+            "fingerprint": fingerprint,
+            "seconds": self.seconds,
+            "chosen": self.chosen,
+            "train_scans": self.train_scans,
+            "model_digest": self.model_digest,
+        }
         data = io.BytesIO()
         pq.write_table(self.rows.replace_schema_metadata({_FACTS: json.dumps(facts)}), data)
-        uris.put(uris.join(folder, self.place), data.getvalue())
+        uris.put(uris.join(_folder(config), _file(self.model, self.split)), data.getvalue())
 
-    @classmethod
-    def read(cls, folder: str, fingerprint: str, model: str, split: int) -> "Answers | None":
-        """None where there are none of these scans and settings."""
-        if _place(model, split) not in uris.names(folder):
-            return None
-        table = pq.ParquetFile(io.BytesIO(uris.read(uris.join(folder, _place(model, split))))).read()
-        facts = json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
-        if facts.pop("fingerprint", None) != fingerprint:
-            return None
-        return cls(model=model, split=split, rows=table.replace_schema_metadata(None), **facts)
+    def scores(self, labels: tuple[str, ...]) -> Scores:
+        """Return the answers as scores; float32 probabilities are scaled to sum to 1."""
+        columns = [self.rows[schema.probability_column(label)].to_numpy() for label in labels]
+        probabilities = np.stack(columns, axis=1).astype(np.float64)
+        truth = np.asarray(pc.index_in(self.rows["label"], pa.array(labels)).to_numpy(), np.int64)
+        return Scores(
+            labels=labels, truth=truth, probabilities=probabilities / probabilities.sum(axis=1, keepdims=True)
+        )
 
 
 def answered(scans: pa.Table, has_copy: NDArray[np.bool_], labels: tuple[str, ...], scores: NDArray[Any]) -> pa.Table:
-    """The rows of `Answers` for scans (scan_uri, label) and their scores (N, labels)."""
+    """Return the rows of `Answers` for scans (scan_uri, label) and their scores (N, labels)."""
     table = scans.append_column("has_copy", pa.array(has_copy))
     for k, label in enumerate(labels):
         table = table.append_column(schema.probability_column(label), pa.array(np.asarray(scores[:, k], np.float32)))
     return table
 
 
-def _place(model: str, split: int) -> str:
+def stored(config: BaselinesConfig, fingerprint: str, model: str, split: Split) -> Answers | None:
+    """Return the stored answers, None if there are none for these settings and scans.
+
+    Those of the first split count only together with the model directory that gave them.
+    """
+    folder, file = _folder(config), _file(model, split.number)
+    if file not in uris.names(folder):
+        return None
+    table = pq.ParquetFile(io.BytesIO(uris.read(uris.join(folder, file)))).read()
+    facts = json.loads((table.schema.metadata or {}).get(_FACTS, b"{}"))
+    if facts.pop("fingerprint", None) != fingerprint:
+        return None
+    if split.number == 0 and facts["model_digest"] != _kept_digest(config, model):
+        return None
+    return Answers(model=model, split=split.number, rows=table.replace_schema_metadata(None), **facts)
+
+
+def model_place(config: BaselinesConfig, name: str) -> str:
+    """Return the directory of the model that was fitted on the first split."""
+    return uris.join(uris.absolute(config.output), "models", name)
+
+
+def _kept_digest(config: BaselinesConfig, name: str) -> str | None:
+    try:
+        return directory.open_model(model_place(config, name)).digest
+    except ModelError:
+        return None
+
+
+def _folder(config: BaselinesConfig) -> str:
+    return uris.join(config.output, "answers")
+
+
+def _file(model: str, split: int) -> str:
     return f"{model}-{split + 1}.parquet"

@@ -1,9 +1,9 @@
-"""Describe: write a model's card and curves again from its model.json and history, with evidence from evaluations.
+"""Describe: rewrite a model's card and curves from its model.json and history, with evidence from evaluations.
 
     from mribatch.commands.describe import Evidence, describe
     describe("models/mine", {"other_source": Evidence("out/other", "120 scans of another hospital.")})
 
-The weights and the digest stay as they are.
+The weights and the digest do not change.
 """
 
 import json
@@ -30,15 +30,15 @@ class Evidence(NamedTuple):
 
 
 def describe(uri: str, evidence: Mapping[str, Evidence] | None = None) -> Model:
-    """Write MODEL_CARD.md, curves.png and model.json of a network's directory again.
+    """Rewrite MODEL_CARD.md, curves.png and model.json of a network's directory.
 
-    evidence: by the keys of `card.RELATIONS`; what is not named stays. Raises ModelError for a model that is damaged or
+    evidence: by the keys of `card.RELATIONS`; evidence of other keys stays. Raises ModelError for a model that is damaged or
     that an evaluation did not measure, InputError for an unknown key, StorageMissing for a missing evaluation.
     """
-    model = directory.read(uri)
-    measured = {key: _measured(model, key, each) for key, each in (evidence or {}).items()}
+    model = directory.load_model(uri)
+    measured = {key: _measured(model, key, evaluation) for key, evaluation in (evidence or {}).items()}
     training = model.facts["training"]
-    stages = [one | {"command": recipe.portable(one["command"])} for one in training.get("started_from", [])]
+    stages = [stage | {"command": recipe.portable(stage["command"])} for stage in training.get("started_from", [])]
     facts = model.facts | {
         "training": training | {"command": recipe.portable(training["command"]), "started_from": stages},
         "evidence": model.facts.get("evidence", {}) | measured,
@@ -53,6 +53,7 @@ def _measured(model: Model, key: str, evidence: Evidence) -> dict[str, object]:
         raise InputError(f"expected evidence of the kind {', '.join(card.RELATIONS)}, got {key}")
     numbers = json.loads(uris.read(uris.join(evidence.evaluation, "metrics.json")))
     if numbers["model_digest"] != model.digest:
-        raise ModelError(f"{evidence.evaluation} evaluates model {numbers['model_digest']}, expected {model.digest}: "
-                         "evaluate this model first")  # fmt: skip
+        raise ModelError(
+            f"{evidence.evaluation} evaluates model {numbers['model_digest']}, expected {model.digest}: evaluate this model first"
+        )
     return card.evidence_of(numbers, evidence.about)

@@ -1,10 +1,11 @@
-"""Nightly: listing − what this model has scored → new, changed, backfill → the same scoring → what a person sees in the morning."""
+"""Nightly: listing − what this model has scored → new, changed, backfill → the same scoring → the morning's report."""
 
 import json
+import logging
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -15,52 +16,109 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mribatch import schema
-from mribatch.commands.night_summary import COLUMNS, Found, by_due, morning, remembered
+from mribatch.commands.night_summary import COLUMNS, NightData, by_due, night_facts, summarize
 from mribatch.commands.paying import paying
-from mribatch.commands.score import Scored, score_plan
-from mribatch.models import directory
+from mribatch.commands.reading import reading_of
+from mribatch.commands.score import score_plan
+from mribatch.commands.scored import Scored
+from mribatch.commands.screen import Block, Shown, Table, duration
+from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import history, ledger, lock, rewrite
 from mribatch.predictions.lock import NIGHTS, new_run_id
 from mribatch.reports.night import Night, night_page
+from mribatch.scans.reading import Reading
 from mribatch.settings.score import NightlyConfig
 from mribatch.sources.listing import archive, list_scans
 from mribatch.stores import uris
 
-__all__ = ["Done", "Forecast", "next_time", "nightly"]
+__all__ = ["Done", "Forecast", "expected_seconds", "next_time", "night_end", "nightly"]
+
+log = logging.getLogger("mribatch.nightly")
 
 ALARM = 5
-_NIGHTS = 30  # with which a night is compared
-_SPARE = 3.0  # times what the fastest night would do until the deadline is planned; the rest is left untouched
-_END_S = 30.0  # before the deadline no scan is begun any more: the last batches, the verification, the report
+_NIGHTS = 30  # earlier nights that a night is compared with
+_SPARE = 3.0  # plan this many times what the fastest night would score before the deadline; the rest stays untouched
+_END_S = 30.0  # start no scan this close to the deadline: the last batches, the verification and the report take time
+
+
+@paying
+def nightly(config: NightlyConfig) -> "Done | Forecast":
+    """Score what config.model has not scored yet, new scans first, until the deadline, and write a report.
+
+    Raises what `score` raises.
+    """
+    started = datetime.now(UTC)
+    deadline = night_end(config, started)
+    until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
+    model = directory.load_model(lookup.locate(config.model))
+    output, run_id, reading = uris.absolute(config.output), new_run_id(), reading_of(config)
+    log.info("listing %s …", ", ".join(config.input))
+    if config.dry_run:
+        return _forecast(config, model, list_scans(config.input, config.exclude), output, reading)
+    if config.report:
+        uris.check_writable(config.report)
+    with (
+        lock.held(output, NIGHTS, run_id, lease_s=config.lease_s),
+        lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence,
+    ):
+        listing, covers = archive(config.input, config.exclude)
+        plan = ledger.plan(listing, output, model.digest, again=config.full, readings=reading.digests)
+        vanished = history.record_listing(output, listing, started, model.digest, covers)
+        earlier = history.nights(output, _NIGHTS)
+        due = history.backlog(plan.todo, output).slice(0, config.limit)
+        plan = replace(plan, todo=due.select(schema.PLAN.names).slice(0, _reachable(earlier, until)))
+        scored = score_plan(config, model, plan, fence, reading, until)
+        log.info("writing the report …")
+        unreported = history.unreported(output, plan.parts)
+        interrupted = {} if config.full else unreported
+        rows, late, before = _rows(plan, scored, interrupted, fence)
+        if config.full:
+            _replace_rows(fence, plan, rows)
+        else:
+            rewrite.supersede(fence, plan, scored.parts)
+        data = NightData(
+            model=model,
+            due=due,
+            rows=rows,
+            late=late,
+            before=before,
+            vanished=vanished,
+            earlier=earlier,
+            started=started,
+            deadline=deadline,
+        )
+        night = summarize(config, scored, data)
+        if scored.planned or interrupted:
+            history.remember_night(output, scored.run_id, night_facts(night))
+        history.mark_reported(output, unreported)
+    return Done(scored=scored, night=night, report=_write(config, night))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class Forecast(Shown):
     """What a night would do."""
 
     listed: int
     planned: dict[str, int]
     seconds: float | None
-    basis: str  # what the duration is taken from, or why it is not known
+    basis: str  # the runs that the duration is taken from, or why it is unknown
     exit_code: int = 0
 
-    def table(self) -> str:
-        total = sum(self.planned.values())
-        lines = [("listed", self.listed), ("to score", total), *((f"  {due}", n) for due, n in self.planned.items())]
-        width = max(len(name) for name, _ in lines)
-        duration = "not known" if self.seconds is None else _rounded(self.seconds)
-        return "\n".join(
-            [
-                *(f"{name:<{width}}  {n:>9,}" for name, n in lines),
-                f"duration  {duration}, {self.basis}",
-                "nothing was changed",
-            ]
-        )
+    def blocks(self) -> list[Block]:
+        """Return the scans to score by reason, and how long that may take."""
+        counts = {"listed": self.listed, "to score": sum(self.planned.values())}
+        counts |= {f"  {due}": scans for due, scans in self.planned.items()}
+        expected = "unknown" if self.seconds is None else duration(self.seconds)
+        return [
+            Table([(name, f"{count:,}") for name, count in counts.items()]),
+            f"duration  {expected}, {self.basis}",
+            "nothing was changed",
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class Done(Shown):
     """What a night did."""
 
     scored: Scored
@@ -71,58 +129,31 @@ class Done:
     def exit_code(self) -> int:
         return ALARM if self.night.alarms else 0
 
-    def table(self) -> str:
+    def blocks(self) -> list[Block]:
+        """Return what was scored, why it was planned, the alarms, and where the report is."""
         due = ", ".join(f"{count:,} {due}" for due, count in self.night.tally.planned.items())
-        lines = [self.scored.table(), f"planned  {due}", *(f"ALARM    {alarm}" for alarm in self.night.alarms)]
-        return "\n".join([*lines, f"report   {self.report}"])
+        alarms = (f"ALARM    {alarm}" for alarm in self.night.alarms)
+        return [*self.scored.blocks(), f"planned  {due}", *alarms, f"report   {self.report}"]
 
 
-@paying
-def nightly(config: NightlyConfig) -> Done | Forecast:
-    """Score what config.model has not scored yet, new scans first, until the deadline, and report.
+# The clock
 
-    Raises what `score` raises.
-    """
-    started = datetime.now(UTC)
-    deadline = _end(config, started)
-    until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
-    model = directory.read(config.model)
-    output, run_id = uris.absolute(config.output), new_run_id()
-    if config.dry_run:
-        return _forecast(config, model, list_scans(config.input, config.exclude), output)
-    if config.report:
-        uris.check_writable(config.report)
-    with (
-        lock.held(output, NIGHTS, run_id, lease_s=config.lease_s),
-        lock.held(output, model.digest, run_id, lease_s=config.lease_s) as fence,
-    ):
-        listing, covers = archive(config.input, config.exclude)
-        plan = ledger.plan(listing, output, model.digest, again=config.full)
-        vanished = history.mark_seen(output, listing, started, model.digest, covers)
-        earlier = history.nights(output, _NIGHTS)
-        due = history.backlog(plan.todo, output).slice(0, config.limit)
-        plan = replace(plan, todo=due.select(schema.PLAN.names).slice(0, _worth_a_try(earlier, until)))
-        scored = score_plan(config, model, plan, fence, until)
-        rows = ledger.read_parts(output, model.digest, scored.parts, COLUMNS)
-        cut = history.unreported(output, plan.parts)
-        interrupted = [] if config.full else [part for parts in cut.values() for part in parts]
-        late = ledger.read_parts(output, model.digest, interrupted, COLUMNS)
-        before = _before(pa.concat_tables([rows, late], promote_options="default"), plan.parts - {*interrupted}, fence)
-        if config.full:
-            _take_the_place(fence, plan, rows)
-        night = morning(config, scored, Found(model=model, due=due, rows=rows, late=late, before=before, vanished=vanished,
-                                              earlier=earlier, started=started, deadline=deadline))  # fmt: skip
-        if scored.planned or interrupted:
-            history.remember_night(output, scored.run_id, remembered(night))
-        history.mark_reported(output, cut)
-    return Done(scored=scored, night=night, report=_write(config, night))
+
+def night_end(config: NightlyConfig, started: datetime) -> datetime | None:
+    """Return when a night must have ended: at its deadline or after --max-hours, whichever comes first; None for neither."""
+    ends = []
+    if config.deadline:
+        ends.append(next_time(config.deadline, config.timezone, started))
+    if config.max_hours is not None:
+        ends.append(started + timedelta(hours=config.max_hours))
+    return min(ends, default=None)
 
 
 def next_time(deadline: str, timezone: str, now: datetime) -> datetime:
-    """Return the next moment, in UTC, at which the clock of a time zone shows HH:MM. now must be aware.
+    """Return the next moment, in UTC, at which a clock in a time zone shows HH:MM. now must be aware.
 
-    An hour that comes twice, when the clock is set back, counts twice. A time that the clock skips, when it is set
-    forward, is moved by as much as the clock: 02:30 becomes 03:30.
+    A time that occurs twice, when clocks are set back, counts twice. A time that is skipped, when they are set forward, is
+    moved by as much as the clock: 02:30 becomes 03:30.
     """
     hour, minute = map(int, deadline.split(":"))
     zone = ZoneInfo(timezone)
@@ -132,93 +163,89 @@ def next_time(deadline: str, timezone: str, now: datetime) -> datetime:
 
 
 def _moments(local: datetime, zone: ZoneInfo) -> set[datetime]:
-    """Return the moments, in UTC, at which a clock shows a date and time: two, one, or what a skipped time stands for."""
+    """Return the moments, in UTC, at which a clock shows a date and time: two, one, or what a skipped time is moved to."""
     moments = {local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
     shown = {moment for moment in moments if moment.astimezone(zone).replace(tzinfo=None) == local}
     return shown or {max(moments)}
 
 
-def _end(config: NightlyConfig, started: datetime) -> datetime | None:
-    """Return the moment at which a night must have ended: its deadline or its greatest length, whichever comes first."""
-    ends = []
-    if config.deadline:
-        ends.append(next_time(config.deadline, config.timezone, started))
-    if config.max_hours is not None:
-        ends.append(started + timedelta(hours=config.max_hours))
-    return min(ends, default=None)
-
-
-def _forecast(config: NightlyConfig, model: Model, listing: pa.Table, output: str) -> Forecast:
-    todo = listing if config.full else ledger.pending(listing, output, model.digest)
-    due = history.backlog(todo, output).slice(0, config.limit)
-    seconds, basis = _expected(due.num_rows, history.runs(output, _NIGHTS), model.digest)
-    return Forecast(listed=listing.num_rows, planned=by_due(due), seconds=seconds, basis=basis)
-
-
-def _expected(scans: int, records: list[dict[str, Any]], digest: str) -> tuple[float | None, str]:
-    """Return the seconds that some scans may take by the records of earlier runs, and what that is taken from."""
-    if not scans:
-        return 0.0, "nothing is due"
-    own = _rates(each for each in records if each["model_digest"] == digest)
-    used = own or _rates(records)
-    if not used:
-        return None, "no run has scored anything in this output yet"
-    runs = f"{len(used)} earlier runs" if len(used) > 1 else "one earlier run"
-    return scans / _typical(used), f"by {runs} of {'this model' if own else 'other models'} in this output"
-
-
-def _rates(records: Iterable[dict[str, Any]]) -> list[tuple[float, int]]:
-    """Return scans per second, start included, and scans of each run that scored some."""
-    counts = [(each["counts"]["ok"] + each["counts"]["rejected"], each["seconds"]) for each in records]
-    return [(scans / max(seconds, 0.001), scans) for scans, seconds in counts if scans]  # the record is rounded to 1 ms
-
-
-def _typical(rates: list[tuple[float, int]]) -> float:
-    """Return the median of rates, each weighted by its scans: a run of few scans is little more than its start."""
-    ranked = sorted(rates)
-    weights = list(accumulate(scans for _, scans in ranked))
-    return ranked[bisect_left(weights, weights[-1] / 2)][0]
-
-
-def _rounded(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def _worth_a_try(earlier: list[dict[str, Any]], until: float) -> int | None:
-    """How many scans may come to their turn until the deadline; None for all."""
-    rates = [float(night["scored"] / night["seconds"]) for night in earlier if night["scored"]]
+def _reachable(earlier: Sequence[Mapping[str, Any]], until: float) -> int | None:
+    """Return how many scans could be started before the deadline at most; None for all."""
+    done = [(night["scored"] + night.get("skipped", 0), night["seconds"]) for night in earlier]
+    rates = [float(scans / seconds) for scans, seconds in done if scans]
     if math.isinf(until) or not rates:
         return None
     return math.ceil(_SPARE * max(rates) * max(until - time.monotonic(), 0.0)) + 1
 
 
-def _take_the_place(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> None:
-    """New rows go into the place of old ones; where a scan was gone when its turn came, the old row stays."""
-    gone = rows.filter(ledger.was_gone(rows))
-    told = rows.select(schema.PLAN.names).join(
-        gone.select(schema.PLAN.names), keys=schema.PLAN.names, join_type="left anti"
-    )
-    rewrite.without(fence, sorted(plan.parts), told)
-    ledger.plan(schema.PLAN.empty_table(), fence.output, fence.digest)  # removes what still stands twice
+# What a night would take
 
 
-def _before(rows: pa.Table, parts: frozenset[str], fence: lock.Fence) -> pa.Table:
-    """The newest row, in some parts and of other models, of each scan that has a row now."""
-    if not rows.num_rows:
-        return rows
+def _forecast(config: NightlyConfig, model: Model, listing: pa.Table, output: str, reading: Reading) -> Forecast:
+    todo = listing if config.full else ledger.pending(listing, output, model.digest, reading.digests)
+    due = history.backlog(todo, output).slice(0, config.limit)
+    seconds, basis = expected_seconds(due.num_rows, history.runs(output, _NIGHTS), model.digest)
+    return Forecast(listed=listing.num_rows, planned=by_due(due), seconds=seconds, basis=basis)
+
+
+def expected_seconds(scans: int, records: Sequence[Mapping[str, Any]], digest: str) -> tuple[float | None, str]:
+    """Return how long some scans may take by the records of earlier runs, and which runs these are."""
+    if not scans:
+        return 0.0, "nothing is due"
+    own = _rates(record for record in records if record["model_digest"] == digest)
+    used = own or _rates(records)
+    if not used:
+        return None, "no run has scored anything in this output yet"
+    runs = f"{len(used)} earlier runs" if len(used) > 1 else "one earlier run"
+    return scans / _weighted_median(used), f"by {runs} of {'this model' if own else 'other models'} in this output"
+
+
+def _rates(records: Iterable[Mapping[str, Any]]) -> list[tuple[float, int]]:
+    """Return scans per second, start-up included, and scans of each run that scored some."""
+    outcomes = ("ok", "rejected", "skipped")
+    counts = [(sum(record["counts"].get(name, 0) for name in outcomes), record["seconds"]) for record in records]
+    return [(scans / max(seconds, 0.001), scans) for scans, seconds in counts if scans]  # the record is rounded to 1 ms
+
+
+def _weighted_median(rates: Sequence[tuple[float, int]]) -> float:
+    """Return the median of rates, each weighted by its scans: a run of few scans is little more than its start-up."""
+    ranked = sorted(rates)
+    weights = list(accumulate(scans for _, scans in ranked))
+    return ranked[bisect_left(weights, weights[-1] / 2)][0]
+
+
+# Rows before and after
+
+
+def _rows(
+    plan: ledger.Plan, scored: Scored, interrupted: Mapping[str, Sequence[str]], fence: lock.Fence
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Return this night's rows, those of interrupted runs, and the newest row before these of each of their scans."""
+    late_parts = [part for parts in interrupted.values() for part in parts]
+    rows = ledger.read_parts(fence.output, fence.digest, scored.parts, COLUMNS)
+    late = ledger.read_parts(fence.output, fence.digest, late_parts, COLUMNS)
+    new = pa.concat_tables([rows, late], promote_options="default")
+    if not new.num_rows:
+        return rows, late, new
     others = [digest for digest in ledger.digests(fence.output) if digest != fence.digest]
-    tables = [ledger.read_parts(fence.output, fence.digest, sorted(parts), COLUMNS)]
+    tables = [ledger.read_parts(fence.output, fence.digest, sorted(plan.parts - {*late_parts}), COLUMNS)]
     tables += [ledger.predictions(fence.output, digest, COLUMNS) for digest in others]
     known = pa.concat_tables(tables, promote_options="default")
-    return history.newest(known.filter(pc.is_in(known["scan_uri"], rows["scan_uri"].combine_chunks())))
+    return rows, late, history.newest(known.filter(pc.is_in(known["scan_uri"], new["scan_uri"].combine_chunks())))
+
+
+def _replace_rows(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> None:
+    """Remove the old rows of scans that have new ones; a scan that vanished before its turn keeps its old row."""
+    vanished = rows.filter(ledger.was_gone(rows)).select(schema.PLAN.names)
+    replaced = rows.select(schema.PLAN.names).join(vanished, keys=schema.PLAN.names, join_type="left anti")
+    rewrite.without(fence, sorted(plan.parts), replaced)
+    ledger.plan(schema.PLAN.empty_table(), fence.output, fence.digest)  # removes rows that are still there twice
 
 
 def _write(config: NightlyConfig, night: Night) -> str:
-    """nightly.json and nightly.html; the page's URI."""
-    place = config.report or uris.join(config.output, "_nights", night.run_id)
+    """Write nightly.json and nightly.html and return the page's URI."""
+    folder = config.report or uris.join(config.output, "_nights", night.run_id)
     facts = json.dumps(asdict(night), indent=1, default=datetime.isoformat)
-    uris.put(uris.join(place, "nightly.json"), facts.encode())
-    uris.put(uris.join(place, "nightly.html"), night_page(night).encode())
-    return uris.join(place, "nightly.html")
+    uris.put(uris.join(folder, "nightly.json"), facts.encode())
+    uris.put(uris.join(folder, "nightly.html"), night_page(night).encode())
+    return uris.join(folder, "nightly.html")

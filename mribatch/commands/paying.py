@@ -1,4 +1,4 @@
-"""Make --requester-pays hold for a whole run: the driver, and all that it starts."""
+"""Apply --requester-pays to a command: to the driver and to all that it starts."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -19,7 +19,7 @@ _Outcome = TypeVar("_Outcome")
 
 
 def paying(run: Callable[[_Config], _Outcome]) -> Callable[[_Config], _Outcome]:
-    """Decorate a run of a config."""
+    """Decorate a command so that its S3 requests follow config.requester_pays."""
 
     @wraps(run)
     def paid(config: _Config) -> _Outcome:

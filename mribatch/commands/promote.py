@@ -1,4 +1,4 @@
-"""Promote: a candidate and the current model on the same labelled scans → who is better → the file CURRENT."""
+"""Promote: evaluate a candidate and the current model on the same scans → the better one → the file CURRENT."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mribatch import schema
-from mribatch.commands.classes import shown
+from mribatch.commands.classes import list_labelled
 from mribatch.commands.evaluate import evaluate_scans
 from mribatch.commands.paying import paying
+from mribatch.commands.screen import Block, Shown, Table
 from mribatch.errors import InputError, ModelError
 from mribatch.models import directory
 from mribatch.models.directory import CURRENT
@@ -18,17 +19,50 @@ from mribatch.models.format import Model
 from mribatch.predictions.lock import new_run_id
 from mribatch.schema import Status
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+from mribatch.settings.suggestions import did_you_mean
 from mribatch.statistics import metrics
 from mribatch.stores import uris
 
-__all__ = ["Duel", "Promotion", "promote"]
+__all__ = ["PairedResult", "Promotion", "promote"]
 
 REFUSED = 1
 _RECORDS = "_promotions"
 
 
+@paying
+def promote(config: PromoteConfig) -> "Promotion":
+    """Make config.candidate the current model of config.models if it is right on at least as many scans of config.data.
+
+    To roll back, promote an older model: its rows are still there. Raises ModelError, InputError, and what `evaluate`
+    raises.
+    """
+    candidate = _candidate(config)
+    uris.check_writable(config.models)
+    current = directory.load_model(config.models) if CURRENT in uris.names(config.models, CURRENT) else None
+    duel = None
+    if current is not None and current.digest != candidate.digest:
+        _check_labels(candidate, current)
+        table = list_labelled(config.data)
+        duel = _paired(_rows(config, candidate, table), _rows(config, current, table))
+    elif current is None:
+        _rows(config, candidate, list_labelled(config.data))  # proves that it can score, and writes its report
+    worse = duel is not None and duel.worse
+    promotion = Promotion(
+        candidate=config.candidate,
+        candidate_digest=candidate.digest,
+        current=None if current is None else _name(current),
+        current_digest=None if current is None else current.digest,
+        duel=duel,
+        promoted=not worse or config.force,
+        forced=worse and config.force,
+    )
+    if promotion.current != config.candidate:
+        _record(config, promotion)
+    return promotion
+
+
 @dataclass(frozen=True, kw_only=True)
-class Duel:
+class PairedResult:
     """Two models on the scans that both of them scored."""
 
     scans: int
@@ -36,7 +70,7 @@ class Duel:
     current_right: int
     only_candidate_right: int
     only_current_right: int
-    p_value: float  # exact McNemar test: how often two models of equal worth differ so much
+    p_value: float  # exact McNemar test: the chance of a difference this large between two equally good models
 
     @property
     def worse(self) -> bool:
@@ -44,14 +78,14 @@ class Duel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Promotion:
-    """What was compared, and whether the candidate is the current model now."""
+class Promotion(Shown):
+    """The comparison of two models, and whether the candidate is the current model now."""
 
     candidate: str
     candidate_digest: str
     current: str | None
     current_digest: str | None
-    duel: Duel | None  # None where there was no current model, or the candidate is it
+    duel: PairedResult | None  # None without a current model, or if the candidate is it
     promoted: bool
     forced: bool
 
@@ -59,60 +93,39 @@ class Promotion:
     def exit_code(self) -> int:
         return 0 if self.promoted else REFUSED
 
-    def table(self) -> str:
-        told = _told(self.duel, self.candidate, str(self.current)) if self.duel else [self._without_duel()]
+    def blocks(self) -> list[Block]:
+        """Return the comparison and the verdict."""
         if self.current == self.candidate:
-            return f"{self.candidate} is the current model already"
-        if self.promoted:
-            return "\n".join(
-                [*told, f"{self.candidate} is the current model now" + (", by force" if self.forced else "")]
-            )
-        return "\n".join([*told, f"refused: {self.current} stays the current model; --force promotes a worse one"])
+            return [f"{self.candidate} is the current model already"]
+        verdict = f"{self.candidate} is the current model now" + (", by force" if self.forced else "")
+        if not self.promoted:
+            verdict = f"refused: {self.current} stays the current model; --force promotes a worse one"
+        return [*self._comparison(), verdict]
 
-    def _without_duel(self) -> str:
+    def _comparison(self) -> list[Block]:
         if self.current is None:
-            return "there was no current model to compare it with"
-        return f"it was not compared with {self.current}: both are model {self.candidate_digest}"
-
-
-@paying
-def promote(config: PromoteConfig) -> Promotion:
-    """Make config.candidate the current model of config.models if it is right on as many scans of config.data or more.
-
-    Rolling back is promoting an older one: what it has scored still has its rows. Raises ModelError, InputError, and what
-    `evaluate` raises.
-    """
-    candidate = _candidate(config)
-    uris.check_writable(config.models)
-    current = _current(config)
-    duel = None
-    if current is not None and current.digest != candidate.digest:
-        _check_labels(candidate, current)
-        table = shown(config.data)
-        duel = _duel(_rows(config, candidate, table), _rows(config, current, table))
-    elif current is None:
-        _rows(config, candidate, shown(config.data))  # it can score, and its report stands beside the record
-    worse = duel is not None and duel.worse
-    promotion = Promotion(
-        candidate=config.candidate, candidate_digest=candidate.digest, duel=duel,
-        current=None if current is None else _name(current), current_digest=None if current is None else current.digest,
-        promoted=not worse or config.force, forced=worse and config.force,
-    )  # fmt: skip
-    if promotion.current != config.candidate:
-        _record(config, promotion)
-    return promotion
+            return ["there was no current model to compare it with"]
+        if self.duel is None:
+            return [f"it was not compared with {self.current}: both are model {self.candidate_digest}"]
+        duel, scans = self.duel, f"{self.duel.scans:,}"
+        rows = [
+            (self.candidate, f"{duel.candidate_right:,}", scans, f"{duel.only_candidate_right:,}"),
+            (self.current, f"{duel.current_right:,}", scans, f"{duel.only_current_right:,}"),
+        ]
+        return [
+            Table(rows, ("model", "right", "of", "only this one right")),
+            f"p = {duel.p_value:.3g} (exact McNemar test): the chance of a difference this large between two equally good models",
+        ]
 
 
 def _candidate(config: PromoteConfig) -> Model:
     known = [name for name in uris.folders(config.models) if not name.startswith("_")]
     if config.candidate not in known:
-        raise ModelError(f"no model directory {config.candidate} in {config.models}, which has "
-                         f"{', '.join(known) or 'none'}: correct --candidate or --models")  # fmt: skip
-    return directory.read(uris.join(config.models, config.candidate))
-
-
-def _current(config: PromoteConfig) -> Model | None:
-    return directory.read(config.models) if CURRENT in uris.names(config.models, CURRENT) else None
+        raise ModelError(
+            f"no model directory {config.candidate} in {config.models}, which has {', '.join(known) or 'none'}: correct "
+            f"--candidate or --models{did_you_mean(config.candidate, known)}"
+        )
+    return directory.load_model(uris.join(config.models, config.candidate))
 
 
 def _name(model: Model) -> str:
@@ -121,28 +134,32 @@ def _name(model: Model) -> str:
 
 def _check_labels(candidate: Model, current: Model) -> None:
     if set(candidate.labels) != set(current.labels):
-        raise ModelError(f"the candidate knows {', '.join(candidate.labels)}, the current model {', '.join(current.labels)}: "
-                         "models of one folder have the same labels; correct --candidate, or give it a folder of its own as --models")  # fmt: skip
+        raise ModelError(
+            f"the candidate knows {', '.join(candidate.labels)}, the current model {', '.join(current.labels)}: models of one "
+            "folder have the same labels; correct --candidate, or move it to a folder of its own and name that in --models"
+        )
 
 
 def _rows(config: PromoteConfig, model: Model, labelled: pa.Table) -> pa.Table:
-    """The scored rows of the labelled scans, with their label. Raises InputError where too many could not be scored."""
-    evaluated = evaluate_scans(
-        EvaluateConfig(
-            model=model.uri, data=config.data, exclude=config.exclude, output=uris.join(config.output, _name(model)),
-            batch_size=config.batch_size, max_reject_rate=config.max_reject_rate,
-        ),
-        model,
-        labelled,
-    )  # fmt: skip
+    """Return the scored rows of the labelled scans, with their label. Raises InputError if too many could not be scored."""
+    evaluation = EvaluateConfig(
+        model=model.uri,
+        data=config.data,
+        exclude=config.exclude,
+        output=uris.join(config.output, _name(model)),
+        batch_size=config.batch_size,
+        max_reject_rate=config.max_reject_rate,
+    )
+    evaluated = evaluate_scans(evaluation, model, labelled)
     if evaluated.exit_code:
-        raise InputError(f"more than {config.max_reject_rate:.0%} of the scans in {config.data} were rejected or failed by "
-                         f"{_name(model)}: nothing was promoted; see {evaluated.predictions}, then mend the scans or raise "
-                         "--max-reject-rate")  # fmt: skip
+        raise InputError(
+            f"{_name(model)} could not score more than {config.max_reject_rate:.0%} of the scans in {config.data}: nothing was "
+            f"promoted; see {evaluated.predictions}, then repair the scans or raise --max-reject-rate"
+        )
     return evaluated.rows.filter(pc.equal(evaluated.rows["status"], Status.OK))
 
 
-def _duel(candidate: pa.Table, current: pa.Table) -> Duel:
+def _paired(candidate: pa.Table, current: pa.Table) -> PairedResult:
     keys = list(schema.KEY)
     columns = [*keys, "label", "predicted_class"]
     both = candidate.select(columns).join(
@@ -152,24 +169,19 @@ def _duel(candidate: pa.Table, current: pa.Table) -> Duel:
     was_right = pc.equal(both["predicted_class_current"], both["label"])
     won = pc.sum(pc.and_(right, pc.invert(was_right))).as_py() or 0
     lost = pc.sum(pc.and_(was_right, pc.invert(right))).as_py() or 0
-    return Duel(
-        scans=both.num_rows, candidate_right=pc.sum(right).as_py() or 0, current_right=pc.sum(was_right).as_py() or 0,
-        only_candidate_right=won, only_current_right=lost, p_value=metrics.mcnemar(won, lost),
-    )  # fmt: skip
+    return PairedResult(
+        scans=both.num_rows,
+        candidate_right=pc.sum(right).as_py() or 0,
+        current_right=pc.sum(was_right).as_py() or 0,
+        only_candidate_right=won,
+        only_current_right=lost,
+        p_value=metrics.mcnemar(won, lost),
+    )
 
 
 def _record(config: PromoteConfig, promotion: Promotion) -> None:
-    """The record first, then the pointer: whoever finds a current model finds why."""
+    """Write the record first, then CURRENT, so that a current model always has a record that says why."""
     facts = asdict(promotion) | {"data": config.data, "at": datetime.now(UTC).isoformat()}
     uris.put(uris.join(config.models, _RECORDS, f"{new_run_id()}.json"), json.dumps(facts, indent=1).encode())
     if promotion.promoted:
         uris.put(uris.join(config.models, CURRENT), f"{config.candidate}\n".encode())
-
-
-def _told(duel: Duel, candidate: str, current: str) -> list[str]:
-    width = max(len(candidate), len(current))
-    return [
-        f"{candidate:<{width}}  {duel.candidate_right:>7,} of {duel.scans:,} right, {duel.only_candidate_right:,} alone",
-        f"{current:<{width}}  {duel.current_right:>7,} of {duel.scans:,} right, {duel.only_current_right:,} alone",
-        f"two models of equal worth differ so much with probability {duel.p_value:.3g} (exact McNemar test)",
-    ]

@@ -1,4 +1,4 @@
-"""Read predictions: an output → one table, of each scan the newest row, and the night that saw it last."""
+"""Read predictions: an output → one table with the newest row of each scan, and the night that last listed it."""
 
 import re
 
@@ -15,28 +15,30 @@ _DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
 def read_predictions(output: str, model: str | None = None, latest: bool = True) -> pa.Table:
-    """The predictions in an output, with the columns of a part and `seen_at`, the night that listed the scan last.
+    """Return the predictions in an output, with the columns of a part and `seen_at`, the night that last listed the scan.
 
-    model: a digest, a model directory or a folder of them with CURRENT; None for all models. latest: of each scan the
-    rows of one version and one model only, those scored last, of the version that was listed last where it has a row;
-    else all. seen_at is null before the first night. Raises StorageMissing where there is no output, InputError for a
-    folder that is none, ModelError for a model without rows there, and StorageError, RunFailed.
+    model: a digest, a model directory or a folder of them with CURRENT; None for all models. latest: return only the
+    newest rows of each scan: of the version that was listed last if it has a row, and of the model that scored it last.
+    seen_at is null before the first night. Raises StorageMissing if there is no output, InputError for another kind of
+    folder, ModelError for a model without rows there, and StorageError, RunFailed.
     """
-    where = uris.absolute(output)
-    ledger.check_output(where)
-    digest = None if model is None else _digest(where, model)
-    rows, seen = history.predictions(where, digest), history.seen(where)
-    rows = history.newest(rows, seen) if latest else rows
-    return rows.join(seen.select(["scan_uri", "seen_at"]), keys="scan_uri").sort_by(
+    folder = uris.absolute(output)
+    ledger.check_output(folder)
+    digest = None if model is None else _digest(folder, model)
+    rows, listed = history.predictions(folder, digest), history.last_listing(folder)
+    rows = history.newest(rows, listed) if latest else rows
+    return rows.join(listed.select(["scan_uri", "seen_at"]), keys="scan_uri").sort_by(
         [("scan_uri", "ascending"), ("frame", "ascending"), ("scored_at", "ascending")]
     )
 
 
 def _digest(output: str, model: str) -> str:
     """Return the digest of a model that has rows in an output."""
-    digest = model if _DIGEST.fullmatch(model) else directory.read(model).digest
+    digest = model if _DIGEST.fullmatch(model) else directory.load_model(model).digest
     known = [name for name in ledger.digests(output) if ledger.part_names(output, name)]
     if digest not in known:
-        raise ModelError(f"model {digest} has no rows in {output}, which has rows of {', '.join(known) or 'none'}: "
-                         "give one of these, or score with that model first")  # fmt: skip
+        raise ModelError(
+            f"model {digest} has no rows in {output}, which has rows of {', '.join(known) or 'none'}: use one of these, or "
+            "score with that model first"
+        )
     return digest

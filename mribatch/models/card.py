@@ -1,6 +1,6 @@
-"""The model card: what a model is for, how it came about, how it did and how far to trust that, as Markdown. Text only."""
+"""Write the model card in Markdown: test results, use, training, data and limits of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mribatch.models import recipe
@@ -9,60 +9,76 @@ from mribatch.statistics.metrics import percent
 __all__ = ["RELATIONS", "classical_card", "evidence_of", "model_card"]
 
 RELATIONS: Mapping[str, tuple[str, str]] = {
-    "published": ("same source, as published, near copies of training scans in it", "TESTING"),
-    "groups_apart": ("same source, near copies of training scans left out", "APART.csv"),
+    "published": ("same source, as published (includes near copies of training scans)", "TESTING"),
+    "groups_apart": ("same source, without near copies of training scans", "APART.csv"),
     "other_source": ("another source", "OTHER.csv"),
 }
-"""What a model may have been evaluated on, by the key in model.json: a description, and what stands for the data."""
+"""Kinds of test sets by their key in model.json: a description, and the placeholder for the data in a command."""
 
-_WHY_KEPT = {"best": "which had the lowest validation loss", "last": "the last one"}
-_WHAT_CHOSE = {
-    "best": "These figures chose the epoch, so they flatter it a little.",
-    "last": "Nothing was chosen by these figures.",
+_KEPT = {"best": "the one with the lowest validation loss", "last": "the last one"}
+_BIAS = {
+    "best": "The epoch was chosen by these figures, so they are slightly optimistic.",
+    "last": "These figures were not used to choose anything.",
 }
-_NOT_A_DEVICE = "**Research and triage tool, not a medical device.** Do not diagnose or treat by its output alone."
+_NOTICE = "**Research and triage tool, not a medical device.** Do not base a diagnosis on its output alone."
 
 
 def evidence_of(numbers: Mapping[str, Any], about: str) -> dict[str, Any]:
-    """Return what model.json keeps of an evaluation's metrics. about: a sentence on the scans and how they were chosen."""
+    """Return the part of an evaluation's metrics that model.json keeps.
+
+    about: one or more sentences on the scans and how they were selected.
+    """
     per_class = {
         label: {"scans": row["support"], "right": round(row["recall"] * row["support"])}
         for label, row in numbers["per_class"].items()
     }
-    return {"about": about, "scans": numbers["scans"], "right": sum(row["right"] for row in per_class.values()),
-            "accuracy_95": numbers["accuracy_95"], "balanced_accuracy": numbers["balanced_accuracy"],
-            "mean_confidence": numbers["mean_confidence"], "per_class": per_class}  # fmt: skip
+    return {
+        "about": about,
+        "scans": numbers["scans"],
+        "right": sum(row["right"] for row in per_class.values()),
+        "accuracy_95": numbers["accuracy_95"],
+        "balanced_accuracy": numbers["balanced_accuracy"],
+        "mean_confidence": numbers["mean_confidence"],
+        "per_class": per_class,
+    }
 
 
 def model_card(facts: dict[str, Any]) -> str:
-    """MODEL_CARD.md for the facts of a model.json; `{digest}` is left to be filled in."""
-    training, metrics, data = facts["training"], facts["metrics"], facts["training"]["data"]
+    """Return MODEL_CARD.md of a network, from the facts of its model.json.
+
+    `{digest}` and `{name}` (of the model directory) stay in the text, for `directory` to fill in.
+    """
+    training, data = facts["training"], facts["training"]["data"]
     split = data["split"]
     classes = "\n".join(f"| {label} | {data['by_label'][label]} |" for label in facts["labels"])
-    measured = "\n".join(f"| {name.removeprefix('val_')} | {value:.4f} |" for name, value in metrics.items())
+    measured = "\n".join(f"| {key.removeprefix('val_')} | {value:.4f} |" for key, value in facts["metrics"].items())
     return f"""# Model {{digest}}
 
-{_NOT_A_DEVICE}
+{_NOTICE}
 
-{_trust(facts)}
+{_test_results(facts)}
 
-Classifies one brain-MRI image into {", ".join(facts["labels"])}. It knows nothing else: an image of anything, a healthy
-knee too, gets one of these classes. Network: {facts["backbone"]} under global max pooling, a dense layer of 128 and
-softmax; input {facts["image_side_px"]} × {facts["image_side_px"]} px RGB.
+## Use
 
-## How it was trained
+Classifies one brain-MRI image into {", ".join(facts["labels"])}. It always answers with one of these classes, even for
+an image that is not of a brain. Network: {facts["backbone"]}, global max pooling, a dense layer of 128 units and
+softmax. Input: {facts["image_side_px"]} × {facts["image_side_px"]} px RGB.
 
-{_commands(training)}
+{_USE}
 
-The last training took {training["epochs"]} epochs in {training["hours"]:.1f} hours; the weights are those of epoch \
-{training["epoch"]}, {_WHY_KEPT[training["kept"]]}.
-Libraries: {", ".join(f"{name} {number}" for name, number in facts["libraries"].items())}. {facts["created_at"]}.
+## Training
+
+{_training_commands(training)}
+
+The last training ran for {training["epochs"]} epochs ({training["hours"]:.1f} hours). The weights of epoch \
+{training["epoch"]}, {_KEPT[training["kept"]]}, were kept.
+{_created(facts)}
 
 ## Data
 
-{data["scans"]} scans, {data["different_images"]} different images; {data["rejected"]} unreadable ones left out. \
-Split {split["protocol"]}: {split["train"]} to train, {split["validation"]} to validate,
-{split["test"]} to test, {split["set_aside"]} copies set aside. Fingerprint `{data["content_sha256"][:12]}`.
+{data["scans"]} scans, {data["different_images"]} different images. {data["rejected"]} unreadable scans were left out. \
+Split {split["protocol"]}: {split["train"]} scans for training, {split["validation"]} for validation,
+{split["test"]} for testing, {split["set_aside"]} copies set aside. Fingerprint `{data["content_sha256"][:12]}`.
 
 | class | scans |
 |---|---|
@@ -70,95 +86,134 @@ Split {split["protocol"]}: {split["train"]} to train, {split["validation"]} to v
 
 ## Validation
 
-Same source as the training scans; near copies of them are not set aside, so these figures say nothing about other scanners.
+The validation scans come from the same source as the training scans and include near copies of them, so these figures
+say nothing about other scanners.
 
 | metric | value |
 |---|---|
 {measured}
 
-{_WHAT_CHOSE[training["kept"]]} Measure on scans of your own with `jobs/evaluate.py`.
+{_BIAS[training["kept"]]}
 
 ## Limits
 
-Other scanners, sequences, ages or diseases than those of its training scans were not seen. Confidence is the softmax
-output, not a probability of disease, and stays high where the model is wrong.
+The model has seen only the scanners, sequences, ages and diseases in its training scans. Confidence is the softmax
+output, not a probability of disease, and stays high when the model is wrong.
 """
 
 
 def classical_card(title: str, facts: dict[str, Any]) -> str:
-    """MODEL_CARD.md of a classical model, from the facts of its model.json; `{digest}` is left to be filled in."""
+    """Return MODEL_CARD.md of a classical model, from the facts of its model.json; placeholders as in `model_card`."""
     training, data = facts["training"], facts["training"]["data"]
-    sees = "features of a frozen Xception" if facts["head"]["features"] == "backbone" else "grey pixels"
+    inputs = "features of a frozen Xception" if facts["head"]["features"] == "backbone" else "grey pixels"
     chosen = ", ".join(f"{name.partition('__')[2]} {value}" for name, value in training["chosen"].items())
     return f"""# Model {{digest}}
 
-{_NOT_A_DEVICE}
+{_NOTICE}
 
-{_trust(facts)}
+{_test_results(facts)}
 
-{title}: classifies one brain-MRI image into {", ".join(facts["labels"])} by {sees}, {facts["image_side_px"]} × \
-{facts["image_side_px"]} px. It was fitted for a comparison of models, on its first split only.
+## Use
 
-{_commands(training)}
+{title}: classifies one brain-MRI image into {", ".join(facts["labels"])} by {inputs}, {facts["image_side_px"]} × \
+{facts["image_side_px"]} px. It was fitted for a comparison of models, on the first split only.
 
 Nearest-neighbour and SVM models store training scans, or data that they can be reconstructed from: treat the model as
 patient data.
 
-Chosen by cross-validation: {chosen or "nothing"}. {data["scans"]} scans, {data["different_images"]} different images, split \
-{data["split"]}: {data["train"]} to learn from, {data["test"]} to test.
-Libraries: {", ".join(f"{name} {number}" for name, number in facts["libraries"].items())}. {facts["created_at"]}.
+{_USE}
+
+## Training
+
+{_training_commands(training)}
+
+Parameters chosen by cross-validation: {chosen or "none"}. {data["scans"]} scans, {data["different_images"]} different \
+images, split {data["split"]}: {data["train"]} for training, {data["test"]} for testing.
+{_created(facts)}
 """
 
 
-def _trust(facts: Mapping[str, Any]) -> str:
-    """How far to trust the model: a row for each kind of evidence, `no evidence` where there is none."""
+_USE = """In the root of the repository, or in any other folder that has this model in `models/`:
+
+```
+mribatch score --model {name} --input samples --output predictions
+mribatch evaluate --model {name} --data LABELLED --output evaluation
+```
+
+The first command classifies the sample scans of the repository. The second one measures the model on scans of your own:
+`LABELLED` has one folder per class, named like the classes above."""
+
+
+def _test_results(facts: Mapping[str, Any]) -> str:
+    """Return the section that shows each kind of test, with `no evidence` for those that were not made."""
     evidence = facts.get("evidence", {})
-    rows = [_evidence_row(what, evidence.get(key)) for key, (what, _) in RELATIONS.items()]
-    measured = [(place, evidence[key]) for key, (_, place) in RELATIONS.items() if key in evidence]
-    commands = [f"python jobs/evaluate.py --model MODEL --data {place} --output EVALUATION" for place, _ in measured]
-    scans = [f"- `{place}`: {found['about']} {_right_by_class(found)}" for place, found in measured]
+    tests = [(place, evidence[key]) for key, (_, place) in RELATIONS.items() if key in evidence]
     lines = [
+        "## Test results",
+        "",
         f"**{_verdict(evidence.get('other_source'))}**",
         "",
-        "| measured on | scans | right | accuracy (95% interval) | balanced accuracy | mean confidence |",
+        "| test set | scans | correct | accuracy (95% interval) | balanced accuracy | mean confidence |",
         "|---|---|---|---|---|---|",
-        *rows,
+        *(_result_row(description, evidence.get(key)) for key, (description, _) in RELATIONS.items()),
     ]
-    return "\n".join([*lines, *(["", "```", *commands, "```", "", *scans] if measured else [])])
+    return "\n".join([*lines, *_how_tested(tests)] if tests else lines)
 
 
 def _verdict(other: Mapping[str, Any] | None) -> str:
     if other is None:
-        return ("There is no evidence from another source than that of the training scans: expect worse on other scanners, "
-                "and evaluate on your own scans before use.")  # fmt: skip
-    return (f"On scans of another source it is right on {percent(other['right'] / other['scans'])} at a mean confidence of "
-            f"{percent(other['mean_confidence'])}: do not expect the accuracy of its own source anywhere else.")  # fmt: skip
+        return (
+            "There is no evidence from another source than that of the training scans: expect worse results on other "
+            "scanners, and evaluate the model on your own scans before use."
+        )
+    return (
+        f"On scans from another source, accuracy is {percent(other['right'] / other['scans'])} at a mean confidence of "
+        f"{percent(other['mean_confidence'])}: do not expect the accuracy on its own source anywhere else."
+    )
 
 
-def _evidence_row(what: str, found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return f"| {what} | no evidence | | | | |"
-    low, high = found["accuracy_95"]
-    shares = (percent(found["right"] / found["scans"]), percent(low), percent(high))
-    return (f"| {what} | {found['scans']} | {found['right']} | {shares[0]} ({shares[1]} to {shares[2]}) | "
-            f"{percent(found['balanced_accuracy'])} | {percent(found['mean_confidence'])} |")  # fmt: skip
+def _result_row(description: str, result: Mapping[str, Any] | None) -> str:
+    if result is None:
+        return f"| {description} | no evidence | | | | |"
+    accuracy, low, high = map(percent, (result["right"] / result["scans"], *result["accuracy_95"]))
+    cells = (
+        description,
+        result["scans"],
+        result["right"],
+        f"{accuracy} ({low} to {high})",
+        percent(result["balanced_accuracy"]),
+        percent(result["mean_confidence"]),
+    )
+    return f"| {' | '.join(map(str, cells))} |"
 
 
-def _right_by_class(found: Mapping[str, Any]) -> str:
-    """Right answers of each class; one without scans is said to have none."""
-    counts = [(label, row["right"], row["scans"]) for label, row in found["per_class"].items()]
-    told = ", ".join(f"{label} {right} of {scans}" if scans else f"{label} no scan" for label, right, scans in counts)
-    return f"Right by class: {told}."
+def _how_tested(tests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return the commands of the tests, what their data are, and the correct answers of each class."""
+    lines = ["", "```"]
+    lines += [f"mribatch evaluate --model {{name}} --data {place} --output evaluation" for place, _ in tests]
+    lines += ["```", ""]
+    for place, result in tests:
+        classes = ", ".join(
+            f"{label} {row['right']} of {row['scans']}" if row["scans"] else f"{label} no scans"
+            for label, row in result["per_class"].items()
+        )
+        lines.append(f"- `{place}`: {result['about']} Correct by class: {classes}.")
+    return lines
 
 
-def _commands(training: Mapping[str, Any]) -> str:
-    """The commands that train the model, the first one first, and what their placeholders stand for."""
-    stages = [training["command"], *(one["command"] for one in training.get("started_from", []))][::-1]
-    commands, unknown = recipe.chain(stages), []
+def _training_commands(training: Mapping[str, Any]) -> str:
+    """Return the commands that train the model, the first one first, and the meaning of their placeholders."""
+    earlier = training.get("started_from", [])
+    stages = [training["command"], *(stage["command"] for stage in earlier)][::-1]
+    commands, unrecorded = recipe.chain(stages), []
     if not stages[0]:
-        digest = training["started_from"][-1]["digest"]
-        unknown = [f"It starts from model {digest}, START below, whose training is not recorded.", ""]
-    known = [one for one in training.get("started_from", []) if one["command"]][::-1]
+        unrecorded = [f"Started from model {earlier[-1]['digest']} (START below), whose training is not recorded.", ""]
+    recorded = [stage["digest"] for stage in earlier if stage["command"]][::-1]
     lines = [f"- `{name}`: {meaning}" for name, meaning in recipe.meanings(commands).items()]
-    lines += [f"- `models/stage-{number + 1}`: was model {one['digest']}" for number, one in enumerate(known)]
-    return "\n".join([*unknown, "```", *commands, "```", "", *lines])
+    lines += [f"- `models/stage-{number}`: model {digest}" for number, digest in enumerate(recorded, 1)]
+    return "\n".join([*unrecorded, "```", *commands, "```", "", *lines])
+
+
+def _created(facts: Mapping[str, Any]) -> str:
+    libraries = ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
+    return f"Created {facts['created_at']} with {libraries}."

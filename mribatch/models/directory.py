@@ -1,14 +1,14 @@
-"""A model directory: save, check, load. model.json says how to build the model; the files that it names fill it.
+"""Save, check and load model directories: model.json says how to build the model, the files that it names fill it.
 
-Those are weights.h5 for a network; classifier.skops for a classical model, and backbone.h5 where it sees features.
-Reading and checking needs no TensorFlow; `network` does.
+A network has weights.h5. A classical model has classifier.skops, and backbone.h5 if it works on features.
+No function here loads TensorFlow.
 """
 
 import hashlib
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,15 +17,12 @@ from mribatch.errors import ModelError, StorageMissing
 from mribatch.models.format import CARD, FORMAT, HEAD, PIXELS, Model, check, digest_of, stored_roles
 from mribatch.stores import uris
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = [
     "CURRENT",
-    "contents",
-    "current",
-    "named",
-    "read",
+    "fill_in",
+    "load_model",
+    "open_model",
+    "read_file",
     "redescribe",
     "rounded",
     "save",
@@ -34,20 +31,22 @@ __all__ = [
 ]
 
 CURRENT = "CURRENT"
+"""The file in a folder of model directories that names the one in use."""
 
 
 def save(uri: str, weights: Path, facts: dict[str, Any], card: str) -> Model:
-    """Write a model directory from a Keras weights file. model.json comes last: a directory with it is whole.
+    """Write a model directory from a Keras weights file.
 
-    facts: labels, backbone, image_side_px, head, and what is to be told of the training. The card's `{digest}` is filled in.
+    model.json is written last, so a directory that has it is complete. facts: labels, backbone, image_side_px, head, and
+    what is known about the training. card: the text of MODEL_CARD.md, see `fill_in`.
     """
     return _save(uri, {"weights": ("weights.h5", rounded(weights))}, {"head": HEAD, **facts}, card)
 
 
 def save_classical(uri: str, classifier: bytes, backbone: bytes | None, facts: dict[str, Any], card: str) -> Model:
-    """As `save`, from a pipeline stored with skops and, where it sees the features of a backbone, that one's weights.
+    """Write a model directory from a pipeline stored with skops and the weights of the backbone that it needs, if any.
 
-    facts: as for `save`; head names the classifier.
+    facts, card: as for `save`; `head` names the classifier.
     """
     files = {"weights": ("classifier.skops", classifier)}
     if backbone is not None:
@@ -57,17 +56,15 @@ def save_classical(uri: str, classifier: bytes, backbone: bytes | None, facts: d
 
 def _save(uri: str, files: dict[str, tuple[str, bytes]], facts: dict[str, Any], card: str) -> Model:
     stored = {role: {"file": name, "sha256": hashlib.sha256(data).hexdigest()} for role, (name, data) in files.items()}
-    whole = {"format": FORMAT, "pixels": PIXELS, **facts, **stored}
-    whole["digest"] = digest_of(whole)
+    complete = {"format": FORMAT, "pixels": PIXELS, **facts, **stored}
+    complete["digest"] = digest_of(complete)
     for name, data in files.values():
         uris.put(uris.join(uri, name), data)
-    uris.put(uris.join(uri, CARD), card.replace("{digest}", whole["digest"]).encode())
-    uris.put(uris.join(uri, "model.json"), json.dumps(whole, indent=1).encode())
-    return Model(uri=uris.absolute(uri), facts=whole)
+    return _describe(uris.absolute(uri), complete, card)
 
 
 def redescribe(model: Model, facts: dict[str, Any], card: str) -> Model:
-    """Write model.json and the card of a model directory again, with other facts on the same model.
+    """Replace model.json and the card of a model directory; the model itself stays the same.
 
     Raises ModelError for facts that would change the digest.
     """
@@ -75,98 +72,114 @@ def redescribe(model: Model, facts: dict[str, Any], card: str) -> Model:
         raise ModelError(
             f"the facts are those of another model: expected digest {model.digest}, got {digest_of(facts)}"
         )
-    uris.put(uris.join(model.uri, CARD), card.replace("{digest}", model.digest).encode())
-    uris.put(uris.join(model.uri, "model.json"), json.dumps(facts, indent=1).encode())
-    return Model(uri=model.uri, facts=facts)
+    return _describe(model.uri, facts, card)
 
 
-def read(uri: str) -> Model:
-    """Read and check a model directory, or the current one of a folder of them: the facts are complete, the weights are
-    those they name.
-
-    Raises ModelError that says which file is missing or altered, and what to do.
-    """
-    model = _facts(uri)
-    for role in stored_roles(model.facts):
-        contents(model, role)
+def _describe(uri: str, facts: dict[str, Any], card: str) -> Model:
+    model = Model(uri=uri, facts=facts)
+    uris.put(uris.join(uri, CARD), fill_in(card, model).encode())
+    uris.put(uris.join(uri, "model.json"), json.dumps(facts, indent=1).encode())
     return model
 
 
-def current(uri: str) -> str:
-    """The model directory that a folder of them names in its file CURRENT; a model directory is its own.
+def fill_in(card: str, model: Model) -> str:
+    """Replace `{digest}` and `{name}` in the text of a card by the model's digest and its directory's name."""
+    name = model.uri.rstrip("/").rpartition("/")[2]
+    return card.replace("{digest}", model.digest).replace("{name}", name)
 
-    Raises ModelError for a CURRENT that names none.
+
+def load_model(uri: str) -> Model:
+    """Read model.json of a model directory and check all files that it names.
+
+    uri: a model directory, or a folder of them with a file CURRENT. Raises ModelError that says which file is missing or
+    altered, and what to do.
+    """
+    model = open_model(uri)
+    for role in stored_roles(model.facts):
+        read_file(model, role)
+    return model
+
+
+def open_model(uri: str, expected_digest: str | None = None) -> Model:
+    """Read and check model.json only; the other files are checked when they are read.
+
+    Raises ModelError where the directory no longer holds the model of expected_digest.
+    """
+    uri = _current(uri)
+    if not uris.is_s3(uri) and not uris.names(uri):
+        raise ModelError(f"no model at {uri}: expected a model directory that jobs/train.py wrote")
+    try:
+        facts = json.loads(uris.read(uris.join(uri, "model.json")))
+    except StorageMissing as err:
+        raise ModelError(
+            f"no model.json in {uri}: pass a model directory that jobs/train.py wrote, or a folder of them with a file "
+            f"{CURRENT}, which jobs/promote.py writes"
+        ) from err
+    except ValueError as err:
+        raise ModelError(f"model.json in {uri} is not JSON: copy the directory again or train a new model") from err
+    check(uri, facts)
+    model = Model(uri=uris.absolute(uri), facts=facts)
+    if expected_digest not in (None, model.digest):
+        raise ModelError(
+            f"expected model {expected_digest} in {uri}, found {model.digest}: it was replaced during this run; run the "
+            "command again"
+        )
+    return model
+
+
+def _current(uri: str) -> str:
+    """Return the model directory that CURRENT names, or the URI itself where there is no such file.
+
+    Raises ModelError for a CURRENT that names no directory.
     """
     if CURRENT not in uris.names(uri, CURRENT):
         return uri
     name = uris.read(uris.join(uri, CURRENT)).decode(errors="replace").strip()
     if name not in uris.folders(uri):
         raise ModelError(
-            f"{CURRENT} in {uri} names {name!r}, which is no folder there: correct the file, or remove it and promote "
-            "one with jobs/promote.py"
+            f"{CURRENT} in {uri} names {name!r}, which is not a folder in it: correct the file, or remove it and promote "
+            "a model with jobs/promote.py"
         )
     return uris.join(uri, name)
 
 
-def named(uri: str, expected_digest: str | None = None) -> Model:
-    """As `read`, with its files still unread. Raises ModelError where the directory no longer holds the model of
-    expected_digest."""
-    model = _facts(uri)
-    if expected_digest not in (None, model.digest):
-        raise ModelError(f"expected model {expected_digest} in {uri}, found {model.digest}: it was replaced while "
-                         "this run went on; run the command again")  # fmt: skip
-    return model
-
-
-def contents(model: Model, role: str) -> bytes:
-    """The bytes of a file that model.json names, checked against their SHA-256."""
-    named = model.facts[role]
-    place = uris.join(model.uri, named["file"])
+def read_file(model: Model, role: str) -> bytes:
+    """Return the bytes of a file that model.json names, checked against their SHA-256. role: `weights` or `features`."""
+    entry = model.facts[role]
+    place = uris.join(model.uri, entry["file"])
     try:
         data = uris.read(place)
     except StorageMissing as err:
-        raise ModelError(f"{place} is missing: copy the model directory again, whole") from err
-    found = hashlib.sha256(data).hexdigest()
-    if found != named["sha256"]:
-        raise ModelError(f"{place} is not the file that model.json names: expected SHA-256 {named['sha256'][:12]}…, "
-                         f"found {found[:12]}…; copy the model directory again, whole")  # fmt: skip
+        raise ModelError(f"{place} is missing: copy the complete model directory again") from err
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != entry["sha256"]:
+        raise ModelError(
+            f"{place} is not the file that model.json names: expected SHA-256 {entry['sha256'][:12]}…, found "
+            f"{digest[:12]}…; copy the complete model directory again"
+        )
     return data
 
 
 def size_bytes(model: Model) -> int:
-    """What the model takes on disk, without its card."""
-    return sum(len(contents(model, role)) for role in stored_roles(model.facts))
+    """Return the size of the model's files in bytes, without the card and model.json."""
+    return sum(len(read_file(model, role)) for role in stored_roles(model.facts))
 
 
 def rounded(weights: Path) -> bytes:
-    """A Keras weights file in float16, byte for byte reproducible. Vectors (batch normalization, biases) stay float32,
-    because rounding those moves predictions."""
+    """Return a Keras weights file in float16; equal weights give equal bytes.
+
+    Vectors (batch normalization, biases) stay float32, because rounding them moves predictions.
+    """
+
+    def copy(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Group):
+            target.require_group(name)  # not its attributes: they count the layers that the writing process had built
+        else:
+            values = item[()]
+            target.create_dataset(name, data=values.astype(np.float16) if values.ndim > 1 else values)
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.h5"
         with h5py.File(weights) as source, h5py.File(path, "w") as target:
-            source.visititems(lambda name, item: _copy(target, name, item))
+            source.visititems(copy)
         return path.read_bytes()
-
-
-def _facts(uri: str) -> Model:
-    uri = current(uri)
-    if not uris.is_s3(uri) and not uris.names(uri):
-        raise ModelError(f"no model at {uri}: expected a model directory that jobs/train.py wrote")
-    try:
-        facts = json.loads(uris.read(uris.join(uri, "model.json")))
-    except StorageMissing as err:
-        raise ModelError(f"no model.json in {uri}: pass a model directory that jobs/train.py wrote, or a folder of them "
-                         f"with a file {CURRENT}, which jobs/promote.py writes") from err  # fmt: skip
-    except ValueError as err:
-        raise ModelError(f"model.json in {uri} is not JSON: copy the directory again or train anew") from err
-    check(uri, facts)
-    return Model(uri=uris.absolute(uri), facts=facts)
-
-
-def _copy(target: h5py.File, name: str, item: Any) -> None:
-    if isinstance(item, h5py.Group):
-        target.require_group(name)  # without its attributes: they count the layers of the process that wrote it
-        return
-    values = item[()]
-    rounded = values.astype(np.float16) if values.ndim > 1 else values
-    target.create_dataset(name, data=rounded)

@@ -41,7 +41,7 @@ class Embedder:
     def __init__(self, model: str, digest: str, thumbnail_px: int, threads: int | None = None) -> None:
         from mribatch.models.tensorflow_engine import TensorFlowEngine, set_threads
 
-        self._model = directory.named(model, digest)
+        self._model = directory.open_model(model, digest)
         if self._model.is_classical:
             raise ModelError(f"{model} is a classical model, which has no features: name a network with --model")
         if threads is not None:

@@ -1,4 +1,4 @@
-"""The protocol of the engines that compute a model: pixels in, probabilities, logits and features out."""
+"""Define the protocol of the engines that compute a model: pixels in, probabilities, logits and features out."""
 
 from typing import NamedTuple, Protocol
 
@@ -9,16 +9,16 @@ __all__ = ["Engine", "Outputs"]
 
 
 class Outputs(NamedTuple):
-    """What a model computes for N scans, float32."""
+    """The outputs of a model for N scans, float32."""
 
     probabilities: NDArray[np.float32]
     """(N, labels), rows summing to 1."""
 
     logits: NDArray[np.float32]
-    """(N, labels): the numbers whose softmax the probabilities are."""
+    """(N, labels): the probabilities before the softmax."""
 
     features: NDArray[np.float32]
-    """(N, D): the input of the model's head, as the pooled output of a backbone."""
+    """(N, D): the input of the model's head, such as the pooled output of a backbone."""
 
 
 class Engine(Protocol):

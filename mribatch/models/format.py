@@ -1,4 +1,4 @@
-"""The format of model.json: its keys, its checks, its digest, and the `Model` that it describes."""
+"""Define model.json: its keys, its checks, its digest, and the `Model` that it describes."""
 
 import hashlib
 import json
@@ -8,29 +8,24 @@ from typing import Any
 from mribatch.errors import ModelError
 from mribatch.scans.limits import ImageSpec
 
-__all__ = ["CARD", "HEAD", "PIXELS", "Model"]
-
+__all__ = ["CARD", "FORMAT", "HEAD", "PIXELS", "Model", "check", "digest_of", "stored_roles"]
 
 FORMAT = 1
 
-
 CARD = "MODEL_CARD.md"
-
 
 PIXELS = {"dtype": "uint8", "scale": 1 / 127.5, "offset": -1.0, "resize": "bicubic"}
 """How pixels become network input: uint8 RGB times scale plus offset, resized by Pillow."""
 
-
 HEAD: dict[str, Any] = {"pooling": "max", "dropout": [0.3, 0.25], "dense": 128}
 """Global max pooling, Flatten, Dropout 0.3, Dense 128 ReLU, Dropout 0.25, Dense softmax: the paper's head."""
-
 
 _NETWORK_KEYS = ("format", "labels", "backbone", "image_side_px", "pixels", "head")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What model.json says, checked against the weights beside it."""
+    """A model directory and the checked contents of its model.json."""
 
     uri: str
     facts: dict[str, Any]
@@ -45,7 +40,7 @@ class Model:
 
     @property
     def kind(self) -> str:
-        """What a person calls it: the backbone of a network, the name of a classical model."""
+        """The name for people: the backbone of a network, the name of a classical model."""
         return str(self.facts["head"].get("classifier", self.backbone))
 
     @property
@@ -54,40 +49,49 @@ class Model:
 
     @property
     def is_classical(self) -> bool:
-        """It is a scikit-learn pipeline, not a network."""
+        """True for a scikit-learn pipeline, False for a network."""
         return "classifier" in self.facts["head"]
 
     @property
     def has_network(self) -> bool:
-        """TensorFlow computes a part of it at least."""
+        """True if TensorFlow computes at least a part of it."""
         return not self.is_classical or "features" in self.facts
 
     @property
     def digest(self) -> str:
-        """12 hex digits that name the weights and everything that turns a scan into their input."""
+        """12 hex digits that identify the weights and everything that turns a scan into their input."""
         return digest_of(self.facts)
 
 
 def check(uri: str, facts: Any) -> None:
+    """Raise ModelError for the contents of a model.json that this version cannot use."""
     missing = [key for key in (*_NETWORK_KEYS, "weights") if not isinstance(facts, dict) or key not in facts]
     if missing:
-        raise ModelError(f"model.json in {uri} lacks {', '.join(missing)}: copy the directory again or train anew")
+        raise ModelError(
+            f"model.json in {uri} lacks {', '.join(missing)}: copy the directory again or train a new model"
+        )
     known_head = facts["head"] == HEAD or "classifier" in facts["head"]
     if facts["format"] != FORMAT or facts["pixels"] != PIXELS or not known_head:
-        raise ModelError(f"the model in {uri} is of format {facts['format']} or has another head or pixel scaling; this "
-                         f"version reads format {FORMAT}: install the version that wrote it, or train anew")  # fmt: skip
+        raise ModelError(
+            f"the model in {uri} has format {facts['format']}, or another head or pixel scaling; this version reads "
+            f"format {FORMAT}: install the version that wrote it, or train a new model"
+        )
     labels = facts["labels"]
     if len(labels) < 2 or len(set(labels)) != len(labels):
         raise ModelError(f"the labels in {uri} must be two or more, each once, got {labels}: correct model.json")
     if facts.get("digest", digest_of(facts)) != digest_of(facts):
-        raise ModelError(f"model.json in {uri} was altered: its digest is {facts['digest']}, its contents give "
-                         f"{digest_of(facts)}; copy the directory again from its source")  # fmt: skip
+        raise ModelError(
+            f"model.json in {uri} was altered: its digest is {facts['digest']}, its contents give {digest_of(facts)}; "
+            "copy the directory again from its source"
+        )
 
 
 def stored_roles(facts: dict[str, Any]) -> list[str]:
+    """Return the keys of model.json that name a file."""
     return [role for role in ("weights", "features") if role in facts]
 
 
 def digest_of(facts: dict[str, Any]) -> str:
-    named = {key: facts[key] for key in _NETWORK_KEYS} | {role: facts[role]["sha256"] for role in stored_roles(facts)}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
+    """Return the 12 hex digits that identify the model described by these facts."""
+    values = {key: facts[key] for key in _NETWORK_KEYS} | {role: facts[role]["sha256"] for role in stored_roles(facts)}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

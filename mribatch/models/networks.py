@@ -1,9 +1,10 @@
-"""The networks, built in code: three backbones under the paper's head. No weights files but a backbone's own.
+"""Build the networks in code (three backbones under the paper's head) and load their weights.
 
-Imports Keras and TensorFlow, so it is imported inside functions only, in the processes that learn or predict.
+Imports Keras and TensorFlow, so it is imported inside functions only, in the processes that train or predict.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mribatch.errors import ModelError
 from mribatch.models import directory, pretrained
 from mribatch.models.format import HEAD, Model
 
-__all__ = ["backbone", "build", "load", "load_backbone"]
+__all__ = ["build", "build_backbone", "load_backbone", "load_network"]
 
 _CNN_FILTERS = (32, 64, 128, 256)
 
@@ -23,19 +24,19 @@ _CNN_FILTERS = (32, 64, 128, 256)
 def build(
     backbone: str, classes: int, *, side_px: int | None = None, workers: int | None = None, seed: int = 0
 ) -> keras.Model:
-    """A network from (N, side, side, 3) float32 in -1…1 to (N, classes) float32 probabilities.
+    """Return a network from (N, side, side, 3) float32 in -1…1 to (N, classes) float32 probabilities.
 
-    side_px None leaves the side open. workers is how many will train it together, None to predict only: it decides
-    how batch statistics are computed, not what they are. The first layer is the backbone; its weights are random
-    until loaded.
+    side_px: None accepts images of any side. workers: how many processes will train the network together, None for
+    prediction only; it decides how batch statistics are computed, not their values. The first layer is the backbone. All
+    weights are random until they are loaded.
     """
     keras.utils.set_random_seed(seed)
-    base = _backbone(backbone, (side_px, side_px, 3))
+    base = _application(backbone, (side_px, side_px, 3))
     if workers is not None:
         weights = base.get_weights()
-        base = keras.models.clone_model(base, clone_function=_fused if workers == 1 else _synchronized)
+        base = keras.models.clone_model(base, clone_function=partial(_for_training, workers=workers))
         base.set_weights(weights)
-    keras.utils.set_random_seed(seed)  # one worker and many begin with the same head
+    keras.utils.set_random_seed(seed)  # so that the head starts the same for any number of workers
     first, second = HEAD["dropout"]
     return keras.Sequential(
         [
@@ -51,10 +52,11 @@ def build(
 
 
 def load_backbone(model: keras.Model, backbone: str, weights: str, flag: str = "") -> None:
-    """Give the backbone of a network ImageNet weights (`imagenet`), those of a file, or leave them (`none`).
+    """Load weights into the backbone of a network.
 
-    A file may be one that Keras publishes (.h5, with or without the top), .weights.h5, or a model's weights.h5. flag: the
-    one of the user's command that names the weights. Raises ModelError where the weights cannot be had or do not fit.
+    weights: `imagenet`, `none` (keep the random ones) or a file: one that Keras publishes (.h5, with or without the top),
+    .weights.h5, or a model's weights.h5. flag: the flag that named the weights, for messages. Raises ModelError for
+    weights that cannot be downloaded or read, or do not fit.
     """
     if weights == "none":
         return
@@ -62,25 +64,21 @@ def load_backbone(model: keras.Model, backbone: str, weights: str, flag: str = "
     if weights == "imagenet":
         base.set_weights(_imagenet(backbone, flag).get_weights())
         return
-    data = pretrained.read(weights, backbone)
+    data = pretrained.read_weights(weights, backbone)
     try:
         layers = pretrained.legacy_layers(data)
-        if layers is None:
-            _load_plain(base, data)
-        else:
-            _load_legacy(base, layers)
+        if layers is not None:
+            _assign(base, layers)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "backbone.weights.h5"
+            pretrained.write_plain(data, path)
+            base.load_weights(path)
     except (ValueError, OSError, KeyError) as err:
         raise pretrained.unfit(weights, backbone, "arrays of other shapes") from err
 
 
-def _load_plain(base: keras.Model, data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "backbone.weights.h5"
-        pretrained.write_plain(data, path)
-        base.load_weights(path)
-
-
-def _load_legacy(base: keras.Model, layers: list[pretrained.Layer]) -> None:
+def _assign(base: keras.Model, layers: list[pretrained.Layer]) -> None:
     """Assign the arrays of a file of Keras 1 or 2. Raises ValueError where counts or shapes differ."""
     own = [layer for layer in base.layers if layer.weights]
     order = pretrained.matched([layer.name for layer in own], layers)
@@ -92,14 +90,14 @@ def _load_legacy(base: keras.Model, layers: list[pretrained.Layer]) -> None:
             variable.assign(array)
 
 
-def backbone(name: str, weights: str, flag: str = "") -> keras.Model:
-    """A backbone alone, with the weights that `load_backbone` takes: images to (N, features) float32, pooled."""
-    whole = build(name, 2)
-    load_backbone(whole, name, weights, flag)
-    return whole.layers[0]
+def build_backbone(name: str, weights: str, flag: str = "") -> keras.Model:
+    """Return a backbone from images to pooled (N, features) float32; weights, flag: as for `load_backbone`."""
+    network = build(name, 2)
+    load_backbone(network, name, weights, flag)
+    return network.layers[0]
 
 
-def _backbone(name: str, shape: tuple[int | None, int | None, int], weights: str | None = None) -> keras.Model:
+def _application(name: str, shape: tuple[int | None, int | None, int], weights: str | None = None) -> keras.Model:
     if name == "cnn":
         return _cnn(shape)
     applications = {"xception": keras.applications.Xception, "resnet50v2": keras.applications.ResNet50V2}
@@ -108,16 +106,16 @@ def _backbone(name: str, shape: tuple[int | None, int | None, int], weights: str
 
 def _imagenet(backbone: str, flag: str) -> keras.Model:
     try:
-        return _backbone(backbone, (None, None, 3), weights="imagenet")
+        return _application(backbone, (None, None, 3), weights="imagenet")
     except Exception as err:  # keras raises a bare Exception for a failed download
-        how = f" with {flag} FILE, or none" if flag else ""
+        hint = f" with {flag} FILE, or none" if flag else ""
         raise ModelError(
-            f"the ImageNet weights of {backbone} could not be downloaded: without internet, pass a local file{how}"
+            f"the ImageNet weights of {backbone} could not be downloaded: without internet, pass a local file{hint}"
         ) from err
 
 
 def _cnn(shape: tuple[int | None, int | None, int]) -> keras.Model:
-    """Four convolutions with batch normalization and pooling: small enough to train on a laptop's cores."""
+    """Return four convolutions with batch normalization and pooling: small enough to train on a laptop's CPU."""
     image = keras.Input(shape)
     x = image
     for filters in _CNN_FILTERS:
@@ -128,25 +126,24 @@ def _cnn(shape: tuple[int | None, int | None, int]) -> keras.Model:
     return keras.Model(image, layers.GlobalMaxPooling2D()(x), name="functional")
 
 
-def _synchronized(layer: Any) -> Any:
-    """A copy of a layer; batch normalization shares its statistics between workers."""
+def _for_training(layer: Any, workers: int) -> Any:
+    """Return a copy of a layer for training by this many workers.
+
+    With one worker, batch normalization runs one kernel where Keras runs a dozen; workers share its statistics.
+    """
     config = layer.get_config()
-    if isinstance(layer, layers.BatchNormalization):
-        config["synchronized"] = True
-    return layer.__class__.from_config(config)
-
-
-def _fused(layer: Any) -> Any:
-    """A copy of a layer; batch normalization trains with one kernel, where Keras runs a dozen."""
-    if isinstance(layer, layers.BatchNormalization):
-        return BatchNormalization.from_config(layer.get_config() | {"autocast": False})  # scale stays float32
-    return layer.__class__.from_config(layer.get_config())
+    if not isinstance(layer, layers.BatchNormalization):
+        return layer.__class__.from_config(config)
+    if workers == 1:
+        return BatchNormalization.from_config(config | {"autocast": False})  # scale stays float32
+    return layer.__class__.from_config(config | {"synchronized": True})
 
 
 class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
-    """Keras' layer with TensorFlow's fused kernel for training: the same numbers, a whole step half as long again.
+    """Keras' layer with TensorFlow's fused kernel for training.
 
-    It has Keras' name, so that a weights file of one fits the other.
+    Same results; without it a training step takes about 1.5 times as long. It has the name of Keras' layer, so that their
+    weights files are interchangeable.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -156,23 +153,24 @@ class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
             x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
         )
         pixels = tf.cast(tf.size(inputs) / tf.size(mean), tf.float32)
-        biased = variance * (pixels - 1) / pixels  # as Keras keeps it
-        for kept, found in ((self.moving_mean, mean), (self.moving_variance, biased)):
-            moved = kept * self.momentum + found * (1 - self.momentum)
-            kept.assign(tf.where(tf.math.is_finite(moved), moved, kept))
+        biased = variance * (pixels - 1) / pixels  # the moving average that Keras keeps
+        for average, batch in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            updated = average * self.momentum + batch * (1 - self.momentum)
+            average.assign(tf.where(tf.math.is_finite(updated), updated, average))
         return normalized
 
 
-def load(model: Model) -> keras.Model:
-    """The network with its weights, for (N, side, side, 3) float32 in -1…1. Raises ModelError."""
-
-    built = build(model.backbone, len(model.labels), side_px=model.image_spec.side_px)
+def load_network(model: Model) -> keras.Model:
+    """Return a model's network with its weights, for (N, side, side, 3) float32 in -1…1. Raises ModelError."""
+    network = build(model.backbone, len(model.labels), side_px=model.image_spec.side_px)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.weights.h5"
-        path.write_bytes(directory.contents(model, "weights"))
+        path.write_bytes(directory.read_file(model, "weights"))
         try:
-            built.load_weights(path)
+            network.load_weights(path)
         except (ValueError, OSError, KeyError) as err:
-            raise ModelError(f"the weights in {model.uri} do not fit its model.json ({model.backbone}, {len(model.labels)} "
-                             "labels): write the directory again with jobs/train.py") from err  # fmt: skip
-    return built
+            raise ModelError(
+                f"the weights in {model.uri} do not fit its model.json ({model.backbone}, {len(model.labels)} labels): write "
+                "the directory again with jobs/train.py"
+            ) from err
+    return network

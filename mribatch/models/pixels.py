@@ -1,14 +1,14 @@
-"""Scale uint8 pixels to what a network takes, as a TensorFlow graph."""
+"""Scale uint8 pixels to network input, as a TensorFlow graph."""
 
 from typing import Any
 
 from mribatch.models.format import PIXELS
 
-__all__ = ["scaled"]
+__all__ = ["network_input"]
 
 
-def scaled(pixels: Any) -> Any:
-    """uint8 pixels as the float32 that a network sees."""
+def network_input(pixels: Any) -> Any:
+    """Return uint8 pixels as float32 in -1…1, in the same shape."""
     import tensorflow as tf
 
     return tf.cast(pixels, tf.float32) * PIXELS["scale"] + PIXELS["offset"]

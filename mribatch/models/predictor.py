@@ -1,4 +1,7 @@
-"""From pixels to probabilities: the callable that a scoring actor holds. No Ray; TensorFlow only once constructed."""
+"""Add predictions to tables of decoded scans: the callable that a scoring actor holds.
+
+TensorFlow is loaded when a `Predictor` is made, not before.
+"""
 
 import os
 from datetime import UTC, datetime
@@ -14,21 +17,19 @@ from mribatch.models.engine import Engine
 from mribatch.models.format import Model
 from mribatch.schema import Status
 
-__all__ = [
-    "Predictor",
-]
+__all__ = ["Predictor"]
 
 
 class Predictor:
-    """A loaded model, a network frozen to constants or a classical one, that scores tables of decoded scans.
+    """Score tables of decoded scans with a loaded model.
 
-    digest: the model that the run planned for; any other one in the directory is refused with ModelError.
-    threads: cores to compute with; None takes all of the machine.
+    digest: of the model that the run planned for; raises ModelError if the directory holds another one.
+    threads: number of cores to compute with; None uses all cores of the machine.
     """
 
     def __init__(self, model: str, digest: str | None = None, threads: int | None = None) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        self._model = directory.named(model, digest)
+        self._model = directory.open_model(model, digest)
         self._engine = _engine(self._model, threads)
 
     @property
@@ -37,18 +38,18 @@ class Predictor:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Add the predictions to decoded rows and drop their pixels. Rows without pixels keep nulls."""
-        good = np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.OK)
-        pixels = _pixels(table["pixels"], good, self._model.image_spec.side_px)
+        decoded = np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.OK)
+        pixels = _pixels(table["pixels"], decoded, self._model.image_spec.side_px)
         scores = np.full((table.num_rows, len(self._model.labels)), np.nan, np.float32)
-        if len(good):
-            scores[good] = self.probabilities(pixels)
+        if len(decoded):
+            scores[decoded] = self.probabilities(pixels)
         return _with_predictions(table.drop_columns(["pixels", "pixels_sha256"]), scores, self._model)
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, side, side, 3) uint8 RGB → (N, labels) float32, rows summing to 1. Raises RunFailed for NaN."""
+        """Return (N, labels) float32, rows summing to 1, for (N, side, side, 3) uint8 RGB. Raises RunFailed for NaN."""
         scores = self._engine(pixels).probabilities
         if not np.isfinite(scores).all():
-            raise RunFailed(f"model {self._model.digest} gives no finite probabilities: train it again")
+            raise RunFailed(f"model {self._model.digest} returns NaN or infinite probabilities: train it again")
         return scores
 
 
@@ -67,31 +68,29 @@ def _engine(model: Model, threads: int | None) -> Engine:
 
 
 def _pixels(column: pa.ChunkedArray, rows: NDArray[np.intp], side_px: int) -> NDArray[np.uint8]:
-    """The pixels of some rows, (N, side, side, 3) uint8."""
+    """Return the pixels of some rows, (N, side, side, 3) uint8, without a copy where all rows are asked for."""
     data = pa.chunked_array(column).combine_chunks() if isinstance(column, pa.Array) else column.combine_chunks()
     size = side_px * side_px * 3
     buffer = data.buffers()[1]
-    whole = (
-        np.frombuffer(buffer, np.uint8, count=len(data) * size, offset=data.offset * size)
-        if buffer
-        else np.empty(0, np.uint8)
-    )
-    images = whole.reshape(-1, side_px, side_px, 3)
+    flat = np.empty(0, np.uint8)
+    if buffer:
+        flat = np.frombuffer(buffer, np.uint8, count=len(data) * size, offset=data.offset * size)
+    images = flat.reshape(-1, side_px, side_px, 3)
     return images if len(rows) == len(images) else images[rows]
 
 
 def _with_predictions(table: pa.Table, scores: NDArray[np.float32], model: Model) -> pa.Table:
-    nothing = np.isnan(scores[:, 0])
-    best = np.where(nothing, 0, np.argmax(np.nan_to_num(scores), axis=1))
+    missing = np.isnan(scores[:, 0])
+    best = np.where(missing, 0, np.argmax(np.nan_to_num(scores), axis=1))
     confidence = scores[np.arange(len(scores)), best]
     columns: dict[str, pa.Array] = {
-        "predicted_class": pa.array(np.asarray(model.labels, object)[best], pa.string(), mask=nothing),
-        "confidence": pa.array(confidence, pa.float32(), mask=nothing),
-        **{schema.probability_column(label): pa.array(scores[:, k], pa.float32(), mask=nothing)
-           for k, label in enumerate(model.labels)},
-        "model_digest": pa.array([model.digest] * len(scores)),
-        "scored_at": pa.array([datetime.now(UTC)] * len(scores), pa.timestamp("us", tz="UTC")),
-    }  # fmt: skip
+        "predicted_class": pa.array(np.asarray(model.labels, object)[best], pa.string(), mask=missing),
+        "confidence": pa.array(confidence, pa.float32(), mask=missing),
+    }
+    for k, label in enumerate(model.labels):
+        columns[schema.probability_column(label)] = pa.array(scores[:, k], pa.float32(), mask=missing)
+    columns["model_digest"] = pa.array([model.digest] * len(scores))
+    columns["scored_at"] = pa.array([datetime.now(UTC)] * len(scores), pa.timestamp("us", tz="UTC"))
     for name, values in columns.items():
         table = table.append_column(name, values)
     return table

@@ -1,20 +1,26 @@
-"""Command lines that others can repeat: placeholders in place of local paths, and the chain of trainings behind a model."""
+"""Rewrite command lines so that others can repeat them: placeholders replace local paths, and trainings form a chain."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 
 __all__ = ["chain", "meanings", "portable"]
 
-_PLACEHOLDERS = {"--data": "LABELLED", "--output": "OUTPUT", "--start-from": "START", "--backbone-weights": "WEIGHTS",
-                 "--xception-weights": "XCEPTION_WEIGHTS", "--resnet50v2-weights": "RESNET50V2_WEIGHTS"}  # fmt: skip
-_LEFT_OUT = ("--storage", "--run-name")  # where checkpoints lay changes no weight
+_PLACEHOLDERS = {
+    "--data": "LABELLED",
+    "--output": "OUTPUT",
+    "--start-from": "START",
+    "--backbone-weights": "WEIGHTS",
+    "--xception-weights": "XCEPTION_WEIGHTS",
+    "--resnet50v2-weights": "RESNET50V2_WEIGHTS",
+}
+_LEFT_OUT = ("--storage", "--run-name")  # the place of the checkpoints changes no weights
 _NO_FILES = ("imagenet", "none")
 _SPLITS = ("train", "training")
 
 _MEANINGS = {
     "LABELLED": "the folder of the labelled scans, with the fingerprint below",
     "LABELLED.csv": "a manifest of the labelled scans (uri, label)",
-    "LABELLED/Training": "the training folder in it",
+    "LABELLED/Training": "the folder `Training` in it",
     "OUTPUT": "the model directory to write",
     "START": "the model directory to start from",
     "WEIGHTS": "a Keras weights file of the backbone without its top",
@@ -24,38 +30,38 @@ _MEANINGS = {
 
 
 def portable(command: str) -> str:
-    """Return a command of jobs/ with placeholders for local paths, and without flags that change no result."""
+    """Return a command of jobs/ with placeholders for local paths and without the flags that change no results."""
     words = shlex.split(command)
     kept: list[str] = []
-    at = 0
-    while at < len(words):
-        flag, value = words[at], words[at + 1] if at + 1 < len(words) else ""
+    position = 0
+    while position < len(words):
+        flag, value = words[position], words[position + 1] if position + 1 < len(words) else ""
         unused = flag in _LEFT_OUT or (flag == "--backbone-weights" and "--start-from" in words)
         if unused or flag in _PLACEHOLDERS:
             kept += [] if unused else [flag, _placeholder(flag, value)]
-            at += 2
+            position += 2
         else:
             kept.append(flag)
-            at += 1
+            position += 1
     return shlex.join(kept)
 
 
 def chain(commands: Sequence[str]) -> list[str]:
-    """Return training commands, each of which starts from the model of the one before, so that their names fit together.
+    """Return training commands with matching paths: each training starts from the model of the previous one.
 
-    An empty command is a training that is not recorded: it is left out, and the next one starts from START.
+    An empty command stands for a training that was not recorded: it is left out, and the next one starts from START.
     """
-    named = [portable(command) for command in commands if command]
-    for number in range(len(named)):
-        if number < len(named) - 1:
-            named[number] = _with(named[number], "--output", f"models/stage-{number + 1}")
+    stages = [portable(command) for command in commands if command]
+    for number in range(len(stages)):
+        if number < len(stages) - 1:
+            stages[number] = _with(stages[number], "--output", f"models/stage-{number + 1}")
         if number:
-            named[number] = _with(named[number], "--start-from", f"models/stage-{number}")
-    return named
+            stages[number] = _with(stages[number], "--start-from", f"models/stage-{number}")
+    return stages
 
 
 def meanings(commands: Sequence[str]) -> Mapping[str, str]:
-    """Return what the placeholders in some commands stand for."""
+    """Return the placeholders in these commands and what they stand for."""
     used = {word for command in commands for word in shlex.split(command)}
     return {name: meaning for name, meaning in _MEANINGS.items() if name in used}
 

@@ -1,4 +1,4 @@
-"""The TensorFlow engine: a network frozen to constants, computed in slices on the cores.
+"""The TensorFlow engine: freeze a network to constants and compute it in slices on all cores.
 
 Imports Keras and TensorFlow, so it is imported inside functions only, in the processes that train or predict.
 """
@@ -18,18 +18,19 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from mribatch.models import networks
 from mribatch.models.engine import Outputs
 from mribatch.models.format import Model
-from mribatch.models.pixels import scaled
+from mribatch.models.pixels import network_input
 
 __all__ = ["TensorFlowEngine", "frozen", "set_threads"]
 
-_SLICE = 8  # scans that one core scores at once
+_SLICE = 8  # scans per core and call
 
 
 class TensorFlowEngine:
-    """A network of `networks.load` as an `Engine`. Raises ModelError where its weights do not fit."""
+    """A network as an `Engine`. Raises ModelError if the weights do not fit the network."""
 
     def __init__(self, model: Model) -> None:
-        self._compute = frozen(partial(_head_and_features, networks.load(model)), model.image_spec.side_px)
+        network = networks.load_network(model)
+        self._compute = frozen(partial(_head_and_features, network), model.image_spec.side_px)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Outputs:
         return Outputs(*self._compute(pixels))
@@ -50,33 +51,32 @@ def frozen(
 ) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
     """Return a function of (N, side, side, 3) uint8 that computes tensors of scaled images with all weights as constants.
 
-    TensorFlow then folds batch normalization into the convolutions. Without a GPU, cores take slices of a batch, so
-    that one which is interrupted does not stop the others in each operation.
+    With constants, TensorFlow folds batch normalization into the convolutions. Without a GPU, each core computes a slice
+    of the batch, so that an interrupted core does not hold up the others in every operation.
     """
-    traced = tf.function(
-        lambda pixels: tuple(compute(scaled(pixels))), autograph=False
-    )  # it would leave a file in /tmp
+    # autograph would leave a file in /tmp
+    traced = tf.function(lambda pixels: tuple(compute(network_input(pixels))), autograph=False)
     spec = tf.TensorSpec((None, side_px, side_px, 3), tf.uint8)
     graph = convert_variables_to_constants_v2(traced.get_concrete_function(spec))
 
-    def whole_batch(pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def compute_batch(pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         return [tensor.numpy() for tensor in graph(tf.constant(pixels))]
 
     if tf.config.list_physical_devices("GPU"):
-        return whole_batch
+        return compute_batch
     threads = ThreadPoolExecutor(tf.config.threading.get_inter_op_parallelism_threads() or os.cpu_count())
 
-    def sliced(pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        slices = (pixels[at : at + _SLICE] for at in range(0, max(len(pixels), 1), _SLICE))
-        return [np.concatenate(parts) for parts in zip(*threads.map(whole_batch, slices), strict=True)]
+    def compute_slices(pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        slices = (pixels[start : start + _SLICE] for start in range(0, max(len(pixels), 1), _SLICE))
+        return [np.concatenate(parts) for parts in zip(*threads.map(compute_batch, slices), strict=True)]
 
-    return sliced
+    return compute_slices
 
 
 def set_threads(threads: int) -> None:
-    """Let TensorFlow compute on so many cores, each with work of its own; Ray would leave it one.
+    """Let TensorFlow run one operation per thread on this many cores; by default Ray leaves it one core.
 
-    Does nothing where TensorFlow runs already, in a process that was used before.
+    Does nothing in a process where TensorFlow has already started.
     """
     try:
         tf.config.threading.set_inter_op_parallelism_threads(threads)

@@ -1,12 +1,12 @@
-"""What is done and what is left: the parts of an output, the plan, the verification, the run record.
+"""Plan a run against the parts of an output, verify its rows afterwards, and write its record.
 
-The parts themselves are the only record of what is done; nothing here can disagree with them.
+The parts themselves are the only record of what is done, so that nothing can disagree with them.
 """
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.errors import InputError, RunFailed, StorageMissing
+from mribatch.predictions.files import is_done
 from mribatch.predictions.lock import RUNS, Fence
 from mribatch.predictions.parts import (
     codes,
@@ -52,108 +53,133 @@ __all__ = [
 log = logging.getLogger("mribatch.ledger")
 
 _KEYS = pa.schema([*schema.PLAN, pa.field("frame", pa.int32(), False)])
-_WORTH = ("reason", "scored_at")  # which of two rows of one key stays
+_DONE = (*_KEYS.names, "reason", "reading")  # decide which scans are done
+_RANKING = ("reason", "run_id", "scored_at")  # decide which of two rows with one key is kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What one write did."""
+    """Summary of one write."""
 
-    part: str | None  # the part's name; None where none of its scans has a row
+    part: str | None  # name of the part; None if none of its scans has a row
     rows: int
-    rejected: dict[str, int]  # by reason
-    failed: list[tuple[str, str]]  # scan_uri and why
-    left: list[str]  # scan_uri; the time was over
-    by_class: dict[str, int]
+    scored: int = 0  # scans of which at least one frame has a prediction
+    rejected: dict[str, int]  # scans by reason
+    skipped: dict[str, int] = field(default_factory=dict)  # scans by reason
+    failed: list[tuple[str, str]]  # scan_uri and cause
+    left: list[str]  # scan_uri of scans not reached before the deadline
+    by_class: dict[str, int]  # frames
     by_node: dict[str, int]  # scans, by the ID of the node that scored them
-    peak_bytes: dict[str, int]  # the most memory that a process has had, by its role
+    peak_bytes: dict[str, int]  # peak memory of a process, by its role
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is to do, frozen when it begins."""
+    """The work of a run, fixed when it begins."""
 
     listed: int
     done: int
-    todo: pa.Table  # schema PLAN, in the order in which it is to be done
-    parts: frozenset[str]  # what was there already
-    witnesses: tuple[Witness, ...] = ()  # some scans of the listing, done or not: see `source.decoded`
+    todo: pa.Table  # schema PLAN, in the order of scoring
+    parts: frozenset[str]  # names of the parts that existed already
+    outdated: pa.Table = field(default_factory=schema.PLAN.empty_table)  # scans of `todo` with rows of another reading
+    witnesses: tuple[Witness, ...] = ()  # scans sampled from the listing, done or not: see `stores.access`
 
     def without_row(self, receipts: Sequence[Receipt]) -> pa.Table:
-        """Of todo, the scans that failed or were left."""
+        """Return the scans of `todo` that failed or were left."""
         names = {uri for receipt in receipts for uri, _ in receipt.failed}.union(*(r.left for r in receipts))
         return self.todo.filter(pc.is_in(self.todo["scan_uri"], pa.array(sorted(names), pa.string())))
 
 
-def plan(listing: pa.Table, output: str, digest: str, limit: int | None = None, *, again: bool = False) -> Plan:
-    """A listing minus what has a row already, or all of it `again`. Clears away what a crash left; the lock must be held.
+def plan(
+    listing: pa.Table,
+    output: str,
+    digest: str,
+    limit: int | None = None,
+    *,
+    again: bool = False,
+    readings: Collection[str] | None = None,
+) -> Plan:
+    """Plan the scans of a listing that have no row yet, or all of them if `again`. The lock must be held.
 
-    Where a scan has two rows (a crash between a write and its retry, or while parts were rewritten), the one scored last
-    stays, and parts are rewritten without the other. Raises StorageError, RunFailed for a part that is no Parquet.
+    readings: of this run, see `scans.reading.Reading`; scans whose rows depend on another one are planned again. None
+    takes every row as it is.
+
+    Removes what a crash left behind. If a scan has rows of two writes (after a crash between a write and its retry, or
+    while parts were rewritten), those scored last are kept. Parts are rewritten without the others. Raises StorageError,
+    and RunFailed for a part that is not Parquet.
     """
     folder = model_folder(output, digest)
     for name in uris.names(folder, "."):
         if name.endswith(".tmp"):
             uris.delete(uris.join(folder, name))
-    _remove_doubles(output, digest)
+    _remove_duplicates(output, digest)
     parts = part_names(output, digest)
-    done = _keys(output, digest, parts)
-    todo = _todo(listing, done.slice(0, 0) if again else done)
+    rows = read_parts(output, digest, parts, _DONE)
+    done = rows.slice(0, 0) if again else rows.filter(is_done(rows, readings))
+    todo = _todo(listing, done)
+    planned = todo if limit is None else todo.slice(0, limit)
     return Plan(
         listed=listing.num_rows,
         done=listing.num_rows - todo.num_rows,
-        todo=todo if limit is None else todo.slice(0, limit),
+        todo=planned,
         parts=frozenset(parts),
+        outdated=schema.PLAN.empty_table() if again else _both(planned, rows),
         witnesses=witnesses(listing),
     )
 
 
 def check_output(output: str) -> None:
-    """Raise StorageMissing where there is no folder, InputError for one that no run has written to."""
-    held = uris.names(output)
-    if RUNS in held or digests(output):
+    """Check that a run has written to a folder. Raises StorageMissing if it does not exist, otherwise InputError."""
+    names = uris.names(output)
+    if RUNS in names or digests(output):
         return
-    if not held and not uris.exists(output):
+    if not names and not uris.exists(output):
         raise StorageMissing(f"no folder at {output}: give the --output of jobs/score.py or jobs/nightly.py")
-    raise InputError(f"no predictions in {output}: expected a folder that jobs/score.py or jobs/nightly.py wrote, "
-                     "with folders called model=…")  # fmt: skip
+    expected = "a folder that jobs/score.py or jobs/nightly.py wrote, with folders called model=…"
+    raise InputError(f"no predictions in {output}: expected {expected}")
 
 
-def pending(listing: pa.Table, output: str, digest: str) -> pa.Table:
-    """What `plan` would find to do, schema PLAN. Changes nothing and needs no lock."""
-    return _todo(listing, predictions(output, digest, schema.PLAN.names))
+def pending(listing: pa.Table, output: str, digest: str, readings: Collection[str] | None = None) -> pa.Table:
+    """Return the scans that `plan` would plan (schema PLAN). Changes nothing and needs no lock."""
+    rows = predictions(output, digest, _DONE)
+    return _todo(listing, rows.filter(is_done(rows, readings)))
 
 
 def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None) -> None:
-    """Check that every planned scan has its row in the parts of this run, once, or failed or was left. Removes foreign parts.
+    """Check that each planned scan failed, was left, or has all its frames in the parts of this run, each once.
 
-    A part is foreign that was not there when the run began and that none of its receipts names: a write whose retry
-    was counted in its place, or one that a run slipped in that had lost the lock. The fence is asked before anything
-    is removed: to a run that lost the lock itself, the parts of its successor would look foreign. Raises OutputHeld
-    then, and RunFailed, which a rerun mends, where the rows are not those planned.
+    Removes foreign parts.
+
+    A part is foreign if it did not exist when the run began and none of the run's receipts names it. It is a write
+    whose retry was counted instead, or a write of a run that had lost the lock. The fence is checked before anything is
+    removed, because to a run that has lost the lock the parts of its successor look foreign. Raises OutputHeld in that
+    case, and RunFailed, which a rerun fixes, if the rows are not those planned.
     """
     own = {receipt.part for receipt in receipts if receipt.part}
-    there = set(part_names(output, digest))
-    for name in sorted(there - planned.parts - own):
+    present = set(part_names(output, digest))
+    for name in sorted(present - planned.parts - own):
         if fence:
             fence.check()
-        log.warning("removing %s, which no step of this run has accounted for", name)
+        log.warning("removing %s, which no receipt of this run accounts for", name)
         uris.delete(uris.join(model_folder(output, digest), name))
-    found = _keys(output, digest, sorted(own & there))
+    keys = read_parts(output, digest, sorted(own & present), [*_KEYS.names, "frames"])
     expected = _minus(planned.todo, planned.without_row(receipts))
-    twice = found.num_rows - _distinct(found, _KEYS.names).num_rows
-    scans = _distinct(found, schema.PLAN.names)
+    twice = keys.num_rows - _distinct(keys, _KEYS.names).num_rows
+    scans = _distinct(keys, schema.PLAN.names)
     missing, foreign = _minus(expected, scans).num_rows, _minus(scans, expected).num_rows
-    if missing or foreign or twice:
-        raise RunFailed(f"the rows in {output} are not those planned: {missing} scans are missing, {twice} stand twice, "
-                        f"{foreign} were not planned; run the command again, it completes what is missing")  # fmt: skip
+    partial = _incomplete(keys)
+    if missing or foreign or twice or partial:
+        raise RunFailed(
+            f"the rows in {output} are not those planned: {missing} scans are missing, {twice} appear twice, {foreign} "
+            f"were not planned, {partial} lack some of their frames; run the command again to add what is missing"
+        )
 
 
 def write_record(output: str, run_id: str, facts: dict[str, Any]) -> str:
-    """The run's record, written last: it stands only where the run is complete. Its URI."""
-    place = uris.join(output, RUNS, f"{run_id}.json")
-    uris.put(place, json.dumps(facts, indent=1).encode())
-    return place
+    """Write the run's record and return its URI. It is written last, so that only complete runs have one."""
+    uri = uris.join(output, RUNS, f"{run_id}.json")
+    uris.put(uri, json.dumps(facts, indent=1).encode())
+    return uri
 
 
 def _todo(listing: pa.Table, done: pa.Table) -> pa.Table:
@@ -165,45 +191,68 @@ def _distinct(table: pa.Table, names: Sequence[str]) -> pa.Table:
 
 
 def _minus(table: pa.Table, other: pa.Table) -> pa.Table:
-    """The rows whose scan is not in the other table."""
+    """Return the rows whose scan is not in the other table."""
     keys = schema.PLAN.names
     return table.join(other.select(keys), keys=keys, join_type="left anti")
 
 
+def _both(table: pa.Table, rows: pa.Table) -> pa.Table:
+    """Return the scans of a table that have rows."""
+    keys = schema.PLAN.names
+    return table.join(rows.select(keys), keys=keys, join_type="left semi").select(keys).cast(schema.PLAN)
+
+
+def _incomplete(keys: pa.Table) -> int:
+    """Return how many scans have other frames than 0 … frames - 1."""
+    scans = keys.group_by(schema.PLAN.names).aggregate(
+        [("frame", "max"), ("frame", "count_distinct"), ("frames", "max")]
+    )
+    frames = pc.fill_null(scans["frames_max"], 1)
+    is_complete = pc.and_(
+        pc.equal(scans["frame_count_distinct"], frames), pc.equal(scans["frame_max"], pc.subtract(frames, 1))
+    )
+    return int(pc.sum(pc.invert(is_complete)).as_py() or 0)
+
+
 def _keys(output: str, digest: str, parts: Sequence[str]) -> pa.Table:
-    """The keys of all rows of some parts."""
+    """Return the keys of all rows of some parts."""
     tables = [table.cast(_KEYS) for table in read_each(output, digest, parts, _KEYS.names)]
     return pa.concat_tables([_KEYS.empty_table(), *tables])
 
 
-def _remove_doubles(output: str, digest: str) -> None:
-    """Rewrite parts until no key stands twice. Of two rows of a key the better one stays."""
+def _remove_duplicates(output: str, digest: str) -> None:
+    """Rewrite parts so that no key appears twice. Of two rows with one key the better one is kept."""
     parts = part_names(output, digest)
     keys = _keys(output, digest, parts)
     if _distinct(keys, _KEYS.names).num_rows == keys.num_rows:
         return
-    tables = read_each(output, digest, parts, [*_KEYS.names, *_WORTH])
-    stays = _better(pa.concat_tables(tables, promote_options="default"), [t.num_rows for t in tables])
+    tables = read_each(output, digest, parts, [*_KEYS.names, *_RANKING])
+    kept = _best_rows(pa.concat_tables(tables, promote_options="default"), [table.num_rows for table in tables])
     begins = np.cumsum([0, *(table.num_rows for table in tables)])
     for name, first, last in zip(parts, begins[:-1], begins[1:], strict=True):
-        if not stays[first:last].all():
-            log.warning("removing rows from %s that stand in another part too", name)
-            rows = read_parts(output, digest, [name])
-            replace(output, digest, [name], rows.filter(pa.array(stays[first:last])), _no_check)
+        if not kept[first:last].all():
+            log.warning("removing rows from %s that another part has too", name)
+            rows = read_parts(output, digest, [name]).filter(pa.array(kept[first:last]))
+            # Nothing to check: the lock is held, and a successor would rewrite the part in the same way.
+            replace(output, digest, [name], rows, check=lambda: None)
 
 
-def _better(rows: pa.Table, sizes: Sequence[int]) -> NDArray[np.bool_]:
-    """For each row, does it stay? Of each key one does: not one that tells that the scan was gone, if another one tells
-    more; else the one scored last; of copies the one in the larger part."""
-    keys = np.stack([codes(rows[name]) for name in _KEYS.names])
-    gone = was_gone(rows).to_numpy()
+def _best_rows(rows: pa.Table, sizes: Sequence[int]) -> NDArray[np.bool_]:
+    """Return a mask of the rows to keep: for each scan, the frames of one write, each once.
+
+    A write is a run's rows in one part. Preferred is one that says more than that the scan had vanished, then the
+    latest, then the one in the larger part.
+    """
+    scan = np.unique(np.stack([codes(rows[name]) for name in schema.PLAN.names]), axis=1, return_inverse=True)[
+        1
+    ].ravel()
+    part, run, frame = np.repeat(np.arange(len(sizes)), sizes), codes(rows["run_id"]), codes(rows["frame"])
     at = rows["scored_at"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((-np.repeat(sizes, sizes), -at, gone, *keys))
-    first = np.r_[True, (np.diff(keys[:, order]) != 0).any(axis=0)]
-    stays = np.zeros(rows.num_rows, bool)
-    stays[order[first]] = True
-    return stays
-
-
-def _no_check() -> None:
-    """The plan holds the lock; what it rewrites, a successor would rewrite alike."""
+    order = np.lexsort((frame, -np.repeat(sizes, sizes), -at, was_gone(rows).to_numpy(), scan))
+    first = np.r_[True, np.diff(scan[order]) != 0]
+    winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best row of its scan
+    chosen = order[(part[order] == part[winner]) & (run[order] == run[winner])]
+    _, once = np.unique(np.stack([scan[chosen], frame[chosen]]), axis=1, return_index=True)
+    kept = np.zeros(rows.num_rows, bool)
+    kept[chosen[once]] = True
+    return kept

@@ -1,10 +1,10 @@
-"""The lock on an output: a lease of numbered generations that only ever needs exclusive create. Knows no parts.
+"""Lock an output with a lease of numbered generations, which needs nothing but exclusive create.
 
-OUTPUT/_runs/<digest>.lock-<generation> is held by the run that created it; the highest generation is the holder's.
-The holder renews its lease by counting in its file. Who finds a lock watches it for one lease: a count that moves is
-a living holder, one that does not is a dead one, and the next generation takes over. A holder that lets go says so in
-its file, and is followed at once. The highest generation is never deleted, so a run that slept through its own
-take-over, or that wakes up in the middle of one, can always see it. No clock is compared with another machine's.
+OUTPUT/_runs/<digest>.lock-<generation> belongs to the run that created it; the holder has the highest generation. The
+holder renews its lease by counting up in its file. A run that meets a lock watches it for one lease. If the count
+moves, the holder is alive; if not, it is dead, and the run creates the next generation. A holder that releases the lock
+notes that in its file, and the next run need not wait. The highest generation is never deleted, so a run that slept
+while another took over can always notice. Clocks of different machines are never compared.
 """
 
 import json
@@ -21,22 +21,22 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from mribatch.errors import MribatchError, OutputHeld, RunFailed, StorageMissing
+from mribatch.predictions.lock_observers import notify
 from mribatch.stores import uris
 
-__all__ = ["NIGHTS", "RUNS", "Fence", "held", "new_run_id", "observe", "release"]
+__all__ = ["NIGHTS", "RUNS", "Fence", "held", "new_run_id", "release"]
 
 RUNS = "_runs"
-_BEATS_PER_LEASE = 5  # a holder may miss a few before it is taken for dead
-_RELEASED = -1  # the count of a holder that let go
+NIGHTS = "nights"  # the lock that a night holds in addition to its model's, so that two nights never write one output
+_BEATS_PER_LEASE = 5  # a holder may miss a few before it counts as dead
+_RELEASED = -1  # the count after a release
 
 log = logging.getLogger("mribatch.lock")
-
-_observers: list[Callable[["Fence", bool], None]] = []
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """What a writer asks before it makes anything visible: does this run still hold the output?"""
+    """Proof that a run holds an output. Writers check it before they make anything visible."""
 
     output: str
     digest: str
@@ -45,18 +45,22 @@ class Fence:
 
     @property
     def uri(self) -> str:
-        """The file that says who holds the output."""
+        """The file of this generation."""
         return _Generations(self.output, self.digest).uri(self.generation)
 
     def check(self) -> None:
-        """Raises OutputHeld where another run has taken over, RunFailed where the lock was removed."""
+        """Check that this run holds the output. Raises OutputHeld after a take-over, RunFailed for a removed lock."""
         highest = _Generations(self.output, self.digest).highest()
         if highest > self.generation:
-            raise OutputHeld(f"run {self.run_id} lost {self.output} to another run while it slept or was cut off: "
-                             "nothing more was written; run the command again when that one has ended")  # fmt: skip
+            raise OutputHeld(
+                f"run {self.run_id} lost {self.output} to another run while it was suspended or disconnected: nothing "
+                "more was written; run the command again when the other run has ended"
+            )
         if highest < self.generation:
-            raise RunFailed(f"the lock of run {self.run_id} is gone from {self.output}: was the folder cleared? "
-                            "Nothing more was written; run the command again")  # fmt: skip
+            raise RunFailed(
+                f"the lock of run {self.run_id} has disappeared from {self.output}: was the folder cleared? "
+                "Nothing more was written; run the command again"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +72,17 @@ class _Lease:
 
 @contextmanager
 def held(
-    output: str, digest: str, run_id: str, *, lease_s: float,
-    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Fence]:  # fmt: skip
-    """Hold the output for one model while this lasts.
+    output: str,
+    digest: str,
+    run_id: str,
+    *,
+    lease_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Fence]:
+    """Hold the output for one model within this context.
 
-    Raises OutputHeld where another run does, and ConfigError where the storage cannot hold a lock.
+    Raises OutputHeld if another run holds it, and ConfigError if the storage cannot keep a lock.
     """
     fence = _acquire(_Generations(output, digest), run_id, _Lease(seconds=lease_s, clock=clock, sleep=sleep))
     stop = threading.Event()
@@ -86,21 +95,15 @@ def held(
         if beats.ident is not None:  # it was started
             beats.join()
         _release(fence)
-        _notify(fence, False)
-
-
-def observe(observer: Callable[[Fence, bool], None]) -> None:
-    """Call observer(fence, True) before this process creates a lock, and observer(fence, False) when that is released
-    or was not created."""
-    _observers.append(observer)
+        notify(fence, False)
 
 
 def release(fence: Fence) -> None:
-    """Release the lock of a process that died. Leave it alone where it is another run's, or released already."""
+    """Release the lock of a dead process, unless it belongs to another run or has been released already."""
     try:
         facts = _Generations(fence.output, fence.digest).read(fence.generation)
     except MribatchError as err:
-        log.warning("the lock could not be released, its lease will run out: %s", err)
+        log.warning("the lock could not be released; its lease will expire: %s", err)
         return
     if facts.get("run_id") == fence.run_id and not facts.get("released"):
         _release(fence)
@@ -124,7 +127,7 @@ class _Generations:
         return max(self.all(), default=0)
 
     def read(self, generation: int) -> dict[str, object]:
-        """What a holder says of itself; nothing where its file is about to be filled, or was cleared away."""
+        """Return what a holder has written about itself; nothing if its file is still empty or has been deleted."""
         try:
             facts = json.loads(uris.read(self.uri(generation)))
         except (StorageMissing, ValueError):
@@ -132,7 +135,7 @@ class _Generations:
         return facts if isinstance(facts, dict) else {}
 
     def clear_below(self, generation: int) -> None:
-        """Remove older generations, and what their holders left half-written when they were killed: locks and records."""
+        """Delete older generations, and the incomplete locks and records of holders that were killed."""
         try:
             holder = self.read(generation).get("run_id")
             for name in uris.names(self._folder, f".{holder}.") if holder else ():
@@ -145,7 +148,7 @@ class _Generations:
                 if number.isdecimal() and int(number) <= generation:
                     uris.delete(uris.join(self._folder, name))
         except MribatchError as err:
-            log.warning("old locks could not be removed; they do no harm: %s", err)
+            log.warning("old locks could not be deleted; they do no harm: %s", err)
 
 
 def _acquire(files: _Generations, run_id: str, lease: _Lease) -> Fence:
@@ -154,43 +157,43 @@ def _acquire(files: _Generations, run_id: str, lease: _Lease) -> Fence:
     if last:
         _await_end(files, last, lease)
     fence = Fence(output=files.output, digest=files.digest, run_id=run_id, generation=last + 1)
-    _notify(fence, True)
+    notify(fence, True)
     try:
         _create(files, fence)
     except MribatchError:
-        _notify(fence, False)
+        notify(fence, False)
         raise
-    files.clear_below(last)  # the last one stays until the next: a holder that sleeps may still count in it
+    files.clear_below(last)  # keep the last one for now: a suspended holder may still write to it
     return fence
 
 
 def _create(files: _Generations, fence: Fence) -> None:
-    """Create the file of the fence's generation. Raises OutputHeld where another run was first."""
+    """Create the file of the fence's generation. Raises OutputHeld if another run was faster."""
     if not uris.create(files.uri(fence.generation), _content(fence, 0)):
         raise _held_by_another(files, fence.generation)
     highest = files.highest()
-    if highest != fence.generation:  # asleep since it looked: others came and went, and cleared this generation away
+    if highest != fence.generation:  # this run was suspended, and others have held the lock since
         uris.delete(files.uri(fence.generation))
         raise _held_by_another(files, highest)
 
 
 def _await_end(files: _Generations, generation: int, lease: _Lease) -> None:
-    """Return when the holder has let go or is dead. Raises OutputHeld as soon as it shows that it lives."""
-    seen = files.read(generation)
+    """Wait until the holder has released the lock or is dead. Raises OutputHeld as soon as it proves to be alive."""
+    first = files.read(generation)
     begun = lease.clock()
-    while not seen.get("released"):
+    while not first.get("released"):
         lease.sleep(lease.seconds / _BEATS_PER_LEASE / 2)
-        now = lease.clock()  # before it looks: if this run is stopped in between, that is not the holder's silence
+        now = lease.clock()  # before reading: the holder is not silent while this run itself is suspended
         facts = files.read(generation)
         if facts.get("released"):
             return
-        if facts != seen or files.highest() != generation:
+        if facts != first or files.highest() != generation:
             raise _held_by_another(files, files.highest())
         if lease.clock() - now > lease.seconds / 2:
-            begun = lease.clock()  # the storage was slow, and the holder could not renew in time either
+            begun = lease.clock()  # the storage was too slow for the holder to renew in time
         if now - begun >= lease.seconds:
-            name = seen.get("run_id", "unknown")
-            log.info("the lock of run %s was not renewed for %g s: taking over", name, lease.seconds)
+            holder = first.get("run_id", "unknown")
+            log.info("the lock of run %s was not renewed for %g s: taking over", holder, lease.seconds)
             return
 
 
@@ -199,47 +202,45 @@ def _renew(fence: Fence, lease_s: float, stop: threading.Event) -> None:
     while not stop.wait(lease_s / _BEATS_PER_LEASE):
         beat += 1
         try:
-            _say(fence, beat)
+            _write(fence, beat)
         except OutputHeld:
-            return  # the writers see the same and end the run
+            return  # the writers notice it too and end the run
         except MribatchError as err:
-            log.warning("the lock could not be renewed, trying again: %s", err)
+            log.warning("the lock could not be renewed; trying again: %s", err)
 
 
 def _release(fence: Fence) -> None:
     try:
-        _say(fence, _RELEASED)
+        _write(fence, _RELEASED)
     except OutputHeld:
-        log.warning("another run holds the output now: its lock is left alone")
+        log.warning("another run holds the output now; its lock is left alone")
     except MribatchError as err:
-        log.warning("the lock could not be released, its lease will run out: %s", err)
+        log.warning("the lock could not be released; its lease will expire: %s", err)
 
 
-def _notify(fence: Fence, held: bool) -> None:
-    for observer in _observers:
-        observer(fence, held)
-
-
-def _say(fence: Fence, beat: int) -> None:
-    """Count in the holder's own file. Where another took over in this very moment, that is no longer the highest."""
+def _write(fence: Fence, beat: int) -> None:
+    """Write the count to the holder's own file, which is no longer the highest if another run is just taking over."""
     fence.check()
     uris.put(fence.uri, _content(fence, beat))
 
 
 def _content(fence: Fence, beat: int) -> bytes:
-    facts = {"run_id": fence.run_id, "host": socket.gethostname(), "pid": os.getpid(),
-             "beat": beat, "released": beat == _RELEASED}  # fmt: skip
+    facts = {
+        "run_id": fence.run_id,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "beat": beat,
+        "released": beat == _RELEASED,
+    }
     return json.dumps(facts).encode()
 
 
 def _held_by_another(files: _Generations, generation: int) -> OutputHeld:
     facts = files.read(generation)
-    who = f" (run {facts['run_id']} on {facts.get('host', 'an unknown host')})" if "run_id" in facts else ""
-    return OutputHeld(f"another run{who} is writing {files.output}: wait for it to end, or give another --output")
+    holder = f" (run {facts['run_id']} on {facts.get('host', 'an unknown host')})" if "run_id" in facts else ""
+    return OutputHeld(f"another run{holder} is writing {files.output}: wait for it to end, or give another --output")
 
 
 def new_run_id() -> str:
+    """Return a new run ID, which sorts by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
-
-
-NIGHTS = "nights"  # the lock that a night holds beside its model's: two nights never write one output

@@ -1,4 +1,4 @@
-"""The Parquet parts of a model in an output: their names, their rows, and putting some in the place of others."""
+"""Name, read and replace the Parquet parts of a model in an output."""
 
 import hashlib
 import io
@@ -30,48 +30,49 @@ __all__ = [
 ]
 
 _READERS = 16  # parts read at once: S3 answers slowly, and to many at a time
-_TRIES = 5  # readings of an output whose parts are being rewritten
+_TRIES = 5  # at reading an output whose parts are being rewritten
 _REWRITTEN = "part-0-"
 
 
 def model_folder(output: str, digest: str) -> str:
+    """Return the folder of a model's parts."""
     return uris.join(output, f"model={digest}")
 
 
 def digests(output: str) -> list[str]:
-    """The models that an output has rows of."""
+    """Return the digests of the models that an output has rows of."""
     return [name.removeprefix("model=") for name in uris.folders(output) if name.startswith("model=")]
 
 
 def part_names(output: str, digest: str) -> list[str]:
-    """The names of all visible parts, sorted."""
+    """Return the sorted names of all visible parts."""
     return [name for name in uris.names(model_folder(output, digest), "part-") if name.endswith(".parquet")]
 
 
 def part_rows(name: str) -> int:
-    """The rows of a part, which its name tells: part-<run>-<hash>-<rows>.parquet."""
+    """Return the number of rows of a part from its name, part-<run>-<hash>-<rows>.parquet."""
     rows = name.removesuffix(".parquet").rpartition("-")[2]
     return int(rows) if rows.isdecimal() else 0
 
 
 def predictions(output: str, digest: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of one model, or some columns of them; without parts, no rows and no p_<label> columns.
+    """Return all rows of one model, or some columns of them. Without parts there are no rows and no p_<label> columns.
 
-    Where parts are rewritten meanwhile, it reads again.
+    Reads again if parts were rewritten meanwhile.
     """
     for _ in range(_TRIES):
         names = part_names(output, digest)
         try:
             rows = read_parts(output, digest, names, columns)
         except StorageMissing:
-            continue  # a part that was listed has since become part of another one
+            continue  # a listed part has been merged into another one
         if not any(name.startswith(_REWRITTEN) for name in set(part_names(output, digest)) - set(names)):
             return rows
     return read_parts(output, digest, part_names(output, digest), columns)
 
 
 def read_parts(output: str, digest: str, names: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of some parts, or some columns of them; see `predictions`."""
+    """Return all rows of some parts, or some columns of them; see `predictions`."""
     if not names:
         empty = schema.prediction_schema(()).empty_table()
         return empty if columns is None else empty.select([name for name in columns if name in empty.column_names])
@@ -79,44 +80,47 @@ def read_parts(output: str, digest: str, names: Sequence[str], columns: Sequence
 
 
 def read_each(output: str, digest: str, names: Sequence[str], columns: Sequence[str] | None) -> list[pa.Table]:
-    """The rows of some parts, part by part. Raises StorageMissing, RunFailed for a part that is no Parquet."""
+    """Return the rows of some parts, part by part. Columns that parts of an older version lack are null.
+
+    Raises StorageMissing, and RunFailed for a part that is not Parquet.
+    """
     folder = model_folder(output, digest)
 
     def read(name: str) -> pa.Table:
         data = uris.read(uris.join(folder, name))
         try:
-            table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read(
-                columns and list(columns), use_threads=False
-            )
-            return table if columns is None else table.select(list(columns))
+            file = pyarrow.parquet.ParquetFile(pa.BufferReader(data))
+            stored = columns and [column for column in columns if column in file.schema_arrow.names]
+            return schema.upgraded(file.read(stored, use_threads=False), columns)
         except (pa.ArrowException, OSError, KeyError) as err:
-            raise RunFailed(f"the part {name} in {folder} could not be read ({' '.join(str(err).split())}): "
-                            "remove it, and its scans are scored again") from err  # fmt: skip
+            cause = " ".join(str(err).split())
+            remedy = "remove it, and its scans are scored again"
+            raise RunFailed(f"the part {name} in {folder} could not be read ({cause}): {remedy}") from err
 
     with ThreadPoolExecutor(_READERS) as threads:
         return list(threads.map(read, names))
 
 
 def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A number for each different value."""
+    """Return a number for each row, equal for equal values."""
     encoded = column.combine_chunks().dictionary_encode()
     return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
 
 
 def was_gone(rows: pa.Table) -> pa.ChunkedArray:
-    """Does a row only tell that its scan was gone when its turn came?"""
+    """Return for each row whether it says only that its scan had vanished or changed before it could be read."""
     return pc.is_in(rows["reason"], pa.array([Reason.VANISHED, Reason.CHANGED], pa.string()))
 
 
 def replace(output: str, digest: str, old: Sequence[str], rows: pa.Table, check: Callable[[], None]) -> None:
-    """Put rows in the place of some parts: the new part first, then the old ones go, so none is ever missing.
+    """Replace some parts by one with these rows, which is written before the old ones are deleted.
 
-    check is asked before anything is made visible or removed.
+    `check` is called before anything is made visible or deleted.
     """
-    made = _put(output, digest, rows, check) if rows.num_rows else None
+    new = _put(output, digest, rows, check) if rows.num_rows else None
     for name in old:
         check()
-        if name != made:
+        if name != new:
             uris.delete(uris.join(model_folder(output, digest), name))
 
 
@@ -128,10 +132,8 @@ def _put(output: str, digest: str, rows: pa.Table, check: Callable[[], None]) ->
     key = hashlib.sha256(repr(list(zip(*names, strict=True))).encode()).hexdigest()[:12]
     part = f"{_REWRITTEN}{key}-{rows.num_rows}.parquet"
     check()
-    place = uris.join(model_folder(output, digest), part)
-    uris.put(place, buffer.getvalue())
+    uri = uris.join(model_folder(output, digest), part)
+    uris.put(uri, buffer.getvalue())
     if not read_parts(output, digest, [part]).equals(rows):
-        raise RunFailed(
-            f"{place} does not hold the rows that were written to it: check the storage; nothing was removed"
-        )
+        raise RunFailed(f"{uri} does not contain the rows written to it: check the storage; nothing was deleted")
     return part

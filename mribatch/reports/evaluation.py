@@ -1,4 +1,4 @@
-"""Turn an evaluation into one self-contained HTML page."""
+"""Write an evaluation as one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from typing import Any, TypedDict
 
 from mribatch.reports.rendering import DISCLAIMER, picture, render
 
-__all__ = ["DISCLAIMER", "Counts", "Evaluation", "Mistake", "evaluation_page"]
+__all__ = ["DISCLAIMER", "Evaluation", "Mistake", "OutcomeCounts", "evaluation_page"]
 
 
-class Counts(TypedDict):
-    """Scans by outcome; `rejected` counts them by reason code."""
+class OutcomeCounts(TypedDict):
+    """Numbers of scans by outcome; rejected: by reason code."""
 
     scans: int
     ok: int
@@ -20,7 +20,7 @@ class Counts(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A scan whose predicted class is not its true one; confidence is the probability of the predicted one."""
+    """A misclassified scan. confidence: probability of the predicted class."""
 
     scan_uri: str
     truth: str
@@ -30,17 +30,17 @@ class Mistake:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the page shows, in its order.
+    """The contents of the page.
 
-    model: facts by name (name, digest, backbone, image side …), shown as they are.
-    numbers: what `metrics.measure` returned.
-    mistakes: least probable true class first.
-    figures: PNG bytes by caption, in the order of the mapping; the caption is also the alternative text.
+    model: facts by name (digest, backbone, image side …), shown as they are.
+    numbers: from `metrics.measure`.
+    mistakes: sorted by the probability of the true class, lowest first.
+    figures: PNG bytes by caption, shown in the order of the mapping; the caption is also the alternative text.
     """
 
     title: str
     model: Mapping[str, object]
-    counts: Counts
+    counts: OutcomeCounts
     numbers: Mapping[str, Any]
     mistakes: Sequence[Mistake] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)

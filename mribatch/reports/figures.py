@@ -1,6 +1,6 @@
-"""Scores and histories become PNG pictures, one function each, as bytes. No files, no pyplot, no global state kept.
+"""Draw scores and histories as PNG pictures, one function for each kind, and return their bytes.
 
-The same input gives the same bytes: one style for all, matplotlib's own fonts, no dates and no versions inside.
+Equal input gives equal bytes: all figures have one style and matplotlib's own fonts, and contain no dates or versions.
 """
 
 import io
@@ -36,9 +36,9 @@ __all__ = [
 
 BLUE, ORANGE, RED, INK, MUTED, PALE = "#0072B2", "#D55E00", "#C8102E", "#1F2933", "#5F6B76", "#EEF1F4"
 CLASS_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", MUTED)  # Okabe & Ito 2008
-LINES = ("-", "--", ":", "-.")  # with the colours: 28 classes that differ
+LINES = ("-", "--", ":", "-.")  # with the colours, 28 classes can be told apart
 STYLE = {
-    "savefig.dpi": 110,  # a figure of 9.6 in fills the page's column, so its text reads at 100%
+    "savefig.dpi": 110,  # a figure 9.6 inches wide fills the page's column, so its text is readable at 100%
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.15,
     "figure.constrained_layout.use": True,
@@ -63,14 +63,14 @@ STYLE = {
     "ytick.minor.size": 0,
     "legend.frameon": False,
 }
-PAGE_SCANS, PAGE_COLUMNS, PAGE_BARS = 24, 6, 6  # more are too small to judge at 100%
+PAGE_SCANS, PAGE_COLUMNS, PAGE_BARS = 24, 6, 6  # with more, scans would be too small at 100%
 
 _P = ParamSpec("_P")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScanEntry:
-    """A scan of a page. image: (h, w, 3) uint8 RGB; truth: None if unknown; probabilities: one per label."""
+    """A scan of `scan_page`. image: (h, w, 3) uint8 RGB; truth: None if unknown; probabilities: one per label."""
 
     image: NDArray[np.uint8]
     truth: str | None
@@ -78,15 +78,15 @@ class ScanEntry:
 
 
 def _png(draw: Callable[_P, tuple[Figure, str]]) -> Callable[_P, bytes]:
-    """Draws, titles and encodes in the house style, which matplotlib reads at every step."""
+    """Decorate a function that returns a figure and its title, so that it returns PNG bytes in the style of the reports."""
 
     @wraps(draw)
     def encoded(*args: _P.args, **kwargs: _P.kwargs) -> bytes:
         with style.context(["default", STYLE]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # a script without font: boxes in the picture, no noise
+            warnings.filterwarnings("ignore", "Glyph")  # characters without a font are drawn as boxes
             out = io.BytesIO()
-            figure, message = draw(*args, **kwargs)
-            figure.suptitle(message, x=0, ha="left")
+            figure, title = draw(*args, **kwargs)  # inside `with`, because matplotlib reads the style at every step
+            figure.suptitle(title, x=0, ha="left")
             figure.savefig(out, format="png", metadata={"Software": None})
             return out.getvalue()
 
@@ -95,11 +95,11 @@ def _png(draw: Callable[_P, tuple[Figure, str]]) -> Callable[_P, bytes]:
 
 @_png
 def training_curves(history: pa.Table, kept: int | None = None) -> tuple[Figure, str]:
-    """Loss, accuracy, precision and recall per epoch, training and validation, the kept epoch marked, as PNG bytes.
+    """Draw loss, accuracy, precision and recall per epoch, for training and validation, with the kept epoch marked.
 
-    history: one row per epoch, columns `epoch` (from 1), the four, and the same with `val_`. kept: the epoch whose
-    weights became the model; None where that is not known: the one of lowest `val_loss` is marked. Raises InputError
-    for an empty history, a missing column or an epoch that the history lacks.
+    history: one row per epoch, with the columns `epoch` (from 1), the four, and the four with `val_`. kept: the epoch
+    whose weights became the model; if None (unknown), the epoch of lowest `val_loss` is marked. Raises InputError for an
+    empty history, a missing column or an epoch that is not in the history.
     """
     epochs, losses = _column(history, "epoch"), _column(history, "val_loss")
     best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else None
@@ -120,16 +120,16 @@ def training_curves(history: pa.Table, kept: int | None = None) -> tuple[Figure,
     figure.axes[0].set(ylabel="cross-entropy (nats)")
     figure.axes[0].yaxis.set_major_formatter("{x:.4g}")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure, _curves_message(epochs, losses, best, None if kept is None else marked)
+    return figure, _curves_title(epochs, losses, best, None if kept is None else marked)
 
 
 @_png
 def confusion_matrix(scores: Scores) -> tuple[Figure, str]:
-    """True against predicted classes, scans and share of the true class, as PNG bytes; mistakes are orange."""
+    """Draw the number of scans, and their share of the true class, by true and predicted class; mistakes are orange."""
     counts, labels = scores.confusion, [_short(label) for label in scores.labels]
     of_class = counts.sum(axis=1)
     share = counts / np.maximum(of_class, 1)[:, None]
-    depth = np.sqrt(share)  # so that a single mistake in a hundred is seen
+    depth = np.sqrt(share)  # so that one mistake in a hundred is visible
     pale, blue, orange = to_rgba_array([PALE, BLUE, ORANGE])
     full = np.where(np.eye(len(labels), dtype=bool)[..., None], blue, orange)
     side = min(max(0.95 * len(labels), 3.4), 13)
@@ -147,14 +147,14 @@ def confusion_matrix(scores: Scores) -> tuple[Figure, str]:
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted class", ylabel="true class", aspect="equal", ylim=(len(labels), 0))
-    return figure, _confusion_message(scores)
+    return figure, _confusion_title(scores)
 
 
 @_png
 def accuracy_bars(
     names: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]]
 ) -> tuple[Figure, str]:
-    """Accuracies with their 95% intervals, in the order given, as PNG bytes."""
+    """Draw accuracies with their 95% intervals, in the given order."""
     if not names:
         raise InputError("expected at least one model to draw, got none")
     figure = Figure(figsize=(9.6, 0.42 * len(names) + 1.4))
@@ -168,23 +168,23 @@ def accuracy_bars(
     for place, accuracy, end in zip(places, accuracies, high, strict=True):
         axes.text(end + 0.01, place, f"{accuracy:.1%}", va="center")
     axes.set_yticks(places, [_short(name, 40) for name in names])
-    axes.set(xlim=(0, 1.09), xlabel="accuracy (share of test scans), with its 95% interval")
+    axes.set(xlim=(0, 1.09), xlabel="accuracy (share of test scans) with 95% interval")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(False, axis="y")
     best = int(np.argmax(accuracies))
-    return figure, f"{_short(names[best], 40)} is right on {accuracies[best]:.1%} of the test scans"
+    return figure, f"{_short(names[best], 40)} classifies {accuracies[best]:.1%} of the test scans correctly"
 
 
 @_png
 def roc_curves(scores: Scores) -> tuple[Figure, str]:
-    """One-vs-rest ROC curves with their areas and the macro average, whole and enlarged, as PNG bytes.
+    """Draw one-vs-rest ROC curves with their areas and the macro average, complete and enlarged.
 
-    The macro curve is the mean of the classes' true positive rates at each false positive rate. A class without
-    scans has no curve and is named in a note.
+    The macro curve is the mean of the classes' true positive rates at each false positive rate. Classes without scans
+    have no curve; the title names them.
     """
     per_class = metrics.measure(scores)["per_class"]
     areas = {label: row["roc_auc"] for label, row in per_class.items() if row["roc_auc"] is not None}
-    enlarge = max(areas.values(), default=0) > 0.95  # below that hardly a curve reaches the corner
+    enlarge = max(areas.values(), default=0) > 0.95  # below that, hardly any curve reaches the corner
     figure = Figure(figsize=(9.6, 5.4))
     panels = list(figure.subplots(1, 1 + enlarge, squeeze=False).flat)
     grid, curves = np.linspace(0, 1, 2001), []
@@ -205,45 +205,45 @@ def roc_curves(scores: Scores) -> tuple[Figure, str]:
     panels[0].legend(loc="lower right", title="area under the curve", ncols=1 + len(areas) // 13)
     if enlarge:
         panels[1].set(title="Upper left corner, enlarged", xlim=(-0.001, 0.1), ylim=(0.9, 1.001))
-    return figure, _roc_message(scores.labels, areas)
+    return figure, _roc_title(scores.labels, areas)
 
 
 @_png
 def reliability(scores: Scores) -> tuple[Figure, str]:
-    """Accuracy against confidence per bin with 95% Wilson intervals, and scans per bin, as PNG bytes."""
+    """Draw accuracy against confidence per bin with 95% Wilson intervals, and the number of scans per bin."""
     bins = metrics.calibration_bins(scores.confidence, scores.correct)
-    some, width = bins.scans > 0, 1 / len(bins.scans)
-    x, y, scans = bins.confidence[some], bins.accuracy[some], bins.scans[some]
+    used, width = bins.scans > 0, 1 / len(bins.scans)
+    x, y, scans = bins.confidence[used], bins.accuracy[used], bins.scans[used]
     ends = [metrics.wilson_interval(round(share * n), int(n)) for share, n in zip(y, scans, strict=True)]
     figure = Figure(figsize=(7, 7))
     curve, histogram = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     curve.plot([0, 1], [0, 1], color=MUTED, lw=1, ls="--", label="perfect calibration")
     curve.vlines(x, *np.transpose(ends), color=BLUE, lw=1.2, alpha=0.6, label="95% interval (Wilson)")
-    curve.plot(x, y, "o-", color=BLUE, label="scans of similar confidence")
+    curve.plot(x, y, "o-", color=BLUE, label="scans with similar confidence")
     curve.set(ylabel="accuracy (share of scans)", xlim=(0, 1.01), ylim=(0, 1.02))
     curve.legend(loc="upper left")
-    histogram.bar((np.arange(len(some)) + 0.5) * width, bins.scans, width * 0.92, color=BLUE)
+    histogram.bar((np.arange(len(used)) + 0.5) * width, bins.scans, width * 0.92, color=BLUE)
     histogram.set(yscale="log", ylim=(0.7, None), ylabel="scans (log scale)")
     histogram.set_xlabel("confidence (probability of the predicted class)")
     histogram.yaxis.set_major_formatter("{x:,.0f}")
     for axis in (curve.xaxis, curve.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     error = metrics.expected_calibration_error(scores.confidence, scores.correct)
-    claim = f"{scores.confidence.mean():.1%} sure on average, {scores.correct.mean():.1%} right"
-    return figure, f"{claim}: expected calibration error {error:.3f}"
+    means = f"Mean confidence {scores.confidence.mean():.1%}, accuracy {scores.correct.mean():.1%}"
+    return figure, f"{means}: expected calibration error {error:.3f}"
 
 
 @_png
 def scan_page(entries: Sequence[ScanEntry], labels: Sequence[str]) -> tuple[Figure, str]:
-    """Scans with their probability bars, wrong ones framed in red, as PNG bytes; the first 24 in the order given.
+    """Draw scans with bars for their probabilities, wrong answers framed in red; the first 24 in the given order.
 
-    With more than six classes, each scan shows its six most probable ones. Raises InputError without any scan.
+    With more than six classes, each scan shows the six most probable ones. Raises InputError without any scan.
     """
     if not entries:
         raise InputError("expected at least one scan for the page, got none")
     entries, bars = entries[:PAGE_SCANS], 0.16 * min(len(labels), PAGE_BARS)
-    said = [labels[int(np.argmax(entry.probabilities))] for entry in entries]
-    cell = 2.35 + bars  # in: two lines of text, the scan, its bars, a gap
+    predicted = [labels[int(np.argmax(entry.probabilities))] for entry in entries]
+    cell = 2.35 + bars  # inches: two lines of text, the scan, its bars, a gap
     size = (11.6, -(-len(entries) // PAGE_COLUMNS) * cell + 0.45)
     figure = Figure(figsize=size)
     figure.set_layout_engine("none")  # the boxes below are in inches
@@ -251,15 +251,15 @@ def scan_page(entries: Sequence[ScanEntry], labels: Sequence[str]) -> tuple[Figu
         left, top = place % PAGE_COLUMNS * 1.93, size[1] - 0.6 - place // PAGE_COLUMNS * cell
         boxes = ((left, top - 2.1, 1.72, 1.72), (left + 0.74, top - 2.16 - bars, 0.58, bars))
         scan, chart = (figure.add_axes(tuple(np.array(box) / (*size, *size))) for box in boxes)
-        colour = RED if entry.truth not in (None, said[place]) else BLUE
-        _draw_scan(scan, entry, said[place], colour)
+        colour = RED if entry.truth not in (None, predicted[place]) else BLUE
+        _draw_scan(scan, entry, predicted[place], colour)
         _draw_bars(chart, entry, labels, colour)
-    known = [entry.truth == name for entry, name in zip(entries, said, strict=True) if entry.truth is not None]
-    counts = f": {known.count(False)} wrong, {known.count(True)} right" if known else ""
+    known = [entry.truth == name for entry, name in zip(entries, predicted, strict=True) if entry.truth is not None]
+    counts = f": {known.count(False)} wrong, {known.count(True)} correct" if known else ""
     return figure, f"{_many(len(entries), 'scan')} with the model's probabilities{counts}"
 
 
-def _draw_scan(axes: Axes, entry: ScanEntry, said: str, colour: str) -> None:
+def _draw_scan(axes: Axes, entry: ScanEntry, predicted: str, colour: str) -> None:
     wrong, known = colour == RED, entry.truth is not None
     axes.imshow(entry.image, aspect="equal")
     axes.set(facecolor="black", xticks=[], yticks=[], adjustable="datalim")
@@ -267,7 +267,7 @@ def _draw_scan(axes: Axes, entry: ScanEntry, said: str, colour: str) -> None:
     axes.spines[:].set(visible=True, color=RED if wrong else "black", linewidth=3 if wrong else 1)
     mark = "✗ " if wrong else "✓ " if known else ""
     truth = f"true: {_short(entry.truth)}" if entry.truth is not None else "truth unknown"
-    for height, text, weight in ((1.13, mark + _short(said, 17), "bold"), (1.035, truth, "normal")):
+    for height, text, weight in ((1.13, mark + _short(predicted, 17), "bold"), (1.035, truth, "normal")):
         axes.text(0, height, text, weight=weight, color=RED if wrong else INK, transform=axes.transAxes)
 
 
@@ -286,7 +286,7 @@ def _draw_bars(axes: Axes, entry: ScanEntry, labels: Sequence[str], colour: str)
 
 
 def _column(history: pa.Table, name: str) -> NDArray[np.float64]:
-    """(epochs,) float64, nulls as NaN."""
+    """Return a column as (epochs,) float64, with NaN for null."""
     if not len(history) or name not in history.column_names:
         raise InputError(f"expected a history of epochs with {name!r}, got {len(history)} × {history.column_names}")
     return np.asarray(history.column(name).to_numpy(), np.float64)
@@ -299,36 +299,34 @@ def _row_of(epochs: NDArray[np.float64], epoch: int) -> int:
     return int(rows[0])
 
 
-def _curves_message(
-    epochs: NDArray[np.float64], losses: NDArray[np.float64], best: int | None, kept: int | None
-) -> str:
-    lowest = "" if best is None else f"owest validation loss is {losses[best]:.4f}, after epoch {epochs[best]:.0f}"
-    if kept is not None:
-        message = f"The weights of epoch {epochs[kept]:.0f} of {epochs[-1]:.0f} were kept"
-        same = kept == best or not np.isfinite(losses[kept])
-        own = "" if same else f", with a validation loss of {losses[kept]:.4f}"
-        return f"{message}{own}\nL{lowest}" if lowest else message
-    return f"L{lowest} of {epochs[-1]:.0f}" if lowest else f"Trained to epoch {epochs[-1]:.0f} of {epochs[-1]:.0f}"
+def _curves_title(epochs: NDArray[np.float64], losses: NDArray[np.float64], best: int | None, kept: int | None) -> str:
+    lowest = "" if best is None else f"Lowest validation loss: {losses[best]:.4f}, after epoch {epochs[best]:.0f}"
+    if kept is None:
+        return f"{lowest} of {epochs[-1]:.0f}" if lowest else f"Trained to epoch {epochs[-1]:.0f}; no validation loss"
+    title = f"The weights of epoch {epochs[kept]:.0f} of {epochs[-1]:.0f} were kept"
+    if kept != best and np.isfinite(losses[kept]):
+        title += f", with a validation loss of {losses[kept]:.4f}"
+    return f"{title}\n{lowest}" if lowest else title
 
 
-def _confusion_message(scores: Scores) -> str:
+def _confusion_title(scores: Scores) -> str:
     missed = scores.confusion * (1 - np.eye(len(scores.labels), dtype=np.int64))
     if not missed.any():
-        return f"All {_many(len(scores.truth), 'scan')} classified right"
-    true, said = (_short(scores.labels[int(k)]) for k in np.unravel_index(missed.argmax(), missed.shape))
-    right = f"{scores.correct.mean():.2%} of {_many(len(scores.truth), 'scan')} classified right"
-    return f"{right}\nMost frequent mistake: {true} taken for {said} ({missed.max():,})"
+        return f"All {_many(len(scores.truth), 'scan')} classified correctly"
+    true, predicted = (_short(scores.labels[int(k)]) for k in np.unravel_index(missed.argmax(), missed.shape))
+    correct = f"{scores.correct.mean():.2%} of {_many(len(scores.truth), 'scan')} classified correctly"
+    return f"{correct}\nMost frequent mistake: {true} predicted as {predicted} ({missed.max():,})"
 
 
-def _roc_message(labels: Sequence[str], areas: dict[str, float]) -> str:
+def _roc_title(labels: Sequence[str], areas: dict[str, float]) -> str:
     if not areas:
         return "No ROC curve: all scans are of one class"
     hardest = min(areas, key=areas.__getitem__)
-    told = f"Hardest to tell from the rest: {_short(hardest)}, area {areas[hardest]:.4f}"
+    title = f"Hardest to distinguish from the other classes: {_short(hardest)}, area {areas[hardest]:.4f}"
     if areas[hardest] == 1:
-        told = "Every class is told from the rest without a mistake"
+        title = "Every class is separated from the others without a mistake"
     left_out = ", ".join(_short(label) for label in labels if label not in areas)
-    return told + (f"\nWithout scans, so without a curve: {left_out}" if left_out else "")
+    return title + (f"\nNo scans, so no curve: {left_out}" if left_out else "")
 
 
 def _many(count: int, noun: str) -> str:
@@ -336,6 +334,6 @@ def _many(count: int, noun: str) -> str:
 
 
 def _short(label: str, most: int = 20) -> str:
-    """Fits a label into a picture; what cannot be printed is spelled out."""
+    """Return a label of at most `most` characters, with unprintable ones as escapes."""
     label = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in label)
     return label if len(label) <= most else label[: most - 1] + "…"

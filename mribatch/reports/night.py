@@ -1,4 +1,4 @@
-"""Turn the results of a night into one self-contained HTML page that can be read in a minute."""
+"""Write the results of a night as one self-contained HTML page that can be read in a minute."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ _REASONS = {
     "backfill": "Backfill (unchanged since last scored)",
     "interrupted": "Scored by an interrupted run",
 }
-_WHAT_CHANGED = {"version": "the scan", "model": "the model"}
+_WHAT_CHANGED = {"version": "the scan", "model": "the model", "reading": "the way it is read"}
 
 
 class Bin(NamedTuple):
-    """A bin of two histograms: counts, and shares of all scans; a share is None where its histogram is empty."""
+    """A bin of two histograms: counts, and shares of all scans (None if the histogram is empty)."""
 
     name: str
     scans_before: int
@@ -49,7 +49,7 @@ class Comparison:
 
     @property
     def widest(self) -> float:
-        """The largest share, which the longest bar stands for; 1 without scans."""
+        """The largest share, which the longest bar shows; 1 without scans."""
         return max((share for share in (*_shares(self.before), *_shares(self.tonight)) if share), default=1.0)
 
 
@@ -60,11 +60,11 @@ def _shares(counts: Sequence[int]) -> list[float | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Scans by outcome.
+    """Numbers of scans by outcome.
 
     planned, scored: by reason for scoring (`new`, `changed`, `backfill` …); scored scans have a prediction.
-    done_before: listed scans that already had a row of this model. vanished: listed by the previous night, but no longer.
-    failed: no row; the next run plans them again. left_over: planned, but not started before the deadline.
+    done_before: listed scans that already had a row of this model. vanished: listed the night before, but not tonight.
+    failed: without a row; the next run plans them again. left_over: planned, but not started before the deadline.
     """
 
     listed: int
@@ -78,10 +78,10 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """A scan whose class differs from that of its previous version, or from that of the previous model."""
+    """A scan whose class differs from that of its previous version, model or reading (such as another --window)."""
 
     scan_uri: str
-    why: Literal["version", "model"]
+    why: Literal["version", "model", "reading"]
     before: str
     before_confidence: float
     after: str
@@ -99,11 +99,13 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """What the page shows.
+    """The contents of the page.
 
     alarms: sentences; any alarm means that somebody has to look at this night.
-    started, ended, deadline: aware, and shown in their own time zone.
-    changes, rejects: all of them, the most important first; the page counts all and lists the first 200.
+    started, ended, deadline: timezone-aware, shown in their own time zone.
+    changes, rejects: all of them, most important first; the page counts all and lists the first 200.
+    skips: numbers of skipped scans by reason.
+    failures: scans that failed, by cause; the page lists the first 200 of each cause.
     facts: further facts by name (settings, for example), shown as they are.
     """
 
@@ -120,13 +122,16 @@ class Night:
     confidence: Comparison
     changes: Sequence[Change] = ()
     rejects: Sequence[Reject] = ()
+    skips: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, Sequence[str]] = field(default_factory=dict)
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
 def night_page(night: Night) -> str:
     """Return the page as HTML text, to be written as UTF-8. Every text of the night is escaped."""
     tally, took = night.tally, night.ended - night.started
-    scored, rejected = sum(tally.scored.values()), len(night.rejects)
+    scored, rejected, skipped = sum(tally.scored.values()), len(night.rejects), sum(night.skips.values())
+    reject_reasons = Counter(reject.reason for reject in night.rejects)
     return render(
         "night.html",
         title=night.title,
@@ -135,33 +140,28 @@ def night_page(night: Night) -> str:
         planned=sum(tally.planned.values()),
         scored=scored,
         rejected=rejected,
+        skipped=skipped,
+        skip_reasons=sorted(night.skips.items(), key=lambda item: (-item[1], item[0])),
         duration=_duration(took),
-        rate=(scored + rejected) / took.total_seconds() if took else None,
+        rate=(scored + rejected + skipped) / took.total_seconds() if took else None,
         reasons=[*_REASONS, *sorted({*tally.planned, *tally.scored} - {*_REASONS})],
         reason_names=_REASONS,
         what_changed=_WHAT_CHANGED,
         causes=sorted(Counter(_WHAT_CHANGED[change.why] for change in night.changes).items()),
-        reject_reasons=_by_frequency(night.rejects),
+        reject_reasons=sorted(reject_reasons.items(), key=lambda item: (-item[1], item[0])),
         list_limit=_LIST_LIMIT,
         run=_run(night),
-        **_crossed(night.changes),
+        **_cross_table(night.changes),
     )
 
 
-def _by_frequency(rejects: Sequence[Reject]) -> list[tuple[str, int]]:
-    counts = Counter(reject.reason for reject in rejects)
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _crossed(changes: Sequence[Change]) -> dict[str, object]:
+def _cross_table(changes: Sequence[Change]) -> dict[str, object]:
     """Return the cross table of class changes: rows are previous classes, columns new ones."""
     counts = Counter((change.before, change.after) for change in changes)
     previous, new = ({pair[side] for pair in counts} for side in (0, 1))
     columns = sorted(new)
-    return {
-        "new_classes": columns,
-        "changed": [(before, [counts[before, after] for after in columns]) for before in sorted(previous)],
-    }
+    rows = [(before, *(counts[before, after] for after in columns)) for before in sorted(previous)]
+    return {"new_classes": columns, "changed": rows}
 
 
 def _run(night: Night) -> dict[str, object]:

@@ -1,7 +1,7 @@
-"""Render report pages from the jinja2 templates in `templates/`. Each page is one HTML file that needs nothing else.
+"""Render report pages from the jinja2 templates in `templates/`; each page is one self-contained HTML file.
 
-Autoescape is on for every template, and no template marks a value as safe. Characters that cannot be seen (controls,
-direction marks, surrogates) are spelled out as escapes before that.
+Autoescape is on in every template, and no template marks a value as safe. Before that, invisible characters (controls,
+direction marks, surrogates) are replaced by escapes such as `\\u202e`.
 """
 
 import base64
@@ -36,13 +36,15 @@ def render(template: str, **values: object) -> str:
 def picture(caption: str, png: bytes) -> Picture:
     """Return a PNG as a Picture; the caption is also its alternative text. Raises InputError for other formats."""
     if png[:8] != _PNG or len(png) < 24:
-        raise InputError(f"expected the figure {caption!r} as PNG, got other bytes: pass what reports.figures returns")
+        raise InputError(
+            f"expected the figure {caption!r} as PNG, got other bytes: pass the bytes that reports.figures returns"
+        )
     width, height = struct.unpack(">II", png[16:24])
     return Picture(caption, f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height)
 
 
 def confidence(probability: float) -> str:
-    """Format the probability of one answer. Never 100%: a softmax output near 1 is no certainty."""
+    """Format the probability of an answer. Never 100%, because a softmax output near 1 is not certainty."""
     return "> 99.9%" if probability >= 0.9995 else f"{probability:.1%}"
 
 
@@ -60,14 +62,10 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def visible(value: object) -> object:
-    """Spell out the characters of a text that cannot be seen. Other values and the HTML of macros are left alone."""
+    """Replace the invisible characters of a text by escapes. Other values and the HTML of macros are left alone."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
-
-
-def _thousands(count: int) -> str:
-    return f"{count:,}"
 
 
 def _scans(count: int) -> str:
@@ -96,5 +94,5 @@ _ENVIRONMENT.filters |= {
     "interval": interval,
     "percent": percent,
     "scans": _scans,
-    "thousands": _thousands,
+    "thousands": "{:,}".format,
 }

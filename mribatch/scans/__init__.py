@@ -1,1 +1,1 @@
-"""Turn the bytes of a file into frames of checked pixels. Pure functions, apart from `sandbox`, which runs them in a process of its own."""
+"""Turn the bytes of a file into frames of checked pixels. Pure, except for `sandbox`, which starts a process."""

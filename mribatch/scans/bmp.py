@@ -1,4 +1,4 @@
-"""BMP files, through Pillow."""
+"""Read BMP files with Pillow."""
 
 import io
 
@@ -11,13 +11,13 @@ from mribatch.schema import Reason
 
 __all__ = ["bmp_picture"]
 
-_PIXEL_BYTES = 4  # of Pillow's storage
+_PIXEL_BYTES = 4  # in Pillow's memory
 
 
 def bmp_picture(data: bytes, spec: ImageSpec) -> PillowPicture:
-    """The picture of a BMP file. Raises RejectionError.
+    """Return the picture of a BMP file. Raises RejectionError.
 
-    Many writers declare alpha and leave it 0; so alpha that is 0 everywhere is none.
+    Many writers declare an alpha channel and leave it 0, so alpha that is 0 everywhere is ignored.
     """
     hush()
     try:
@@ -29,5 +29,5 @@ def bmp_picture(data: bytes, spec: ImageSpec) -> PillowPicture:
             return PillowPicture(image, ignore_alpha=clear)
     except HOSTILE as err:
         if int.from_bytes(data[2:6], "little") > len(data):
-            raise RejectionError(Reason.TRUNCATED, "the BMP file ends before its data does") from err
-        raise RejectionError(Reason.CORRUPT, "the BMP file is damaged or of a kind not read here") from err
+            raise RejectionError(Reason.TRUNCATED, "the BMP file ends before its data is complete") from err
+        raise RejectionError(Reason.CORRUPT, "the BMP file is damaged or of an unsupported kind") from err

@@ -4,27 +4,48 @@ The bytes alone decide what a file is; names and extensions are never read. No R
 """
 
 import hashlib
+from collections.abc import Iterator
 
-from mribatch.scans.formats import RejectionError, sniffed
+from mribatch.scans.formats import DICOM, UNKNOWN, RejectionError, sniffed
 from mribatch.scans.frames import Frame
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.raster import raster_frame
+from mribatch.scans.reading import Reading
 from mribatch.schema import Status
 
-__all__ = ["decode"]
+__all__ = ["decode", "frames"]
+
+_PLAIN = Reading()
 
 
-def decode(data: bytes, spec: ImageSpec) -> list[Frame]:
-    """Return the frames of a file in their order, or one frame with the reason why it has none.
+def decode(data: bytes, spec: ImageSpec, reading: Reading = _PLAIN) -> list[Frame]:
+    """Return the frames of a file in their order, all in memory. See `frames`."""
+    return list(frames(data, spec, reading))
 
-    A JPEG, PNG, TIFF or BMP has one frame. No bytes make this raise; only the machine does (MemoryError). It may be
-    called from any number of threads.
+
+def frames(data: bytes, spec: ImageSpec, reading: Reading = _PLAIN) -> Iterator[Frame]:
+    """Yield the frames of a file in their order, or one frame with the reason why it has none.
+
+    A JPEG, PNG, TIFF or BMP has one frame. Those of a DICOM file are decoded one at a time. Raises MemoryError, and
+    nothing else whatever the bytes. Thread-safe.
     """
     digest = hashlib.sha256(data).hexdigest()
     name: str | None = None
     try:
         name = sniffed(data, spec.max_bytes)
-        return [raster_frame(data, name, digest, spec)]
+        if name != DICOM:
+            yield raster_frame(data, name, digest, spec)
+            return
     except RejectionError as fault:
-        status, reason, detail = Status.REJECTED, fault.reason, fault.detail
-        return [Frame(status=status, reason=reason, detail=detail, content_sha256=digest, format=name)]
+        yield Frame(
+            status=Status.REJECTED,
+            reason=fault.reason,
+            detail=fault.detail,
+            content_sha256=digest,
+            format=name,
+            reading=reading.of_unknown if fault.reason in UNKNOWN else None,
+        )
+        return
+    from mribatch.scans.dicom_rows import dicom_frames  # loads pydicom, which most archives of pictures never need
+
+    yield from dicom_frames(data, digest, spec, reading)

@@ -1,21 +1,26 @@
-"""What a file is, by its first bytes alone. Nothing is decoded here.
+"""Recognize the format of a file by its first bytes.
 
-The formats that are read are what archives export; each codec more is one more to attack.
+The supported formats are those that archives export. Each additional codec would be one more to attack.
 """
 
 from mribatch.errors import MribatchError
+from mribatch.scans.dicom_start import is_dicom
 from mribatch.schema import Reason
 
-__all__ = ["RejectionError", "sniffed"]
+__all__ = ["DICOM", "UNKNOWN", "RejectionError", "sniffed"]
 
-_MAGIC = {  # BMP's magic is too short: see sniffed
+DICOM = "DICOM"
+
+UNKNOWN = frozenset({Reason.UNSUPPORTED_FORMAT, Reason.NOT_AN_IMAGE})
+"""The reasons of files whose format this version does not know."""
+
+_MAGIC = {  # BMP is checked in `sniffed`, as its magic is too short
     "JPEG": (b"\xff\xd8\xff",),
     "PNG": (b"\x89PNG\r\n\x1a\n",),
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # classic and BigTIFF
 }
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes of a BMP's second header; "BM" alone begins many a text
-_UNREAD = (  # offset, name, magic; looked for first: a DICOM file may begin as a TIFF, and JPEG-LS begins as JPEG
-    (128, "DICOM", (b"DICM",)),
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of a BMP's second header; "BM" alone is how many a text begins
+_UNSUPPORTED = (  # offset, name, magic; checked before those above: a JPEG-LS begins like a JPEG
     (344, "NIfTI", (b"n+1\0", b"ni1\0")),
     (4, "NIfTI", (b"n+2\0", b"ni2\0")),
     (0, "gzip (.nii.gz, .mgz)", (b"\x1f\x8b",)),
@@ -41,7 +46,7 @@ _UNREAD = (  # offset, name, magic; looked for first: a DICOM file may begin as 
 
 
 class RejectionError(MribatchError):
-    """A scan's own fault, on its way up to `decode`; never leaves this folder."""
+    """An unusable scan. `decode` turns it into a rejected scan, so it never leaves this room."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -49,17 +54,19 @@ class RejectionError(MribatchError):
 
 
 def sniffed(data: bytes, max_bytes: int) -> str:
-    """Pillow's name of the format, by the first bytes. Raises RejectionError where it is none that is read."""
+    """Return the format of some bytes: DICOM, or Pillow's name of it. Raises RejectionError unless it is supported."""
     if not data:
-        raise RejectionError(Reason.EMPTY, "the file has no bytes")
+        raise RejectionError(Reason.EMPTY, "the file is empty")
     if len(data) > max_bytes:
         raise RejectionError(Reason.TOO_LARGE, f"{len(data)} bytes exceed the cap of {max_bytes}")
-    for offset, unread, magic in _UNREAD:
+    if is_dicom(data):  # before all others: its first 128 bytes may be those of a TIFF
+        return DICOM
+    for offset, unsupported, magic in _UNSUPPORTED:
         if data.startswith(magic, offset):
-            raise RejectionError(Reason.UNSUPPORTED_FORMAT, f"{unread} files are not read here")
+            raise RejectionError(Reason.UNSUPPORTED_FORMAT, f"{unsupported} files are not supported")
     for name, magic in _MAGIC.items():
         if data.startswith(magic):
             return name
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "BMP"
-    raise RejectionError(Reason.NOT_AN_IMAGE, "the bytes are of no known image format")
+    raise RejectionError(Reason.NOT_AN_IMAGE, "the bytes are not of a known image format")

@@ -1,4 +1,4 @@
-"""The result of decoding: a frame of checked pixels, or the reason why there is none."""
+"""Define the result of decoding: a frame of checked pixels, or the reason why there is none."""
 
 from dataclasses import dataclass, field
 
@@ -7,20 +7,35 @@ from numpy.typing import NDArray
 
 from mribatch.schema import Reason, Status
 
-__all__ = ["Frame"]
+__all__ = ["PIECE_FRAMES", "Frame"]
+
+PIECE_FRAMES = 32
+"""Frames that are decoded and passed on together, so that a thousand need no more memory than these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One picture of a file, or why there is none. `detail` is fit for a report: no path, no header text."""
+    """One picture of a file, or why there is none. `detail` is safe to report: no path, no header text."""
 
     status: Status
+    frame: int = 0
+    frames: int = 1  # of the file
     reason: Reason | None = None
     detail: str | None = None
     content_sha256: str | None = None  # of the file's bytes
-    format: str | None = None  # JPEG, PNG, TIFF, BMP; None where the bytes are of none of them
-    width_px: int | None = None  # as displayed, after EXIF orientation; None unless ok, as are all fields below
+    format: str | None = None  # JPEG, PNG, TIFF, BMP or DICOM; None if the format is not supported
+    width_px: int | None = None  # as displayed, after EXIF orientation; None unless ok
     height_px: int | None = None
+    reading: str | None = None  # see `Reading`; None if the result depends on no setting
+    kind: str | None = None  # this and what follows: of DICOM files
+    modality: str | None = None
+    plane: str | None = None  # axial, coronal or sagittal
+    slice_mm: float | None = None  # position along the normal of the slice
+    window: str | None = None  # header, lut, computed or colour
+    instance_key: str | None = None
+    series_key: str | None = None
+    study_key: str | None = None
+    patient_key: str | None = None
     pixels_sha256: str | None = None  # of shape and RGB pixels before resizing: equal for copies of one image
     pixels: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
     """(side, side, 3) uint8 RGB, C-contiguous, read-only."""

@@ -1,4 +1,4 @@
-"""JPEG files: 8 bits, Huffman coded, sequential or progressive; grey, colour or CMYK."""
+"""Read JPEG files: 8 bits, Huffman coded, sequential or progressive; grey, colour or CMYK."""
 
 import io
 
@@ -21,38 +21,38 @@ __all__ = ["check_frame", "jpeg_picture", "sound_pixels"]
 
 
 def jpeg_picture(data: bytes, spec: ImageSpec) -> ArrayPicture:
-    """The picture of a JPEG file. Raises RejectionError, also for each damage that libjpeg warns of."""
+    """Return the picture of a JPEG file. Raises RejectionError, also for any damage that libjpeg warns of."""
     jpeg = read_segments(data)
     check_frame(jpeg)
     check_size(jpeg.width, jpeg.height, spec)
-    if jpeg.has_picture_index and not _leads(data):
+    if jpeg.has_picture_index and not _is_first_the_primary(data):
         raise RejectionError(Reason.MULTIPLE_FRAMES, "the file holds more than one picture")
     check_memory(len(data), _decoded_bytes(jpeg, len(data)), spec)
     pixels = sound_pixels(jpeg, data)
     if len(jpeg.sampling) == 4:
-        np.subtract(255, pixels, out=pixels)  # Adobe's CMYK is inverted, and so is that of most others
+        np.subtract(255, pixels, out=pixels)  # CMYK of Adobe and most other writers is inverted
     return ArrayPicture(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, orientation(jpeg.exif, jpeg.xmp))
 
 
 def check_frame(jpeg: JpegSegments) -> None:
-    """Check that the frame is of a kind that is read. Raises RejectionError."""
+    """Check that the kind of frame is supported. Raises RejectionError."""
     if not jpeg.frame:
         raise _damaged(jpeg)
     if jpeg.frame not in HUFFMAN_FRAMES:
-        detail = "lossless, arithmetic or hierarchical JPEG files are not read here"
+        detail = "lossless, arithmetic or hierarchical JPEG files are not supported"
     elif jpeg.precision != 8:
-        detail = f"JPEG files of {jpeg.precision} bits are not read here"
+        detail = f"JPEG files of {jpeg.precision} bits are not supported"
     elif len(jpeg.sampling) not in SPACES:
-        detail = f"JPEG files of {len(jpeg.sampling)} components are not read here"
+        detail = f"JPEG files of {len(jpeg.sampling)} components are not supported"
     elif jpeg.height == 0:
-        detail = "JPEG files that give their height at the end are not read here"
+        detail = "JPEG files that give their height at the end are not supported"
     else:
         return
     raise RejectionError(Reason.UNSUPPORTED_FORMAT, detail)
 
 
 def sound_pixels(jpeg: JpegSegments, data: bytes) -> NDArray[np.uint8]:
-    """The pixels, (height, width, components), CMYK as it is stored. Raises RejectionError for damage."""
+    """Return the pixels, (height, width, components), CMYK as stored. Raises RejectionError for damage."""
     if not jpeg.scans or not jpeg.is_complete():
         raise _damaged(jpeg)
     try:
@@ -63,18 +63,18 @@ def sound_pixels(jpeg: JpegSegments, data: bytes) -> NDArray[np.uint8]:
             raise _damaged(jpeg) from err
         return sound_pixels(unpadded, data)
     if has_zero_hole(data, jpeg):
-        raise RejectionError(Reason.CORRUPT, "the JPEG file has zeros in the place of data")
+        raise RejectionError(Reason.CORRUPT, "the JPEG file has zeros in place of data")
     return pixels
 
 
 def _damaged(jpeg: JpegSegments) -> RejectionError:
     if not jpeg.is_ended:
-        return RejectionError(Reason.TRUNCATED, "the JPEG file ends before its data does")
+        return RejectionError(Reason.TRUNCATED, "the JPEG file ends before its data is complete")
     return RejectionError(Reason.CORRUPT, "the JPEG file is damaged or incomplete")
 
 
 def _decoded_bytes(jpeg: JpegSegments, file_bytes: int) -> int:
-    """What decoding allocates: the plain stream, the pixels and, of several scans, all coefficients (16 bits)."""
+    """Return what decoding allocates: plain stream, pixels and, for several scans, all coefficients (16 bits)."""
     pixels = (jpeg.width + 32) * (jpeg.height + 32)
     if len(jpeg.scans) == 1 and not jpeg.is_progressive:
         return file_bytes + pixels * len(jpeg.sampling)
@@ -86,15 +86,18 @@ def _decoded_bytes(jpeg: JpegSegments, file_bytes: int) -> int:
     return file_bytes + pixels * len(jpeg.sampling) + int(2 * pixels * share)
 
 
-def _leads(data: bytes) -> bool:
-    """Whether the first of several pictures is the one meant: in a camera's JPEG with previews or maps behind it
-    (MPO, CIPA DC-007), but not in a panorama, a stereo pair or a series of angles."""
+def _is_first_the_primary(data: bytes) -> bool:
+    """Return whether the first of several pictures is the main one (MPO, CIPA DC-007).
+
+    It is in a camera's JPEG that is followed by previews or maps, but not in a panorama, a stereo pair or a series of
+    angles.
+    """
     hush()
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             if not isinstance(image, MpoImageFile) or image.mpinfo is None or not image.is_animated:
                 return True
             first, *others = (entry["Attribute"]["MPType"] for entry in image.mpinfo[0xB002])
-    except (*HOSTILE, KeyError):  # a damaged index, beside pixels that are sound
+    except (*HOSTILE, KeyError):  # a damaged index does not make the pixels unusable
         return True
     return first == "Baseline MP Primary Image" and not any(kind.startswith("Multi-Frame") for kind in others)

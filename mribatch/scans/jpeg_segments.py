@@ -1,7 +1,8 @@
-"""The segments of a JPEG (ITU-T T.81), and a plain stream of those that matter to its pixels. Nothing is decoded here.
+"""Split a JPEG into its segments (ITU-T T.81), and build a plain stream of those that matter to the pixels.
 
-The plain stream leaves out what makes libjpeg warn without harm to the pixels: junk between segments, application data,
-odd version numbers, padding behind a scan, a missing end marker. What it warns of in such a stream is damage.
+The plain stream omits what makes libjpeg warn although the pixels are intact: junk between segments, application data,
+odd version numbers, padding after a scan, a missing end marker. So whatever libjpeg warns of in a plain stream is
+damage.
 """
 
 import re
@@ -11,44 +12,40 @@ from dataclasses import dataclass, field, replace
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["JpegSegments", "Scan", "plain_stream", "read_segments"]
+__all__ = ["JpegScan", "JpegSegments", "plain_stream", "read_segments"]
 
 EOI, SOS, DHT, DQT, DRI, DNL, DHP = 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xDC, 0xDE
 APP0, APP1, APP2, APP14, TEM, JPG, DAC = 0xE0, 0xE1, 0xE2, 0xEE, 0x01, 0xC8, 0xCC
 FRAMES = set(range(0xC0, 0xD0)) - {DHT, JPG, DAC}
-HUFFMAN_FRAMES = {
-    0xC0,
-    0xC1,
-    0xC2,
-}  # baseline, extended, progressive; the others are lossless, arithmetic, hierarchical
-PROGRESSIVE = 0xC2
+BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+HUFFMAN_FRAMES = {BASELINE, EXTENDED, PROGRESSIVE}  # the others are lossless, arithmetic or hierarchical
 _SKIPPED = {*range(0xE0, 0xF0), 0xFE, DNL, DAC}  # application data, comments
 
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # neither a stuffed byte nor a restart nor a fill byte
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)  # not a stuffed byte, a restart marker or a fill byte
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _JFIF = bytes.fromhex("ffe0 0010 4a46494600 0101 00 0001 0001 0000")
-_ADOBE = bytes.fromhex("ffee 000e 41646f6265 0064 0000 0000")  # and one byte: the colour transform
-_MOST_SEGMENTS = 1 << 16  # metadata beyond 64 KiB takes many; more than these take minutes to walk through
-_MOST_SCANS = 256  # encoders write about ten; each costs time for the whole picture
-_MAY_BE_DATA = 2  # of the zero bytes at the end of a scan
+_ADOBE = bytes.fromhex("ffee 000e 41646f6265 0064 0000 0000")  # followed by one byte, the colour transform
+_MOST_SEGMENTS = 1 << 16  # long metadata takes many of 64 KiB; more than these would take minutes to read
+_MOST_SCANS = 256  # encoders write about ten; each takes as long as the whole picture
+_MAY_BE_DATA = 2  # zero bytes at the end of a scan that are kept
 
 
 @dataclass(frozen=True)
-class Scan:
-    """One scan: where its entropy-coded data is, what it codes and with which Huffman tables."""
+class JpegScan:
+    """One scan: where its entropy-coded data is, what it codes, and the Huffman tables that it uses."""
 
     header: bytes
     start: int
     end: int
     components: tuple[int, ...]  # identifiers
     spectrum: tuple[int, int]  # the first and the last coefficient
-    bit_high: int  # successive approximation: 0 in the first scan of a coefficient, the bit refined before in others
+    bit_high: int  # successive approximation: 0 in the first scan of a coefficient, otherwise the bit refined before
     bit_low: int
-    ac_zero_symbols: tuple[int | None, ...]  # what a code of zeros means in the AC tables of the components
-    preamble: int  # how many of `JpegSegments.tables` are before it
+    ac_zero_symbols: tuple[int | None, ...]  # the symbol coded by zeros in the AC tables of the components
+    preamble: int  # number of `JpegSegments.tables` before it
 
     def intervals(self, data: bytes) -> list[tuple[int, int]]:
-        """Where the data between restart markers begins and ends."""
+        """Return start and end of the data between restart markers."""
         restarts = [match.span() for match in _RESTART.finditer(data, self.start, self.end)]
         starts = [self.start, *(end for _, end in restarts)]
         ends = [*(start for start, _ in restarts), self.end]
@@ -57,9 +54,9 @@ class Scan:
 
 @dataclass
 class JpegSegments:
-    """What the segments say."""
+    """What the segments declare."""
 
-    frame: int = 0  # marker of the frame header; 0 where there is none
+    frame: int = 0  # marker of the frame header; 0 if there is none
     precision: int = 0
     width: int = 0
     height: int = 0
@@ -68,20 +65,20 @@ class JpegSegments:
     transform: int | None = None  # Adobe's colour transform
     exif: bytes = b""
     xmp: bytes = b""
-    has_picture_index: bool = False  # of a file with several pictures (MPO, CIPA DC-007)
+    has_picture_index: bool = False  # as in a file with several pictures (MPO, CIPA DC-007)
     tables: list[bytes] = field(default_factory=list)  # the frame header and all tables, as segments
-    scans: list[Scan] = field(default_factory=list)
-    is_ended: bool = False  # by an end marker
+    scans: list[JpegScan] = field(default_factory=list)
+    is_ended: bool = False  # whether there is an end marker
 
     @property
     def is_progressive(self) -> bool:
         return self.frame == PROGRESSIVE
 
     def is_complete(self) -> bool:
-        """Whether the scans code every bit of every coefficient of every component."""
+        """Return whether the scans code every bit of every coefficient of every component."""
         if not self.is_progressive:
             return {name for scan in self.scans for name in scan.components} >= self.sampling.keys()
-        low_bits = {name: [1] * 64 for name in self.sampling}  # above 0: coded in part, or not at all
+        low_bits = {name: [1] * 64 for name in self.sampling}  # above 0: coded partly or not at all
         for scan in self.scans:
             first, last = scan.spectrum
             for name in low_bits.keys() & set(scan.components):
@@ -89,7 +86,7 @@ class JpegSegments:
         return not any(map(any, low_bits.values()))
 
     def without_padding(self, data: bytes) -> "JpegSegments":
-        """The same, with scans that end where the zero bytes behind their data begin."""
+        """Return a copy whose scans end where the zero bytes after their data begin."""
         ends = [scan.start + len(data[scan.start : scan.end].rstrip(b"\0")) for scan in self.scans]
         scans = [
             replace(scan, end=min(end + _MAY_BE_DATA, scan.end)) for scan, end in zip(self.scans, ends, strict=True)
@@ -98,13 +95,13 @@ class JpegSegments:
 
 
 def read_segments(data: bytes) -> JpegSegments:
-    """Walk through the segments up to the end marker, or to where the file ends. Raises RejectionError."""
+    """Read the segments up to the end marker or the end of the file. Raises RejectionError."""
     jpeg, zero_symbols, position = JpegSegments(), dict[int, int](), 2
     for _ in range(_MOST_SEGMENTS):
-        found = _MARKER.search(data, position)
-        if found is None:
+        match = _MARKER.search(data, position)
+        if match is None:
             return jpeg
-        marker, position = found[1][0], found.end()
+        marker, position = match[1][0], match.end()
         if marker == EOI:
             jpeg.is_ended = True
             return jpeg
@@ -123,12 +120,12 @@ def read_segments(data: bytes) -> JpegSegments:
 
 
 def plain_stream(
-    jpeg: JpegSegments, data: bytes, scans: Sequence[Scan], without: tuple[int, int] | None = None
+    jpeg: JpegSegments, data: bytes, scans: Sequence[JpegScan], without: tuple[int, int] | None = None
 ) -> bytes:
-    """The stream of some scans; `without` are bytes of the last one to leave out."""
+    """Return a stream of some scans. `without` is a range of bytes of the last one to leave out."""
     parts: list[bytes | memoryview] = [b"\xff\xd8", _JFIF if jpeg.has_jfif else b""]
     if jpeg.transform is not None:
-        unknown = 2 if len(jpeg.sampling) == 4 else 1  # as libjpeg takes it
+        unknown = 2 if len(jpeg.sampling) == 4 else 1  # as libjpeg assumes
         parts.append(_ADOBE + bytes([jpeg.transform if jpeg.transform <= 2 else unknown]))
     view, written = memoryview(data), 0
     for scan in scans:
@@ -158,9 +155,9 @@ def _add_segment(jpeg: JpegSegments, marker: int, segment: bytes, zero_symbols: 
     elif marker == APP14 and body.startswith(b"Adobe") and len(body) >= 12:
         jpeg.transform = body[11]
     elif marker == DHP:
-        raise RejectionError(Reason.UNSUPPORTED_FORMAT, "hierarchical JPEG files are not read here")
+        raise RejectionError(Reason.UNSUPPORTED_FORMAT, "hierarchical JPEG files are not supported")
     elif marker not in _SKIPPED:
-        raise _corrupt("the JPEG file has a segment that is out of place")
+        raise _corrupt("the JPEG file has an unexpected segment")
 
 
 def _add_frame(jpeg: JpegSegments, marker: int, segment: bytes) -> None:
@@ -177,18 +174,18 @@ def _add_frame(jpeg: JpegSegments, marker: int, segment: bytes) -> None:
 
 
 def _add_scan(jpeg: JpegSegments, segment: bytes, data: bytes, start: int, zero_symbols: dict[int, int]) -> int:
-    """Add the scan whose data begins at `start`; where the data ends."""
+    """Add the scan whose data begins at `start`, and return where the data ends."""
     body = segment[4:]
     if not body or len(body) < 4 + 2 * body[0] or len(jpeg.scans) == _MOST_SCANS:
         raise _corrupt("the JPEG file has a damaged scan header")
     names, selectors = body[1 : 1 + 2 * body[0] : 2], body[2 : 2 + 2 * body[0] : 2]
     first, last, bits = body[1 + 2 * body[0] : 4 + 2 * body[0]]
-    if not jpeg.is_progressive:  # some writers leave other values here, which mean nothing
+    if not jpeg.is_progressive:  # some writers store other values, which have no meaning
         first, last, bits = 0, 63, 0
-    found = _MARKER.search(data, start)
-    end = len(data) if found is None else found.start()
+    following = _MARKER.search(data, start)
+    end = len(data) if following is None else following.start()
     jpeg.scans.append(
-        Scan(
+        JpegScan(
             header=segment[: 5 + 2 * body[0]] + bytes([first, last, bits]),
             start=start,
             end=end,
@@ -204,11 +201,11 @@ def _add_scan(jpeg: JpegSegments, segment: bytes, data: bytes, start: int, zero_
 
 
 def _zero_symbols(body: bytes) -> dict[int, int]:
-    """The symbol whose code is all zeros, the first of its table, by the table's class and number."""
-    symbols, at = {}, 0
-    while at + 17 < len(body):
-        symbols[body[at]] = body[at + 17]
-        at += 17 + sum(body[at + 1 : at + 17])
+    """Return the symbol coded by zeros, which is the first of its table, by the table's class and number."""
+    symbols, start = {}, 0
+    while start + 17 < len(body):
+        symbols[body[start]] = body[start + 17]
+        start += 17 + sum(body[start + 1 : start + 17])
     return symbols
 
 

@@ -1,4 +1,4 @@
-"""What a scan may ask for: the caps, and the checks of a header's claims against them. Nothing is decoded here."""
+"""Define the limits on size and memory of a scan, and check the claims of its header against them."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from mribatch.schema import Reason
 
 __all__ = ["MAX_BYTES", "MAX_MEMORY_BYTES", "MAX_PIXELS", "MIN_SIDE_PX", "ImageSpec", "check_memory", "check_size"]
 
-MIN_SIDE_PX = 16  # a quarter of the coarsest clinical matrix (64): below it are icons and tracking pixels
+MIN_SIDE_PX = 16  # a quarter of the coarsest clinical matrix (64); smaller images are icons and tracking pixels
 MAX_PIXELS = 100_000_000  # several times the largest radiograph
 MAX_BYTES = 850_000_000  # MAX_PIXELS at 8 bytes (float64, or four channels of 16 bits), and metadata
 MAX_MEMORY_BYTES = 1_850_000_000
 """The file twice (in the process that read it and in the one that decodes it) and all that decoding allocates."""
-_STRIP_BYTES = 80_000_000  # what conversion to RGB, digest and resizing take, whatever the size
+_STRIP_BYTES = 80_000_000  # for conversion to RGB, digest and resizing, at any size
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """What a model takes (`side_px`), and what is refused before it is decoded."""
+    """The image side that a model needs, and the limits above which a scan is rejected before it is decoded."""
 
     side_px: int
     max_pixels: int = MAX_PIXELS
@@ -27,11 +27,11 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         if min(self.side_px, self.max_pixels, self.max_bytes, self.max_memory_bytes) < 1:
-            raise ConfigError(f"side_px and the caps are counts from 1 on, got {self}: correct them")
+            raise ConfigError(f"side_px and the limits must be 1 or more, got {self}: correct them")
 
 
 def check_size(width: int, height: int, spec: ImageSpec) -> None:
-    """Check the sides of a picture, in pixels. Raises RejectionError."""
+    """Check the width and height of a picture in pixels. Raises RejectionError."""
     if width * height > spec.max_pixels:
         raise RejectionError(Reason.TOO_LARGE, f"{width} x {height} pixels exceed the cap of {spec.max_pixels}")
     if min(width, height) < MIN_SIDE_PX:
@@ -39,8 +39,8 @@ def check_size(width: int, height: int, spec: ImageSpec) -> None:
 
 
 def check_memory(file_bytes: int, decoded_bytes: int, spec: ImageSpec) -> None:
-    """Check what decoding will allocate, as the header claims it. Raises RejectionError."""
-    need = 2 * file_bytes + decoded_bytes + _STRIP_BYTES
-    if need > spec.max_memory_bytes:
-        detail = f"decoding takes {need >> 20} MiB, more than the cap of {spec.max_memory_bytes >> 20}"
+    """Check the memory that decoding will take according to the header. Raises RejectionError."""
+    needed = 2 * file_bytes + decoded_bytes + _STRIP_BYTES
+    if needed > spec.max_memory_bytes:
+        detail = f"decoding takes {needed >> 20} MiB, more than the cap of {spec.max_memory_bytes >> 20}"
         raise RejectionError(Reason.TOO_LARGE, detail)

@@ -1,6 +1,7 @@
-"""The orientation in which a picture is displayed, from EXIF or XMP blocks. Damaged blocks count as none."""
+"""Read the orientation of a picture from EXIF or XMP blocks, ignoring damaged blocks."""
 
 import re
+from contextlib import suppress
 
 from PIL import Image
 from PIL.ExifTags import Base
@@ -13,19 +14,15 @@ _XMP = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 
 
 def orientation(exif: bytes, xmp: bytes) -> int:
-    """The orientation, 1 to 8, by EXIF (CIPA DC-008, tag 0x0112) or else by XMP; 1 where neither gives one."""
-    stored = _exif_orientation(exif) if exif else None
-    if stored is None and (found := _XMP.search(xmp)):
-        stored = int(found[1])
-    return stored if stored is not None and 1 <= stored <= 8 else 1
-
-
-def _exif_orientation(exif: bytes) -> int | None:
-    hush()
-    block = Image.Exif()
-    try:
-        block.load(exif)
-        stored = block.get(Base.Orientation)
-    except HOSTILE:  # beside pixels that are sound
-        return None
-    return stored if isinstance(stored, int) else None
+    """Return the orientation, 1 to 8, from EXIF (CIPA DC-008, tag 0x0112) or else from XMP; 1 if neither has one."""
+    stored = None
+    if exif:
+        hush()
+        block = Image.Exif()
+        with suppress(*HOSTILE):  # a damaged block does not make the pixels unusable
+            block.load(exif)
+            stored = block.get(Base.Orientation)
+    if not isinstance(stored, int):
+        match = _XMP.search(xmp)
+        stored = int(match[1]) if match else 1
+    return stored if 1 <= stored <= 8 else 1

@@ -1,4 +1,4 @@
-"""Decoded pixels, read as upright RGB in strips, so that the largest picture needs no second copy of itself."""
+"""Read decoded pixels as upright RGB strips, so that even the largest picture is not copied in full."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from PIL import Image
 
 __all__ = ["ArrayPicture", "Box", "Picture", "displayed_size", "on_black", "upright_strips"]
 
-_STRIP_PIXELS = 4_000_000  # a strip takes about 10 bytes a pixel while it is converted
+_STRIP_PIXELS = 4_000_000  # converting a strip takes about 10 bytes a pixel
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom, as Pillow has it
+Box = tuple[int, int, int, int]  # left, top, right, bottom, as in Pillow
 
-_TRANSPOSES = {  # what sets a picture upright, by orientation (CIPA DC-008, tag 0x0112)
+_TRANSPOSES = {  # makes a picture upright, by orientation (CIPA DC-008, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -26,7 +26,7 @@ _TRANSPOSES = {  # what sets a picture upright, by orientation (CIPA DC-008, tag
 
 
 class Picture(Protocol):
-    """Pixels as they are stored, with the orientation (1 to 8) in which to display them."""
+    """Pixels as stored, with the orientation (1 to 8) in which to display them."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -36,7 +36,7 @@ class Picture(Protocol):
     def orientation(self) -> int: ...
 
     def rgb(self, box: Box) -> Image.Image:
-        """The pixels in a box, 8-bit RGB."""
+        """Return the pixels in a box as 8-bit RGB."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class ArrayPicture:
 
 
 def displayed_size(picture: Picture) -> tuple[int, int]:
-    """Width and height after orientation."""
+    """Return width and height after orientation."""
     width, height = picture.size
     return (height, width) if picture.orientation >= 5 else (width, height)
 
 
 def upright_strips(picture: Picture) -> Iterator[Image.Image]:
-    """The picture as displayed, 8-bit RGB, from top to bottom in strips of its full width."""
+    """Yield the picture as displayed, in 8-bit RGB strips of full width, from top to bottom."""
     width, height = displayed_size(picture)
     rows = max(1, _STRIP_PIXELS // width)
     turn = _TRANSPOSES.get(picture.orientation)
@@ -74,7 +74,7 @@ def upright_strips(picture: Picture) -> Iterator[Image.Image]:
 
 
 def _stored_box(picture: Picture, top: int, bottom: int) -> Box:
-    """Where the displayed rows from `top` to `bottom` are stored."""
+    """Return the box in which the displayed rows from `top` to `bottom` are stored."""
     width, height = picture.size
     match picture.orientation:
         case 3 | 4:
@@ -88,7 +88,7 @@ def _stored_box(picture: Picture, top: int, bottom: int) -> Box:
 
 
 def on_black(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Compose pixels (height, width[, 3]) on black; rounds as Pillow does."""
+    """Compose pixels (height, width[, 3]) on black, rounding as Pillow does."""
     weight = alpha.reshape(alpha.shape + (1,) * (pixels.ndim - alpha.ndim))
     product = pixels.astype(np.uint16) * weight + 128
     return ((product + (product >> 8)) >> 8).astype(np.uint8)

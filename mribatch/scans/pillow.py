@@ -1,4 +1,4 @@
-"""Pillow, quiet and bounded: what it raises on hostile bytes, and its images as pictures."""
+"""Set up Pillow for hostile bytes, list the exceptions that it raises on them, and wrap its images as pictures."""
 
 import logging
 import struct
@@ -12,32 +12,32 @@ from mribatch.scans.pictures import Box
 
 __all__ = ["HOSTILE", "PillowPicture", "hush"]
 
-# Register the decoders now: at the first open, threads would race to.
+# Register the decoders now; otherwise threads would race to do so at the first open.
 Image.preinit()
-# Pillow's own limit is one number for the process, and warns; ImageSpec's caps are checked before each decode instead.
+# Pillow's own limit is one number per process, and only warns. ImageSpec's limits are checked instead.
 Image.MAX_IMAGE_PIXELS = None
 # At DEBUG Pillow logs the value of every tag, and a tag may hold a patient's name.
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
-HOSTILE = (  # what Pillow raises on hostile bytes: by its source, and by some 200,000 damaged files
-    OSError,  # its usual one, and UnidentifiedImageError
-    SyntaxError,  # broken structure, met after opening
+HOSTILE = (  # what Pillow raises on hostile bytes, from its source and from tests with some 200,000 damaged files
+    OSError,  # the usual one, and UnidentifiedImageError
+    SyntaxError,  # broken structure, noticed after opening
     ValueError,  # impossible sizes and offsets; UnicodeDecodeError
     TypeError,  # a tag of an unexpected type
     IndexError,  # an empty chunk after the pixels
-    OverflowError,  # a number that C cannot hold
+    OverflowError,  # a number too large for C
     struct.error,  # a short read
 )
-# Not MemoryError: the caps bound what a file may ask for, so it is the machine's fault and not the scan's.
+# Not MemoryError: the limits bound what a file may take, so a lack of memory is the machine's fault, not the scan's.
 
 _hush_lock = threading.Lock()
 _hush: list[object] = []  # the filter, once it is set
 
 
 def hush() -> None:
-    """Keep Pillow's warnings (odd EXIF, odd chunks) from leaking out, and from raising under `-W error`.
+    """Silence Pillow's warnings (odd EXIF, odd chunks), which would raise under `-W error`.
 
-    `warnings.catch_warnings` is no help: it swaps the filters of the whole process and so races between threads.
+    `warnings.catch_warnings` would not do: it swaps the filters of the whole process, so threads would race.
     """
     if _hush and warnings.filters[:1] == _hush:
         return
@@ -49,7 +49,7 @@ def hush() -> None:
 
 @dataclass(frozen=True)
 class PillowPicture:
-    """A loaded Pillow image of 8 bits a channel or fewer. Alpha is composed on black, unless it is ignored."""
+    """A loaded Pillow image of up to 8 bits per channel. Alpha is composed on black, unless it is ignored."""
 
     image: Image.Image
     orientation: int = 1

@@ -1,7 +1,7 @@
-"""The chunks of a PNG (ISO/IEC 15948), and a plain stream of those that matter to its pixels. Nothing is decoded here.
+"""Split a PNG into its chunks (ISO/IEC 15948), and build a plain stream of those that matter to the pixels.
 
-Ancillary chunks do not reject a file: their text, profiles and times are left out, of whatever size and however damaged.
-A wrong checksum of a chunk that holds pixels does.
+Ancillary chunks, such as text, profiles and times, are left out, whatever their size or damage. A wrong checksum in a
+critical chunk rejects the file.
 """
 
 import io
@@ -22,13 +22,13 @@ __all__ = ["ChunkReader", "PngChunks", "read_chunks"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NAME = re.compile(rb"[A-Za-z]{4}")
-_MOST_CHUNKS = 1 << 20  # of 8 KiB each, as common encoders write them, 8 GiB
-_MOST_TEXT_BYTES = 1 << 20  # of an EXIF or XMP block that is compressed
+_MOST_CHUNKS = 1 << 20  # 8 GiB in chunks of 8 KiB, as common encoders write them
+_MOST_TEXT_BYTES = 1 << 20  # of a compressed EXIF or XMP block
 
 
 @dataclass
 class PngChunks:
-    """What the chunks say. `kept` are slices of the file, of which the plain stream is made."""
+    """What the chunks declare. `kept` are slices of the file for the plain stream."""
 
     width: int = 0
     height: int = 0
@@ -38,9 +38,9 @@ class PngChunks:
     xmp: bytes = b""
     header: bytes = b""  # IHDR; the other chunks that are kept follow it
     kept: list[memoryview] = field(default_factory=list)
-    has_pixels: bool = False  # those of an IDAT chunk
+    has_pixels: bool = False  # whether there is an IDAT chunk
     animation_frames: int = 0  # of an APNG
-    leads_animation: bool = False  # the pixels are a frame of it
+    leads_animation: bool = False  # whether the pixels are its first frame
 
     @property
     def is_animated(self) -> bool:
@@ -48,7 +48,7 @@ class PngChunks:
 
 
 def read_chunks(data: bytes) -> PngChunks:
-    """Walk through the chunks up to the end, or to where the file ends or is broken. Raises RejectionError."""
+    """Read the chunks up to the last one, or to where the file ends or is damaged. Raises RejectionError."""
     png, view, position = PngChunks(), memoryview(data), len(_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         length, name = int.from_bytes(view[position : position + 4], "big"), data[position + 4 : position + 8]
@@ -57,7 +57,7 @@ def read_chunks(data: bytes) -> PngChunks:
             return png
         if len(chunk) < 12 + length:
             if name == b"IDAT":
-                _add(png, name, chunk)  # its last pixel may be there
+                _add(png, name, chunk)  # it may contain the last pixel
             return png
         position += 12 + length
         if zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
@@ -68,7 +68,7 @@ def read_chunks(data: bytes) -> PngChunks:
 
 
 def _add(png: PngChunks, name: bytes, chunk: memoryview) -> None:
-    """Take what matters from a chunk."""
+    """Add what matters of a chunk."""
     body = chunk[8:-4]
     if name == b"IHDR" and len(body) == 13 and not png.header:
         png.header = bytes(chunk)
@@ -87,7 +87,7 @@ def _add(png: PngChunks, name: bytes, chunk: memoryview) -> None:
 
 
 def _add_text(png: PngChunks, name: bytes, body: bytes) -> None:
-    """Take EXIF and XMP blocks, which writers keep as text."""
+    """Add EXIF and XMP blocks, which some writers store as text."""
     keyword, _, text = body.partition(b"\0")
     if keyword == b"XML:com.adobe.xmp" and name == b"iTXt":
         is_compressed, rest = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
@@ -99,7 +99,7 @@ def _add_text(png: PngChunks, name: bytes, body: bytes) -> None:
 
 
 def _inflated(data: bytes) -> bytes:
-    """As much as may be of interest; none where it is damaged."""
+    """Return the inflated start of some data; nothing if it is damaged."""
     try:
         return zlib.decompressobj().decompress(data, _MOST_TEXT_BYTES)
     except zlib.error:
@@ -107,7 +107,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 class ChunkReader(io.RawIOBase):
-    """A file of parts that are not copied together."""
+    """A file made of parts, without copying them together."""
 
     def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
         self._parts = [memoryview(part) for part in parts]
@@ -129,8 +129,8 @@ class ChunkReader(io.RawIOBase):
         number = bisect_right(self._starts, self._position) - 1
         if number >= len(self._parts):
             return 0
-        at = self._position - self._starts[number]
-        chunk = self._parts[number][at : at + len(buffer)]
+        start = self._position - self._starts[number]
+        chunk = self._parts[number][start : start + len(buffer)]
         buffer[: len(chunk)] = chunk
         self._position += len(chunk)
         return len(chunk)

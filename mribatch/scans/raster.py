@@ -1,6 +1,6 @@
 """Decode JPEG, PNG, TIFF and BMP into one frame: 8-bit RGB, upright, stretched to a square.
 
-This is ImageNet's preprocessing, as the reference models had it: the aspect ratio is not kept. Embedded colour
+This is ImageNet's preprocessing, as used by the reference models: the aspect ratio is not kept. Embedded colour
 profiles are not applied.
 """
 
@@ -19,7 +19,7 @@ from mribatch.scans.png import png_picture
 from mribatch.scans.tiff import tiff_picture
 from mribatch.schema import Status
 
-__all__ = ["raster_frame"]
+__all__ = ["digest_and_square", "raster_frame"]
 
 _READERS: dict[str, Callable[[bytes, ImageSpec], Picture]] = {
     "BMP": bmp_picture,
@@ -30,16 +30,16 @@ _READERS: dict[str, Callable[[bytes, ImageSpec], Picture]] = {
 
 
 def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec) -> Frame:
-    """Return the picture in `data`, a file of the format `name`. Raise RejectionError where there is none.
+    """Return the picture in `data`, a file of the format `name`. Raises RejectionError if there is none.
 
-    A file that is cut behind its last pixel is complete. Grey of up to 8 bits, unsigned, is scaled by what the bits can
-    hold. All other grey (signed, deeper, float) is windowed to 0…255 by its own least and greatest finite value and
-    never clipped; a constant picture becomes 0, and NaN and infinities count as the least value. Colour of 9 to 16 bits
-    keeps its high byte; signed, deeper and floating-point colour is windowed, all channels alike. Alpha is composed on
-    black, and what it hides does not widen a window.
+    A file that is cut after its last pixel is complete. Unsigned grey of up to 8 bits is scaled by the range of its
+    bits. All other grey (signed, deeper, float) is scaled to 0…255 from its own least to its greatest finite value and
+    never clipped. A constant picture becomes 0, and NaN and infinities count as the least value. Colour of 9 to 16 bits
+    keeps its high byte; signed, deeper and floating-point colour is scaled like grey, all channels alike. Alpha is
+    composed on black, and hidden pixels do not count in the range.
     """
     picture = _READERS[name](data, spec)
-    pixels_sha256, square = _digest_and_square(picture, spec.side_px)
+    pixels_sha256, square = digest_and_square(picture, spec.side_px)
     width, height = displayed_size(picture)
     return Frame(
         status=Status.OK,
@@ -52,11 +52,11 @@ def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec) -
     )
 
 
-def _digest_and_square(picture: Picture, side_px: int) -> tuple[str, Image.Image]:
-    """The digest of a picture's shape and pixels, and the picture stretched to a square.
+def digest_and_square(picture: Picture, side_px: int) -> tuple[str, Image.Image]:
+    """Return the digest of a picture's shape and pixels, and the picture stretched to a square.
 
-    Pillow's bicubic kernel widens as it shrinks, so large scans do not alias. It resamples rows, then columns; a picture
-    in strips has its rows resampled strip by strip, which gives the same bytes.
+    Pillow widens its bicubic kernel when it shrinks an image, so large scans do not alias. It resamples rows, then
+    columns; resampling the rows strip by strip gives the same bytes.
     """
     width, height = displayed_size(picture)
     digest = hashlib.sha256(b"%dx%dx3:" % (width, height))

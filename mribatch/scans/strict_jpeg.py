@@ -1,4 +1,4 @@
-"""libjpeg-turbo with every warning an error."""
+"""Decode JPEG streams with libjpeg-turbo, treating every warning as an error."""
 
 import numpy as np
 import simplejpeg
@@ -9,20 +9,20 @@ from mribatch.schema import Reason
 
 __all__ = ["SPACES", "StreamError", "is_decodable", "stream_pixels"]
 
-SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}  # what is decoded to, by number of components
+SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}  # the space to decode to, by number of components
 
 
 class StreamError(Exception):
-    """libjpeg-turbo warned of damage, or gave up. Never leaves this folder."""
+    """libjpeg-turbo warned of damage or gave up. Never leaves this room."""
 
 
 def stream_pixels(stream: bytes, components: int) -> NDArray[np.uint8]:
-    """The pixels of a plain stream, (height, width, components). Raises StreamError, RejectionError, MemoryError."""
+    """Return the pixels, (height, width, components). Raises StreamError, RejectionError, MemoryError."""
     return _decoded(stream, SPACES[components], 1)
 
 
 def is_decodable(stream: bytes, components: int) -> bool:
-    """Whether all data that a plain stream needs is in it. Decodes at an eighth of the size. Raises MemoryError."""
+    """Return whether a plain stream is complete, by decoding it at an eighth of the size. Raises MemoryError."""
     try:
         _decoded(stream, "CMYK" if components == 4 else "GRAY", 8)
     except StreamError:
@@ -38,8 +38,7 @@ def _decoded(stream: bytes, space: str, factor: int) -> NDArray[np.uint8]:
         if "emory" in message:
             raise MemoryError from None
         if "subsampling" in message:
-            raise RejectionError(
-                Reason.UNSUPPORTED_FORMAT, "the JPEG file is subsampled in a way not read here"
-            ) from None
+            detail = "the JPEG file has unsupported chroma subsampling"
+            raise RejectionError(Reason.UNSUPPORTED_FORMAT, detail) from None
         raise StreamError from None
     return pixels

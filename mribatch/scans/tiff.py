@@ -1,4 +1,4 @@
-"""TIFF files: grey, palettes and colour of every depth, sign, byte order and layout, to 8 bits."""
+"""Read TIFF files of any depth, sign, byte order and layout (grey, palette or colour) as 8 bits."""
 
 import math
 from collections.abc import Callable
@@ -22,15 +22,15 @@ __all__ = ["tiff_picture"]
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _CIELAB = 0, 1, 2, 3, 5, 6, 8
 _CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _CIELAB: 3}
 _CMYK_INKS = 1
-_MULTIPLIED_ALPHA, _STRAIGHT_ALPHA = 1, 2  # ExtraSamples: the colours beside the one are on black already
+_MULTIPLIED_ALPHA, _STRAIGHT_ALPHA = 1, 2  # ExtraSamples; colours with multiplied alpha are on black already
 _MOST_PALETTE_BITS = 16
-_MOST_SCALED_BITS = {1: 8, 3: 16}  # of unsigned values that are scaled by what the bits can hold: grey, colour
+_MOST_SCALED_BITS = {1: 8, 3: 16}  # of unsigned values scaled by the range of their bits: grey, colour
 
 _Shader = Callable[[NDArray[Any]], NDArray[np.uint8]]  # (rows, columns, channels) to (rows, columns[, 3])
 
 
 def tiff_picture(data: bytes, spec: ImageSpec) -> ArrayPicture:
-    """The picture of a TIFF file. Raises RejectionError, also for what could only be guessed at."""
+    """Return the picture of a TIFF file. Raises RejectionError, also for anything ambiguous."""
     page = main_directory(data)
     check_size(*page.size, spec)
     if page.number(Tag.TILE_WIDTH, 0) * page.number(Tag.TILE_LENGTH, 0) > spec.max_pixels:
@@ -52,12 +52,12 @@ def tiff_picture(data: bytes, spec: ImageSpec) -> ArrayPicture:
 
 
 def _photometric(page: Directory, segments: Segments) -> int:
-    """What the values mean, among what is read."""
+    """Return the photometric interpretation. Raises RejectionError unless it is supported."""
     photometric = page.number(Tag.PHOTOMETRIC, -1)
     if photometric == -1:
-        raise RejectionError(Reason.CORRUPT, "the TIFF file does not say what its values mean")
+        raise RejectionError(Reason.CORRUPT, "the TIFF file lacks its photometric interpretation")
     if photometric == _YCBCR and segments.is_jpeg:
-        return _RGB  # so is it decoded
+        return _RGB  # decoding converts it
     is_integer = segments.sample_format == UNSIGNED
     is_readable = {
         _PALETTE: is_integer and segments.bits <= _MOST_PALETTE_BITS and not segments.is_jpeg,
@@ -66,14 +66,14 @@ def _photometric(page: Directory, segments: Segments) -> int:
         _CIELAB: is_integer and segments.bits == 8,
     }.get(photometric, photometric in _CHANNELS)
     if not is_readable:
-        raise RejectionError(Reason.UNSUPPORTED_FORMAT, "the TIFF file has colours of a kind not read here")
+        raise RejectionError(Reason.UNSUPPORTED_FORMAT, "the TIFF file has an unsupported colour space")
     if segments.samples < _CHANNELS[photometric]:
         raise RejectionError(Reason.CORRUPT, "the TIFF file has fewer channels than its colours need")
     return photometric
 
 
 def _alpha_channel(page: Directory, colours: int, samples: int) -> int | None:
-    """The channel to compose with on black, if there is one."""
+    """Return the index of the straight alpha channel, or None."""
     extra = page.numbers(Tag.EXTRA_SAMPLES)[: samples - colours]
     if colours == 1 and samples > 2 and not set(extra) & {_STRAIGHT_ALPHA, _MULTIPLIED_ALPHA}:
         raise RejectionError(Reason.UNSUPPORTED_FORMAT, "the TIFF file has channels of no known meaning")
@@ -81,7 +81,7 @@ def _alpha_channel(page: Directory, colours: int, samples: int) -> int | None:
 
 
 def _shader(page: Directory, segments: Segments, photometric: int, alpha: int | None) -> _Shader:
-    """What turns the values of the colour channels into 8 bits."""
+    """Return a function that turns the values of the colour channels into 8 bits."""
     if photometric == _PALETTE:
         return _palette_shader(page, segments.bits)
     if photometric in (_SEPARATED, _YCBCR, _CIELAB):
@@ -102,7 +102,7 @@ def _grey_or_rgb(shades: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _scaled(values: NDArray[Any], *, bits: int, is_inverted: bool) -> NDArray[np.uint8]:
-    """Unsigned values by what their bits can hold; of more than 8 bits the high ones."""
+    """Scale unsigned values by the range of their bits. Of more than 8 bits, take the high ones."""
     if bits > 8:
         shades = (values >> (bits - 8)).astype(np.uint8)
     elif bits < 8:
@@ -116,13 +116,13 @@ def _scaled(values: NDArray[Any], *, bits: int, is_inverted: bool) -> NDArray[np
 def _palette_shader(page: Directory, bits: int) -> _Shader:
     colours = page.values.get(Tag.COLOR_MAP, np.empty(0, np.uint16))
     if colours.size < 3 << bits:
-        raise RejectionError(Reason.CORRUPT, "the TIFF file has colours by number and lacks their table")
+        raise RejectionError(Reason.CORRUPT, "the TIFF file lacks its palette")
     table = (colours[: 3 << bits].astype(np.uint16) >> 8).astype(np.uint8).reshape(3, -1).T
     return lambda values: table[values[:, :, 0].astype(np.uint16)]
 
 
 def _through_pillow(values: NDArray[Any], *, bits: int, photometric: int) -> NDArray[np.uint8]:
-    """CMYK, YCbCr and CIELAB to RGB."""
+    """Convert CMYK, YCbCr or CIELAB to RGB."""
     eight = np.ascontiguousarray((values >> (bits - 8)).astype(np.uint8))
     mode = {_SEPARATED: "CMYK", _YCBCR: "YCbCr", _CIELAB: "LAB"}[photometric]
     image = Image.frombytes(mode, (eight.shape[1], eight.shape[0]), eight.tobytes(), "raw", mode)
@@ -130,7 +130,7 @@ def _through_pillow(values: NDArray[Any], *, bits: int, photometric: int) -> NDA
 
 
 def _alpha(values: NDArray[Any], segments: Segments) -> NDArray[np.uint8]:
-    """Opacity, 0 to 255, of any depth; never 0 for what is not."""
+    """Scale alpha of any depth to 0…255. Only fully transparent values become 0."""
     if segments.sample_format == FLOAT:
         share = np.clip(np.nan_to_num(values.astype(np.float64)), 0, 1)
     else:

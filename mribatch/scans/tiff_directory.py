@@ -1,4 +1,4 @@
-"""The directories of a TIFF (TIFF 6.0 and BigTIFF), bounded, and which of its pictures is the one meant. No pixels here."""
+"""Read the directories of a TIFF (TIFF 6.0 and BigTIFF), within limits, and choose the main one."""
 
 import math
 import re
@@ -17,7 +17,7 @@ __all__ = ["Directory", "Tag", "main_directory"]
 
 
 class Tag:
-    """The tags that are read, by their names in the standard."""
+    """The tags that are used, by their names in the standard."""
 
     NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
     FILL_ORDER, DESCRIPTION, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP = 266, 270, 273, 274, 277, 278
@@ -26,24 +26,12 @@ class Tag:
     JPEG_TABLES, YCBCR_SUBSAMPLING, DEPTH, STACK_PLANES = 347, 530, 32997, 33629
 
 
-_READ = {value for name, value in vars(Tag).items() if name.isupper()}
-_DTYPES = {
-    1: "u1",
-    2: "u1",
-    3: "u2",
-    4: "u4",
-    6: "i1",
-    7: "u1",
-    8: "i2",
-    9: "i4",
-    13: "u4",
-    16: "u8",
-    17: "i8",
-    18: "u8",
-}
-_DTYPES |= {5: "u4", 10: "i4"}  # rationals: of the only one that is read, the count matters
+_USED_TAGS = {value for name, value in vars(Tag).items() if name.isupper()}
+_DTYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 7: "u1", 13: "u4", 16: "u8", 18: "u8"}  # NumPy's, by field type
+_DTYPES |= {6: "i1", 8: "i2", 9: "i4", 17: "i8"}
+_DTYPES |= {5: "u4", 10: "i4"}  # rationals, as pairs: only their count is used
 _MOST_ENTRIES = 4096  # of a directory
-_MOST_DIRECTORIES = 1024  # so many pictures are a stack
+_MOST_DIRECTORIES = 1024  # more pictures than that are a stack
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _MASK_COLOURS = 4  # PhotometricInterpretation of a transparency mask
 _IMAGEJ_FRAMES = re.compile(rb"ImageJ=[^\0]*?\nimages=([0-9]{1,9})\b", re.DOTALL)
@@ -59,16 +47,17 @@ class Directory:
     next_offset: int
 
     def number(self, tag: int, default: int) -> int:
-        """The first value of a tag."""
+        """Return the first value of a tag."""
         values = self.values.get(tag)
         return default if values is None or not values.size else int(values[0])
 
     def numbers(self, tag: int) -> list[int]:
-        """The values of a tag that has few; none where it is absent."""
+        """Return up to 64 values of a tag; none if it is absent."""
         values = self.values.get(tag)
         return [] if values is None else [int(value) for value in values[:64]]
 
     def raw(self, tag: int) -> bytes:
+        """Return the values of a tag as bytes; none if it is absent."""
         values = self.values.get(tag)
         return b"" if values is None else values.tobytes()
 
@@ -87,69 +76,64 @@ class Directory:
 
     @property
     def is_stack(self) -> bool:
-        """Whether one directory stands for several pictures, as some programs of microscopy write them."""
+        """Whether this directory describes several pictures, as some microscopy programs write them."""
         description = self.raw(Tag.DESCRIPTION)[:4096]
         images = _IMAGEJ_FRAMES.match(description)
         shape = _SHAPE.match(description)
         frames = [self.number(Tag.DEPTH, 1), 1 if images is None else int(images[1])]
         frames.append(len(self.values.get(Tag.STACK_PLANES, ())) // 2)
-        return max(frames) > 1 or (shape is not None and self._is_part_of(shape[1]))
-
-    def _is_part_of(self, shape: bytes) -> bool:
-        """Whether an array of a shape, written as decimal numbers, holds more than this picture."""
-        width, height = self.size
-        return math.prod(map(int, re.findall(rb"[0-9]+", shape))) > width * height * self.number(Tag.SAMPLES, 1)
+        if max(frames) > 1 or shape is None:
+            return max(frames) > 1
+        array_values = math.prod(map(int, re.findall(rb"[0-9]+", shape[1])))
+        return array_values > math.prod(self.size) * self.number(Tag.SAMPLES, 1)
 
 
 def main_directory(data: bytes) -> Directory:
-    """The directory of the picture that a TIFF file is about: thumbnails, pyramid levels and masks beside it do not count.
+    """Return the directory of the main picture of a TIFF file, ignoring thumbnails, pyramid levels and masks.
 
-    Raises RejectionError, also for several pictures of like size.
+    Raises RejectionError, also for several pictures of similar size.
     """
     reader = _Reader(data)
     chain = list(reader.chain(reader.first_offset))
     candidates = [page for page in chain if not (page.is_reduced or page.is_mask)]
-    if not candidates:  # a thumbnail may come first, and the picture be below it
+    if not candidates:  # a thumbnail may come first, with the picture below it
         below = [page for parent in chain for page in reader.below(parent)]
         candidates = [page for page in below if not (page.is_reduced or page.is_mask)]
     candidates = candidates or [page for page in chain if not page.is_mask]
     if not candidates:
         raise RejectionError(Reason.CORRUPT, "the TIFF file holds no picture")
     main = max(candidates, key=lambda page: page.size[0] * page.size[1])
-    if main.is_stack or any(page is not main and not _is_thumbnail(page, main) for page in candidates):
+    width, height = (side // 2 + 1 for side in main.size)  # of a thumbnail at most; pages of a stack have one size
+    others = [page.size for page in candidates if page is not main]
+    if main.is_stack or any(size[0] > width or size[1] > height for size in others):
         raise RejectionError(Reason.MULTIPLE_FRAMES, "the file holds more than one picture")
     return main
 
 
-def _is_thumbnail(page: Directory, main: Directory) -> bool:
-    """Whether a page has at most half of each side: pages of a stack are of one size."""
-    return all(2 * side <= of_main + 2 for side, of_main in zip(page.size, main.size, strict=True))
-
-
 class _Reader:
-    """Reads directories, each once; never beyond the file."""
+    """Read each directory once, and never beyond the end of the file."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._order: Literal["<", ">"] = "<" if data.startswith(b"II") else ">"
         self._is_big = data[2:4] in (b"+\0", b"\0+")
-        self._seen: set[int] = set()
+        self._visited: set[int] = set()
         (self.first_offset,) = self._unpack("Q", 8) if self._is_big else self._unpack("L", 4)
 
     def chain(self, offset: int) -> Iterator[Directory]:
-        """A directory and those that follow it."""
+        """Yield a directory and those that follow it."""
         while offset:
-            if offset in self._seen:
-                raise RejectionError(Reason.CORRUPT, "the directories of the TIFF file go in a circle")
-            if len(self._seen) == _MOST_DIRECTORIES:
+            if offset in self._visited:
+                raise RejectionError(Reason.CORRUPT, "the directories of the TIFF file form a loop")
+            if len(self._visited) == _MOST_DIRECTORIES:
                 raise RejectionError(Reason.MULTIPLE_FRAMES, f"the file holds more than {_MOST_DIRECTORIES} pictures")
-            self._seen.add(offset)
+            self._visited.add(offset)
             page = self._directory(offset)
             yield page
             offset = page.next_offset
 
     def below(self, parent: Directory) -> Iterable[Directory]:
-        """The directories that a directory points to as its own."""
+        """Yield the directories below a directory (SubIFDs)."""
         for offset in parent.numbers(Tag.SUB_IFDS):
             yield from self.chain(offset)
 
@@ -162,15 +146,13 @@ class _Reader:
             raise RejectionError(Reason.CORRUPT, "a directory of the TIFF file has too many entries")
         if end > len(self._data):
             raise _truncated()
-        values = dict(self._entry(at) for at in range(start, end, entry_bytes) if self._tag(at) in _READ)
-        following = self._data[end : end + (8 if self._is_big else 4)]  # some writers leave it out at the file's end
+        offsets = range(start, end, entry_bytes)
+        values = dict(self._entry(at) for at in offsets if self._unpack("H", at)[0] in _USED_TAGS)
+        following = self._data[end : end + (8 if self._is_big else 4)]  # some writers omit it at the end of the file
         return Directory(self._order, values, int.from_bytes(following, "little" if self._order == "<" else "big"))
 
-    def _tag(self, at: int) -> int:
-        return int(self._unpack("H", at)[0])
-
     def _entry(self, at: int) -> tuple[int, NDArray[np.generic]]:
-        """The tag of an entry, and its values where the entry says they are."""
+        """Return the tag and the values of an entry."""
         tag, kind, count = self._unpack("HHQ" if self._is_big else "HHL", at)
         dtype = np.dtype(_DTYPES.get(kind, "u1")).newbyteorder(self._order)
         if kind in (5, 10):
@@ -192,4 +174,4 @@ class _Reader:
 
 
 def _truncated() -> RejectionError:
-    return RejectionError(Reason.TRUNCATED, "the TIFF file ends before its data does")
+    return RejectionError(Reason.TRUNCATED, "the TIFF file ends before its data is complete")

@@ -1,14 +1,15 @@
-"""The strips and tiles of a TIFF picture: checked by the header, then decoded one at a time.
+"""Check the strips and tiles of a TIFF picture against its header, then decode them one at a time.
 
-tifffile decodes each as a file of its own, whose directory is written anew: about a dozen numbers that have been checked.
-So it reads no text, no vendor's structure and no offset, and what it fills up without a word (strips that are missing,
-empty or beyond the end) is refused before. JPEG inside of TIFF is decoded as JPEG files are.
+tifffile decodes each of them as a file of its own, with a new directory of about a dozen checked numbers. So it sees no
+text, no vendor structures and no offsets. What it would silently pad (strips that are missing, empty or beyond the end)
+is rejected beforehand. JPEG data inside TIFF is decoded like JPEG files.
 """
 
 import io
 import logging
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -29,25 +30,25 @@ Block = tuple[slice, slice, NDArray[Any]]  # rows, columns, and their values: (r
 
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
 _BITS = {UNSIGNED: (*range(1, 17), 32, 64), SIGNED: (8, 16, 32, 64), FLOAT: (16, 32, 64)}
-_RAW, _JPEG = 1, 7
-_COMPRESSIONS = (_RAW, _JPEG, 5, 8, 32946, 32773, 34925, 50000)  # LZW, deflate twice, PackBits, LZMA, Zstandard
+_RAW, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTANDARD = 1, 5, 7, 8, 32946, 32773, 34925, 50000
+_COMPRESSIONS = (_RAW, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _LZMA, _ZSTANDARD)
 _NO_PREDICTOR, _HORIZONTAL, _FLOATING_POINT = 1, 2, 3
-_MOST_SEGMENTS = 1 << 20  # the smallest legal tiles of the largest picture are 400,000
+_MOST_SEGMENTS = 1 << 20  # the largest picture has 400,000 of the smallest legal tiles
 _MOST_SAMPLES = 64
-_RAW_BYTES = 1 << 23  # a strip that is not compressed is read in parts of so many bytes
-_HELD_BYTES = 1 << 26  # decoded segments of so many bytes are kept for a second pass; others are decoded twice
-_WORK_COPIES = 4  # of a segment: decompressed, in the machine's byte order, without its predictor, converted
-_FAULTS = (ValueError, RuntimeError, TypeError, IndexError, OverflowError, struct.error)  # of tifffile and imagecodecs
+_RAW_BYTES = 1 << 23  # an uncompressed strip is read in parts of this many bytes
+_HELD_BYTES = 1 << 26  # up to this size, decoded segments are kept for a second pass; otherwise they are decoded twice
+_WORK_COPIES = 4  # of a segment: decompressed, in native byte order, without its predictor, converted
+# raised by tifffile and imagecodecs
+_FAULTS = (ValueError, RuntimeError, TypeError, IndexError, OverflowError, struct.error)
 
 
 class Segments:
-    """The pixels of one directory. Raises RejectionError where they are not all there, or of a kind not read here."""
+    """The pixels of one directory. Raises RejectionError if they are incomplete or of an unsupported kind."""
 
     def __init__(self, data: bytes, page: Directory) -> None:
         self._data, self._page = data, page
         self.width, self.height = page.size
         self.samples = page.number(Tag.SAMPLES, 1)
-        self._check_samples()
         self.bits = (page.numbers(Tag.BITS) or [1])[0]
         self.sample_format = (page.numbers(Tag.SAMPLE_FORMAT) or [UNSIGNED])[0]
         self._compression = page.number(Tag.COMPRESSION, _RAW)
@@ -65,15 +66,15 @@ class Segments:
 
     @property
     def memory_bytes(self) -> int:
-        """What reading the blocks takes at most, beside what is made of them."""
+        """The most memory that reading the blocks takes, apart from what is made of them."""
         values = min(self._rows, self._part_rows) * self._columns * self.samples
         held = self._decoded_bytes if self._decoded_bytes <= _HELD_BYTES else 0
-        if self.is_jpeg:  # its pixels, coefficients of 16 bits, and copies of its stream
+        if self.is_jpeg:  # pixels, coefficients of 16 bits, and copies of the stream
             return 3 * values + 3 * int(self._counts.max()) + held
         return _WORK_COPIES * values * self._item_bytes + held
 
     def blocks(self, channels: Sequence[int], *, again: bool = False) -> Iterator[Block]:
-        """All pixels of some channels, each once; `again` says that the same will be asked for once more."""
+        """Yield all pixels of some channels once. `again` announces a second pass over the same channels."""
         if self._held is not None:
             yield from self._held
             return
@@ -84,27 +85,25 @@ class Segments:
             yield block
         self._held = held
 
-    def _check_samples(self) -> None:
-        bits, formats = self._page.numbers(Tag.BITS), self._page.numbers(Tag.SAMPLE_FORMAT)
-        if not 1 <= self.samples <= _MOST_SAMPLES or len(set(bits)) > 1 or len(set(formats)) > 1:
-            raise _unread("has channels that differ in kind, or too many of them")
-
     def _check_kind(self) -> None:
+        differing = [tag for tag in (Tag.BITS, Tag.SAMPLE_FORMAT) if len(set(self._page.numbers(tag))) > 1]
+        if not 1 <= self.samples <= _MOST_SAMPLES or differing:
+            raise _unsupported("has channels that differ in kind, or too many of them")
         if self.bits not in _BITS.get(self.sample_format, ()):
-            raise _unread("has values of a kind not read here")
+            raise _unsupported("has values of an unsupported type")
         if self._compression not in _COMPRESSIONS:
-            raise _unread("is compressed in a way not read here")
+            raise _unsupported("has an unsupported compression")
         is_whole = self.bits in (8, 16, 32, 64)
         allowed = {_NO_PREDICTOR}
         if self._compression != _RAW and is_whole:
             allowed.add(_FLOATING_POINT if self.sample_format == FLOAT else _HORIZONTAL)
         if self.is_jpeg and (self.bits, self.sample_format) != (8, UNSIGNED):
-            raise _unread("holds JPEG data of a kind not read here")
+            raise _unsupported("contains JPEG data of an unsupported kind")
         if self._predictor not in allowed and not self.is_jpeg:
-            raise _unread("has a predictor that is not read here")
+            raise _unsupported("has an unsupported predictor")
 
     def _set_layout(self) -> None:
-        """Where each strip or tile is. Checks that all are there."""
+        """Compute where each strip or tile is, and check that none is missing."""
         page = self._page
         is_tiled = Tag.TILE_WIDTH in page.values
         self._columns = page.number(Tag.TILE_WIDTH, 0) if is_tiled else self.width
@@ -140,10 +139,10 @@ class Segments:
         if not self._counts.all():
             raise _corrupt("lacks strips")
         if (np.maximum(self._offsets, self._counts) > size).any() or (self._offsets + self._counts > size).any():
-            raise RejectionError(Reason.TRUNCATED, "the TIFF file ends before its data does")
+            raise RejectionError(Reason.TRUNCATED, "the TIFF file ends before its data is complete")
 
     def _raw_counts(self, expected: int) -> NDArray[np.uint64]:
-        """The bytes of each segment that is not compressed."""
+        """Return the size in bytes of each uncompressed segment."""
         rows = np.full(expected, self._rows, np.uint64)
         if not self._is_tiled:
             rows[self._down - 1 :: self._down] = self.height - (self._down - 1) * self._rows
@@ -159,7 +158,7 @@ class Segments:
                 yield slice(start, end), slice(left, right), values[: end - start, : right - left]
 
     def _values(self, number: int, channels: Sequence[int], first: int, last: int) -> NDArray[Any]:
-        """Some rows of a strip, or a whole tile."""
+        """Return some rows of a strip, or a complete tile."""
         if not self._is_planar:
             return self._decoded(number, first, last)[:, :, channels]
         of_plane = self._down * self._across
@@ -167,7 +166,7 @@ class Segments:
         return np.concatenate(planes, axis=2)
 
     def _decoded(self, index: int, first: int, last: int) -> NDArray[Any]:
-        """The rows of a segment, (rows, columns, samples that are together)."""
+        """Return the rows of a segment, (rows, columns, interleaved samples)."""
         start, count = int(self._offsets[index]), int(self._counts[index])
         segment = memoryview(self._data)[start : start + count]
         try:
@@ -177,17 +176,12 @@ class Segments:
                 return self._strip(segment, self._rows)
             if self._compression == _RAW:
                 return self._strip(segment[first * self._row_bytes : last * self._row_bytes], last - first)
-            return self._compressed_strip(segment, last)
+            if last < self._rows:
+                with suppress(*_FAULTS):  # some writers pad the last strip to full height
+                    return self._strip(segment, last)
+            return self._strip(segment, self._rows)
         except _FAULTS as err:
             raise _corrupt("is damaged") from err
-
-    def _compressed_strip(self, segment: memoryview, rows: int) -> NDArray[Any]:
-        try:
-            return self._strip(segment, rows)
-        except _FAULTS:
-            if rows == self._rows:
-                raise
-            return self._strip(segment, self._rows)  # some writers fill up the last strip
 
     def _strip(self, segment: memoryview, rows: int) -> NDArray[Any]:
         if rows not in self._decoders:
@@ -197,21 +191,22 @@ class Segments:
         return values
 
     def _file_of_one_strip(self, rows: int) -> bytes:
-        """The directory that tifffile is given; the strip itself is not in it."""
-        fields = {Tag.WIDTH: self._columns, Tag.LENGTH: rows, Tag.BITS: self.bits, Tag.COMPRESSION: self._compression}
-        fields |= {
+        """Return the file that tifffile reads: a directory, without the strip itself."""
+        fields = {
+            Tag.WIDTH: self._columns,
+            Tag.LENGTH: rows,
+            Tag.BITS: self.bits,
+            Tag.COMPRESSION: self._compression,
             Tag.PHOTOMETRIC: 1,
+            Tag.FILL_ORDER: 2 if self._page.number(Tag.FILL_ORDER, 1) == 2 else 1,
             Tag.STRIP_OFFSETS: 8,
             Tag.SAMPLES: self._samples_together,
             Tag.ROWS_PER_STRIP: rows,
-        }
-        fields |= {
             Tag.STRIP_COUNTS: 1,
             Tag.PLANAR: 1,
             Tag.PREDICTOR: self._predictor,
             Tag.SAMPLE_FORMAT: self.sample_format,
         }
-        fields[Tag.FILL_ORDER] = 2 if self._page.number(Tag.FILL_ORDER, 1) == 2 else 1
         order = self._page.byte_order
         entries = b"".join(struct.pack(order + "HHLL", tag, 4, 1, value) for tag, value in sorted(fields.items()))
         magic = b"II*\0" if order == "<" else b"MM\0*"
@@ -226,13 +221,13 @@ class Segments:
         jpeg.has_jfif, jpeg.transform = False, 1 if is_colour and self._samples_together == 3 else 0
         fits = jpeg.width == self._columns and rows <= jpeg.height <= max(self._rows, rows)
         if not fits or len(jpeg.sampling) != self._samples_together:
-            raise _corrupt("holds JPEG data of another size")
+            raise _corrupt("contains JPEG data of another size")
         return sound_pixels(jpeg, stream)
 
 
-def _corrupt(what: str) -> RejectionError:
-    return RejectionError(Reason.CORRUPT, f"the TIFF file {what}")
+def _corrupt(fault: str) -> RejectionError:
+    return RejectionError(Reason.CORRUPT, f"the TIFF file {fault}")
 
 
-def _unread(what: str) -> RejectionError:
-    return RejectionError(Reason.UNSUPPORTED_FORMAT, f"the TIFF file {what}")
+def _unsupported(fault: str) -> RejectionError:
+    return RejectionError(Reason.UNSUPPORTED_FORMAT, f"the TIFF file {fault}")

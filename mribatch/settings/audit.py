@@ -1,8 +1,10 @@
 """Settings of `audit`."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from mribatch.settings.base import Globs, MaybeUri, Settings, Uri, check, check_share
+from mribatch.settings.base import BATCH_SCANS, Settings, check_range
+from mribatch.settings.flags import Flag
 
 __all__ = ["AuditConfig"]
 
@@ -11,30 +13,31 @@ __all__ = ["AuditConfig"]
 class AuditConfig(Settings):
     """Find copies, leaks between splits, wrong labels and shortcuts in labelled scans, before anything learns from them."""
 
-    data: Uri
-    """Labelled scans, as for training. Local path or s3://…"""
+    data: Annotated[str, Flag("Input", "URI")]
+    """Labelled scans, laid out as for training: a local path or s3://…"""
 
-    exclude: Globs = ()
-    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
+    exclude: Annotated[tuple[str, ...], Flag("Input", "GLOB", "nothing", repeat=True)] = ()
+    """Skip files that match this glob, for example 'cache/**'. It is relative to --data and may use *, ?, [a-z] and **.
+    May be given several times."""
 
-    output: Uri
-    """The folder for audit.html, audit.json and the Parquet tables. Local path or s3://…"""
+    output: Annotated[str, Flag("Output", "URI")]
+    """Folder for audit.html, audit.json and the Parquet tables: a local path or s3://…"""
 
-    model: MaybeUri = None
-    """A model directory whose features are used to look for wrong labels, in place of thumbnails. A model that was trained
-    on these scans knows their labels, the wrong ones too. Local path or s3://…"""
+    model: Annotated[str | None, Flag("Model", "NAME|URI", "thumbnails")] = None
+    """Look for wrong labels with the features of this model instead of thumbnails. A model that was trained on these scans
+    knows their labels, the wrong ones too."""
 
-    batch_size: int = 32
+    batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32
     """Scans per forward pass of --model."""
 
-    seed: int = 0
-    """Decides the folds of the cross-validation and the samples that are drawn."""
+    seed: Annotated[int, Flag("Machine", "N")] = 0
+    """Seed of the cross-validation and of the samples that are drawn."""
 
-    max_reject_rate: float = 0.05
-    """The run ends with exit code 3 when a larger share of the scans cannot be read."""
+    max_reject_rate: Annotated[float, Flag("Alarms", "SHARE")] = 0.05
+    """Exit with code 3 if more than this share (0 to 1) of the scans cannot be read."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
-        check(self.seed >= 0, f"--seed must be 0 or more, got {self.seed}")
-        check_share("--max-reject-rate", self.max_reject_rate)
+        check_range(self, "batch_size", least=1, most=BATCH_SCANS)
+        check_range(self, "seed", least=0)
+        check_range(self, "max_reject_rate", least=0, most=1)

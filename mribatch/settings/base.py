@@ -6,40 +6,25 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from operator import ge, gt, le, lt
 from typing import Annotated, Any
 
-import tyro
-
 from mribatch.errors import ConfigError
+from mribatch.settings.flags import Flag, flag_of
 from mribatch.settings.types import check_types
 
-__all__ = []
-
-
-Uri = Annotated[str, tyro.conf.arg(metavar="URI")]
-
-
-Uris = Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI [URI …]")]
-
-
-Globs = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="GLOB")]
-
-
-MaybeUri = Annotated[str | None, tyro.conf.arg(metavar="URI")]
-
-
-MaybeNumber = Annotated[int | None, tyro.conf.arg(metavar="N")]
-
+__all__ = ["BATCH_SCANS", "RUN_NAME", "Settings", "check", "check_range"]
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+BATCH_SCANS = 65_536  # the largest batch; more is a mistake
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all configs share."""
+    """The settings that every command has."""
 
-    requester_pays: bool = False
-    """Pay for the requests to S3 buckets that bill their readers."""
+    requester_pays: Annotated[bool, Flag("Storage")] = False
+    """Pay the request costs of S3 buckets that bill the reader (requester pays)."""
 
     def __post_init__(self) -> None:
         """Check types; subclasses call this before they check ranges. Raises ConfigError."""
@@ -49,52 +34,66 @@ class Settings:
             check(bool(glob.strip("/")) and not outside, f"--exclude is a glob relative to the input, got {glob!r}")
 
     def fingerprint(self) -> str:
-        """The first 12 hex digits of the SHA-256 of all settings but who pays: equal settings, equal fingerprint."""
+        """Return the first 12 hex digits of the SHA-256 of all settings except who pays: the same for equal settings."""
         settings = self.as_dict()
         del settings["requester_pays"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings, ready for JSON."""
+        """Return all settings, ready for JSON."""
         settings: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return settings
 
     def changed(self, *names: str) -> list[str]:
-        """The flags, of some settings, whose value is not the default."""
+        """Return the flags of those of these settings that differ from their default."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != defaults[name]]
+        return [flag_of(name) for name in names if getattr(self, name) != defaults[name]]
 
     def flags(self, *names: str) -> str:
-        """The flags of some settings as the user's command calls them, for messages: "--batch-size or --workers"."""
+        """Return the flags of some settings as the user's command calls them: "--batch-size or --workers"."""
         return " or ".join(filter(None, map(self._flag, names)))
 
     def _flag(self, name: str) -> str | None:
         assert name in {field.name for field in dataclasses.fields(self)}
-        return "--" + name.replace("_", "-")
+        return flag_of(name)
 
     def command(self, script: str) -> str:
-        """The command line that gives these settings: what differs from the defaults."""
+        """Return the command line that gives these settings, without those that have their default."""
         words = ["python", script]
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value, flag = getattr(self, field.name), flag_of(field.name)
             if value == field.default:
                 continue
-            flag = field.name.replace("_", "-")
             if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
+                words.append(flag if value else f"--no-{flag[2:]}")
             elif field.name == "exclude":
-                words += [word for glob in value for word in (f"--{flag}", glob)]
+                words += [word for glob in value for word in (flag, glob)]
             elif isinstance(value, tuple):
-                words += [f"--{flag}", *map(str, value)]
+                words += [flag, *map(str, value)]
             else:
-                words += [f"--{flag}", str(value)]
+                words += [flag, str(value)]
         return shlex.join(words)
 
 
-def check(right: bool, message: str) -> None:
-    if not right:
+def check(holds: bool, message: str) -> None:
+    """Raise ConfigError with this message unless the condition holds."""
+    if not holds:
         raise ConfigError(message)
 
 
-def check_share(flag: str, value: float) -> None:
-    check(0 <= value <= 1, f"{flag} is a share between 0 and 1, got {value}")
+def check_range(
+    settings: Settings,
+    name: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raise ConfigError for a setting outside these limits, naming its flag. A setting that is None passes."""
+    value = getattr(settings, name)
+    limits = [("at least", least, ge), ("above", above, gt), ("at most", most, le), ("below", below, lt)]
+    stated = [(words, limit, holds) for words, limit, holds in limits if limit is not None]
+    fits = value is None or all(holds(value, limit) for _, limit, holds in stated)
+    expected = " and ".join(f"{words} {limit}" for words, limit, _ in stated)
+    check(fits, f"{settings.flags(name) or flag_of(name)} must be {expected}, got {value}")

@@ -1,74 +1,81 @@
 """Settings of `evaluate` and `promote`."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from mribatch.settings.base import RUN_NAME, Globs, Settings, Uri, Uris, check, check_share
+from mribatch.settings.base import BATCH_SCANS, RUN_NAME, Settings, check, check_range
+from mribatch.settings.flags import Flag
 
 __all__ = ["EvaluateConfig", "PromoteConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteConfig(Settings):
-    """Compare a model with the current one on labelled scans, and make it the current one if it is no worse."""
+    """Compare a model with the current one on labelled scans and make it the current one if it is no worse."""
 
-    models: Uri
-    """The folder of the model directories, where the file CURRENT names one. Local path or s3://…"""
+    models: Annotated[str, Flag("Model", "URI")]
+    """Folder of model directories; its file CURRENT names the current one. A local path or s3://…"""
 
-    candidate: str
-    """The name of a model directory in that folder."""
+    candidate: Annotated[str, Flag("Model", "NAME")]
+    """Name of the model directory, in the --models folder, to compare with the current one."""
 
-    data: Uri
-    """Labelled scans, as for evaluation. Scans that a model was trained on flatter it."""
+    data: Annotated[str, Flag("Input", "URI")]
+    """Labelled scans, laid out as for evaluation. Use scans that neither model was trained on: figures on training
+    scans are too good."""
 
-    exclude: Globs = ()
-    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
+    exclude: Annotated[tuple[str, ...], Flag("Input", "GLOB", "nothing", repeat=True)] = ()
+    """Skip files that match this glob, for example 'cache/**'. It is relative to --data and may use *, ?, [a-z] and **.
+    May be given several times."""
 
-    output: Uri
-    """The folder for the predictions of both on those scans; they are scored once. Local path or s3://…"""
+    output: Annotated[str, Flag("Output", "URI")]
+    """Folder for both models' predictions on these scans, which are scored only once. A local path or s3://…"""
 
-    force: bool = False
-    """Make it the current one even if it is worse."""
+    force: Annotated[bool, Flag("Model")] = False
+    """Make the candidate the current model even if it is worse."""
 
-    batch_size: int = 32
+    batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32
     """Scans per forward pass."""
 
-    max_reject_rate: float = 0.05
-    """Nothing is promoted when a larger share of the labelled scans is rejected or failed."""
+    max_reject_rate: Annotated[float, Flag("Alarms", "SHARE")] = 0.05
+    """Promote nothing if more than this share (0 to 1) of the labelled scans is rejected or failed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(bool(RUN_NAME.fullmatch(self.candidate)), f"--candidate is a name in --models, got {self.candidate!r}")
-        check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
-        check_share("--max-reject-rate", self.max_reject_rate)
+        is_name = RUN_NAME.fullmatch(self.candidate) is not None
+        check(is_name, f"--candidate must be the name of a folder in --models, got {self.candidate!r}")
+        check_range(self, "batch_size", least=1, most=BATCH_SCANS)
+        check_range(self, "max_reject_rate", least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Settings):
     """Score labelled scans with a model and write metrics, figures and a report."""
 
-    model: Uri
-    """The model directory. Local path or s3://…"""
+    model: Annotated[str, Flag("Model", "NAME|URI")]
+    """Model directory, or a folder of model directories whose file CURRENT names one: a local path or s3://…
+    A NAME is also looked up in models/ of the current folder and in the folders that MRIBATCH_MODELS lists."""
 
-    data: Uri
-    """Labelled scans, as for training; if the data has a test split, only that is used."""
+    data: Annotated[str, Flag("Input", "URI")]
+    """Labelled scans, laid out as for training: a local path or s3://… If there is a test split, only that is used."""
 
-    exclude: Globs = ()
-    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
+    exclude: Annotated[tuple[str, ...], Flag("Input", "GLOB", "nothing", repeat=True)] = ()
+    """Skip files that match this glob, for example 'cache/**'. It is relative to --data and may use *, ?, [a-z] and **.
+    May be given several times."""
 
-    output: Uri
-    """The folder for predictions/, metrics.json, the figures and report.html. Local path or s3://…"""
+    output: Annotated[str, Flag("Output", "URI")]
+    """Folder for predictions/, metrics.json, the figures and report.html: a local path or s3://…"""
 
-    apart_from: Uris = ()
-    """Folders, files, globs or manifests of scans that must not count, such as the training scans: a scan with the bytes
-    of one of them is left out. Where they have training or validation scans, those of their test split still count."""
+    apart_from: Annotated[tuple[str, ...], Flag("Input", "URI", "nothing")] = ()
+    """Folders, files, globs or manifests of scans, such as the training scans. Every scan with the same bytes as one of
+    them is left out of the evaluation. If they have training or validation splits, their test split is ignored."""
 
-    batch_size: int = 32
+    batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32
     """Scans per forward pass."""
 
-    max_reject_rate: float = 0.05
-    """The run ends with exit code 3 when a larger share of its scans is rejected or failed."""
+    max_reject_rate: Annotated[float, Flag("Alarms", "SHARE")] = 0.05
+    """Exit with code 3 if more than this share (0 to 1) of the scans is rejected or failed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
-        check_share("--max-reject-rate", self.max_reject_rate)
+        check_range(self, "batch_size", least=1, most=BATCH_SCANS)
+        check_range(self, "max_reject_rate", least=0, most=1)

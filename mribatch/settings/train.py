@@ -1,21 +1,17 @@
 """Settings of `train`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import tyro
+from mribatch.settings.base import BATCH_SCANS, RUN_NAME, Settings, check, check_range
+from mribatch.settings.flags import Flag
 
-from mribatch.settings.base import RUN_NAME, Globs, MaybeNumber, MaybeUri, Settings, Uri, check, check_share
-
-__all__ = [
-    "Backbone",
-    "TrainConfig",
-]
+__all__ = ["MAX_SIDE_PX", "MIN_SIDE_PX", "Backbone", "TrainConfig"]
 
 Backbone = Literal["xception", "resnet50v2", "cnn"]
 
-
 MIN_SIDE_PX = {"xception": 71, "resnet50v2": 32, "cnn": 32}  # below, the last feature map is empty
+MAX_SIDE_PX = 2048
 _IMAGE_SIDE_PX = {"xception": 299, "resnet50v2": 224, "cnn": 96}  # what each was designed for; cnn: for speed
 _LEARNING_RATE = {"xception": 1e-3, "resnet50v2": 1e-3, "cnn": 3e-3}
 
@@ -24,100 +20,122 @@ _LEARNING_RATE = {"xception": 1e-3, "resnet50v2": 1e-3, "cnn": 3e-3}
 class TrainConfig(Settings):
     """Fine-tune a classifier on labelled scans and write a model directory."""
 
-    data: Uri
-    """Labelled scans: ROOT/<class>/…, ROOT/Training|Validation|Testing/<class>/…, or a manifest (CSV, TSV or Parquet
-    with the columns uri, label and, if wanted, split and patient_id). Local path or s3://…"""
+    data: Annotated[str, Flag("Input", "URI")]
+    """Labelled scans: ROOT/<class>/…, ROOT/Training|Validation|Testing/<class>/…, or a manifest (CSV, TSV or Parquet with
+    the columns uri and label and, optionally, split and patient_id). A local path or s3://…"""
 
-    exclude: Globs = ()
-    """Leave out of --data what this glob matches, such as 'cache/**': relative to --data, with *, ?, [a-z] and **."""
+    exclude: Annotated[tuple[str, ...], Flag("Input", "GLOB", "nothing", repeat=True)] = ()
+    """Skip files that match this glob, for example 'cache/**'. It is relative to --data and may use *, ?, [a-z] and **.
+    May be given several times."""
 
-    output: Uri
-    """The model directory to write. Local path or s3://…"""
+    output: Annotated[str, Flag("Output", "URI")]
+    """Model directory to write: a local path or s3://…"""
 
-    backbone: Backbone = "xception"
-    """The network under the head. cnn is small and trains from nothing."""
+    backbone: Annotated[Backbone, Flag("Model")] = "xception"
+    """Network below the classification head. cnn is small and is trained from scratch."""
 
-    backbone_weights: Annotated[str | None, tyro.conf.arg(metavar="imagenet|FILE|none")] = None
-    """imagenet (downloaded by Keras), a weights FILE (for machines without internet), or none. Default: imagenet;
-    none for cnn, which has no others."""
+    backbone_weights: Annotated[str | None, Flag("Model", "imagenet|FILE|none", "imagenet, or none for cnn")] = None
+    """Initial weights: imagenet (downloaded by Keras), a weights FILE (for machines without internet access), or none.
+    There are no ImageNet weights for cnn."""
 
-    start_from: MaybeUri = None
-    """A model directory of the same backbone and labels to start from; replaces --backbone-weights."""
+    start_from: Annotated[str | None, Flag("Model", "URI", "not used")] = None
+    """Model directory to start from, with the same backbone and labels; replaces --backbone-weights."""
 
-    image_side: MaybeNumber = None
-    """Side of the square images the network sees, in pixels. Default: 299 for xception, 224 for resnet50v2,
-    96 for cnn."""
+    image_side: Annotated[int | None, Flag("Model", "PIXELS", "299 for xception, 224 for resnet50v2, 96 for cnn")] = (
+        None
+    )
+    """Side of the square images that the network gets."""
 
-    epoch_sides: tuple[int, ...] = ()
-    """Sides, in pixels, for the epochs in order; the last one goes on. Small first saves time. Default: image-side."""
+    epoch_sides: Annotated[tuple[int, ...], Flag("Training", "PIXELS", "--image-side in every epoch")] = ()
+    """Image sides for the first epochs, in order; the last one is kept for the remaining epochs. Small images first save
+    time."""
 
-    epochs: int = 10
+    epochs: Annotated[int, Flag("Training", "N")] = 10
     """Passes over the training scans."""
 
-    batch_size: int = 32
-    """Scans per worker and step; the global batch is this times the workers."""
+    batch_size: Annotated[int, Flag("Training", "SCANS")] = 32
+    """Scans per worker and step. The global batch is this number times the number of workers."""
 
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    """What the network computes in while it trains; mixed_bfloat16 is faster on GPUs and on CPUs that know bfloat16."""
+    precision: Annotated[Literal["float32", "mixed_bfloat16"], Flag("Training")] = "float32"
+    """Arithmetic of training. mixed_bfloat16 is faster on GPUs, and on CPUs that support bfloat16."""
 
-    learning_rate: Annotated[float | None, tyro.conf.arg(metavar="RATE")] = None
-    """Adamax's peak rate, after a short warm-up and before a cosine decay to 0. Default: 1e-3; 3e-3 for cnn, which
-    starts from nothing."""
+    learning_rate: Annotated[float | None, Flag("Training", "RATE", "0.001, or 0.003 for cnn")] = None
+    """Peak learning rate of Adamax, after a short warm-up and before a cosine decay to 0."""
 
-    rotation_deg: float = 0.0
-    """Each training scan is turned by up to so many degrees, either way, beside the paper's brightness and flip."""
+    rotation_deg: Annotated[float, Flag("Training", "DEGREES")] = 0.0
+    """Rotate each training scan by a random angle of up to this many degrees, in addition to the paper's brightness
+    change and flip."""
 
-    zoom: float = 0.0
-    """Each training scan is enlarged or shrunk by up to this share."""
+    zoom: Annotated[float, Flag("Training", "SHARE")] = 0.0
+    """Enlarge or shrink each training scan by a random share of up to this much, for example 0.1."""
 
-    average: float = 0.0
-    """Momentum of a moving average of the weights, step by step, such as 0.995; the average is then what is validated
-    and kept. 0: the weights themselves."""
+    average: Annotated[float, Flag("Training", "MOMENTUM")] = 0.0
+    """Momentum of a moving average of the weights over the training steps, for example 0.995. The averaged weights are
+    then validated and saved. 0 turns averaging off."""
 
-    patience: int = 3
-    """Epochs without a lower validation loss after which training stops early."""
+    patience: Annotated[int, Flag("Training", "EPOCHS")] = 3
+    """Stop early after this many epochs without a lower validation loss."""
 
-    keep: Literal["best", "last"] = "best"
-    """Whose weights become the model: those of the epoch with the lowest validation loss, or of the last epoch, where
-    the schedule has come to rest and the validation scans are too few to choose."""
+    keep: Annotated[Literal["best", "last"], Flag("Training")] = "best"
+    """Weights to save: best, those of the epoch with the lowest validation loss, or last, those of the last epoch. last
+    suits a short schedule that runs to its end when there are too few validation scans to choose by."""
 
-    validation_fraction: float = 0.1
-    """Share of the training scans kept for validation where the data names no validation split."""
+    validation_fraction: Annotated[float, Flag("Training", "SHARE")] = 0.1
+    """Share of the training scans to validate on, if the data has no validation split."""
 
-    paper_protocol: bool = False
-    """Keep the published folders and halve Testing into validation and test, copies and all, as the paper did."""
+    paper_protocol: Annotated[bool, Flag("Training")] = False
+    """Use the published folders as the paper did: half of Testing for validation, half for the test. Copies of an image
+    may then be on both sides."""
 
-    workers: Annotated[Literal["auto"] | int, tyro.conf.arg(metavar="auto|N")] = "auto"
-    """Training workers; auto: one per GPU, else one per node."""
+    workers: Annotated[Literal["auto"] | int, Flag("Machine", "auto|N")] = "auto"
+    """Number of training workers. auto uses one per GPU, or one per node if there is no GPU."""
 
-    storage: MaybeUri = None
-    """Where checkpoints go; local path or s3://… (shared by all nodes). Default: OUTPUT/../_training."""
+    storage: Annotated[str | None, Flag("Output", "URI", "OUTPUT/../_training")] = None
+    """Folder for checkpoints, shared by all nodes: a local path or s3://…"""
 
-    run_name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """A run with the name of an earlier one goes on where that one was. Default: from the settings."""
+    run_name: Annotated[str | None, Flag("Output", "NAME", "derived from the settings")] = None
+    """Name of the training run. A run with the name of an earlier one resumes it from its last checkpoint."""
 
-    seed: int = 0
-    """Decides the split, the first weights, the order of scans and the augmentation."""
+    seed: Annotated[int, Flag("Training", "N")] = 0
+    """Seed of the split, the initial weights, the order of the scans and the augmentation."""
 
-    max_reject_rate: float = 0.05
-    """Training stops before it starts when a larger share of the scans is unreadable."""
+    max_reject_rate: Annotated[float, Flag("Alarms", "SHARE")] = 0.05
+    """Do not start training if more than this share (0 to 1) of the scans is unreadable."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        smallest = MIN_SIDE_PX[self.backbone]
-        if self.backbone_weights is None and self.start_from is None:
-            object.__setattr__(self, "backbone_weights", "none" if self.backbone == "cnn" else "imagenet")
-        if self.image_side is None:
-            object.__setattr__(self, "image_side", _IMAGE_SIDE_PX[self.backbone])
-        if self.learning_rate is None:
-            object.__setattr__(self, "learning_rate", _LEARNING_RATE[self.backbone])
+        self._fill_in_defaults()
+        self._check_network()
+        self._check_schedule()
+        check_range(self, "max_reject_rate", least=0, most=1)
+        if self.workers != "auto":
+            check_range(self, "workers", least=1)
+        is_name = self.run_name is None or RUN_NAME.fullmatch(self.run_name) is not None
+        check(is_name, f"--run-name may contain letters, digits, '.', '_' and '-', got {self.run_name!r}")
+
+    def _fill_in_defaults(self) -> None:
+        defaults: dict[str, Any] = {
+            "image_side": _IMAGE_SIDE_PX[self.backbone],
+            "learning_rate": _LEARNING_RATE[self.backbone],
+        }
+        if self.start_from is None:
+            defaults["backbone_weights"] = "none" if self.backbone == "cnn" else "imagenet"
+        for name, default in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+
+    def _check_network(self) -> None:
         check(
             (self.backbone, self.backbone_weights) != ("cnn", "imagenet"),
             "there are no ImageNet weights for cnn: pass --backbone-weights none or a file",
         )
+        smallest = MIN_SIDE_PX[self.backbone]
         for side in self.sides:
-            check(smallest <= side <= 2048, f"image sides for {self.backbone} lie in {smallest}…2048 px, got {side}")
-        check(1 <= self.epochs <= 10_000, f"--epochs must be 1 or more, got {self.epochs}")
+            fits = smallest <= side <= MAX_SIDE_PX
+            check(fits, f"image sides for {self.backbone} must be {smallest}…{MAX_SIDE_PX} px, got {side}")
+
+    def _check_schedule(self) -> None:
+        check_range(self, "epochs", least=1, most=10_000)
         check(
             len(self.epoch_sides) <= self.epochs,
             f"--epoch-sides names {len(self.epoch_sides)} epochs, but --epochs is {self.epochs}: name fewer, or train longer",
@@ -126,36 +144,27 @@ class TrainConfig(Settings):
             not (self.paper_protocol and self.changed("validation_fraction")),
             "--validation-fraction is not used with --paper-protocol, which halves Testing: leave one of them out",
         )
-        check(1 <= self.batch_size <= 65_536, f"--batch-size must be 1 or more, got {self.batch_size}")
-        check(0 < self.peak_rate < 10, f"--learning-rate must lie in 0…10, got {self.learning_rate}")
-        check(0 <= self.rotation_deg <= 180, f"--rotation-deg must lie in 0…180, got {self.rotation_deg}")
-        check(0 <= self.zoom < 1, f"--zoom must lie in 0…1, got {self.zoom}")
-        check(0 <= self.average < 1, f"--average must lie in 0…1, got {self.average}")
-        check(self.patience >= 1, f"--patience must be 1 or more, got {self.patience}")
-        check(
-            0 < self.validation_fraction < 1, f"--validation-fraction must lie in 0…1, got {self.validation_fraction}"
-        )
-        check(self.workers == "auto" or self.workers >= 1, f"--workers must be auto or 1 and more, got {self.workers}")
-        check_share("--max-reject-rate", self.max_reject_rate)
-        if self.run_name is not None:
-            check(
-                bool(RUN_NAME.fullmatch(self.run_name)),
-                f"--run-name takes letters, digits, '.', '_' and '-', got {self.run_name!r}",
-            )
+        check_range(self, "batch_size", least=1, most=BATCH_SCANS)
+        check_range(self, "learning_rate", above=0, below=10)
+        check_range(self, "rotation_deg", least=0, most=180)
+        check_range(self, "zoom", least=0, below=1)
+        check_range(self, "average", least=0, below=1)
+        check_range(self, "patience", least=1)
+        check_range(self, "validation_fraction", above=0, below=1)
 
     def side_of_epoch(self, epoch: int) -> int:
-        """The image side, in pixels, at which epoch 0, 1, … trains."""
+        """Return the image side, in pixels, of epoch 0, 1, …"""
         sides = self.epoch_sides or self.sides
         return sides[min(epoch, len(sides) - 1)]
 
     @property
     def peak_rate(self) -> float:
-        """The learning rate, filled."""
-        assert self.learning_rate is not None  # __post_init__ filled it
+        """The learning rate, with its default filled in."""
+        assert self.learning_rate is not None  # __post_init__ filled it in
         return self.learning_rate
 
     @property
     def sides(self) -> tuple[int, ...]:
         """All image sides in use, in pixels; the model's own comes first."""
-        assert self.image_side is not None  # __post_init__ filled it
+        assert self.image_side is not None  # __post_init__ filled it in
         return (self.image_side, *self.epoch_sides)

@@ -1,10 +1,9 @@
-"""Check the fields of a settings dataclass against their annotations. Pure: knows types, no settings and no I/O.
+"""Check the fields of a settings dataclass against their annotations.
 
 Covers the kinds that the settings use: str, bool, int, float, None, Literal, tuple[X, ...] and unions of these.
 """
 
 import dataclasses
-import difflib
 import math
 import numbers
 import operator
@@ -14,8 +13,9 @@ from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mribatch.errors import ConfigError
+from mribatch.settings.suggestions import did_you_mean
 
-__all__ = ["check_types"]
+__all__ = ["alternatives", "check_types", "choices", "described"]
 
 _SHOWN_CHARS = 60  # of a value in a message
 
@@ -40,26 +40,44 @@ def _checked(name: str, value: Any, annotation: Any) -> Any:
         kind = get_args(annotation)[0]
         values = value if isinstance(value, (tuple, list, Iterator)) else (value,)
         return tuple(_checked(name, item, kind) for item in values)
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    options = alternatives(annotation)
     for option in options:
         accepted, converted = _accepted(name, value, option)
         if accepted:
             return converted
-    expected = " or ".join(_described(option) for option in options if option is not types.NoneType)
     shown = repr(value)
     shown = shown if len(shown) <= _SHOWN_CHARS else shown[:_SHOWN_CHARS] + "…"
-    raise ConfigError(f"{name} must be {expected}, got {shown} ({type(value).__name__}){_suggestion(value, options)}")
+    names = [choice for option in options for choice in choices(option)]
+    suggestion = did_you_mean(value, names) if isinstance(value, str) else ""
+    raise ConfigError(f"{name} must be {described(annotation)}, got {shown} ({type(value).__name__}){suggestion}")
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Return the types that a value, or each value of a tuple, may have: those of a union, or the only one."""
+    if get_origin(annotation) is tuple:
+        annotation = get_args(annotation)[0]
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """Return the names that a Literal allows; none for another type."""
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def described(annotation: Any) -> str:
+    """Return the values that an annotation allows, in words: "auto or a whole number"."""
+    return " or ".join(_described(kind) for kind in alternatives(annotation) if kind is not types.NoneType)
 
 
 def _accepted(name: str, value: Any, kind: Any) -> tuple[bool, Any]:
     """Whether a value is of a kind, and the value as that kind."""
     if get_origin(kind) is Literal:
-        return isinstance(value, str) and value in get_args(kind), value
+        return isinstance(value, str) and value in choices(kind), value
     if kind is str:
         return isinstance(value, (str, os.PathLike)), _text(name, value)
     if kind is int:
-        whole = hasattr(value, "__index__") and not isinstance(value, bool)
-        return whole, operator.index(value) if whole else value
+        is_index = hasattr(value, "__index__") and not isinstance(value, bool)
+        return is_index, operator.index(value) if is_index else value
     if kind is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool), _number(name, value)
     return isinstance(value, kind), value
@@ -85,14 +103,8 @@ def _number(name: str, value: Any) -> Any:
 
 
 def _described(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        names = [str(choice) for choice in get_args(kind)]
+    names = choices(kind)
+    if names:
         return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
     known = {str: "a text", int: "a whole number", float: "a number", bool: "True or False"}
     return known.get(kind, str(kind))
-
-
-def _suggestion(value: Any, options: tuple[Any, ...]) -> str:
-    choices = [str(choice) for option in options if get_origin(option) is Literal for choice in get_args(option)]
-    close = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
-    return f": did you mean {close[0]}?" if close else ""

@@ -1,1 +1,1 @@
-"""Say which scans there are and how they are labelled: listings, manifests and folders of classes."""
+"""Find the scans and their labels: listings, manifests and folders of classes."""

@@ -1,4 +1,4 @@
-"""Names that mean something in labelled data: splits, documents of a data set, classes that are alike. Pure."""
+"""Interpret the names in labelled data: splits, documents beside the scans, and classes that look alike."""
 
 import re
 import unicodedata
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from mribatch.errors import InputError
+from mribatch.settings.suggestions import did_you_mean
 
 __all__ = [
     "MANIFESTS",
@@ -23,27 +24,56 @@ MANIFESTS = (".csv", ".tsv", ".txt", ".parquet")
 SPLIT_NAMES = "train, validation or test"
 
 _SPLITS = {
-    "train": "training", "training": "training",
-    "val": "validation", "valid": "validation", "validate": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-_SPLIT_WORDS = {
-    *_SPLITS, "trainset", "trainval", "valset", "validset", "devset", "testset", "eval", "evaluate", "evaluation", "holdout",
-    "heldout",
-}  # fmt: skip
+    **dict.fromkeys(("train", "training"), "training"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_SETS = {"trainset", "trainval", "valset", "validset", "devset", "testset"}
+_SPLIT_WORDS = {*_SPLITS, *_SETS, "eval", "evaluate", "evaluation", "holdout", "heldout"}
+
+_TEXTS = (".asc", ".bib", ".doc", ".docx", ".htm", ".html", ".log", ".md", ".odt", ".pdf", ".rst", ".rtf")
+_TABLES = (".db", ".json", ".jsonl", ".ods", ".sqlite", ".xls", ".xlsx", ".xml")
+_SLIDES = (".odp", ".ppt", ".pptx")
+_SETTINGS = (".cfg", ".ini", ".toml", ".yaml", ".yml")
+_CODE = (".bat", ".css", ".ipynb", ".js", ".ps1", ".py", ".pyc", ".sh")
+_LINKS = (".dvc", ".lnk", ".torrent", ".url")
+_CHECKSUMS = (".crc", ".md5", ".sfv", ".sha1", ".sha256", ".sig")
+_ARCHIVES = (".7z", ".bz2", ".lz4", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst", ".tar.gz", ".csv.gz", ".json.gz")
 _DOCUMENTS = (
-    *MANIFESTS, ".asc", ".bat", ".bib", ".cfg", ".crc", ".css", ".db", ".doc", ".docx", ".dvc", ".htm", ".html", ".ini", ".ipynb",
-    ".js", ".json", ".jsonl", ".lnk", ".log", ".md", ".md5", ".odp", ".ods", ".odt", ".pdf", ".ppt", ".pptx", ".ps1",
-    ".py", ".pyc", ".rst", ".rtf", ".sfv", ".sh", ".sha1", ".sha256", ".sig", ".sqlite", ".toml", ".torrent", ".url", ".xls",
-    ".xlsx", ".xml", ".yaml", ".yml",
-    ".7z", ".bz2", ".lz4", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst", ".tar.gz", ".csv.gz", ".json.gz",
-)  # fmt: skip
+    *MANIFESTS,
+    *_TEXTS,
+    *_TABLES,
+    *_SLIDES,
+    *_SETTINGS,
+    *_CODE,
+    *_LINKS,
+    *_CHECKSUMS,
+    *_ARCHIVES,
+)
 _SCAN_ARCHIVES = (".nii.bz2", ".nii.xz", ".nii.zst", ".dcm.bz2", ".dcm.xz", ".dcm.zst")
 _DOCUMENT_NAMES = frozenset(
-    ("AUTHORS", "CHANGELOG", "CHECKSUMS", "CITATION", "CITATION.CFF", "COPYING", "DICOMDIR", "LICENCE", "LICENSE", "MAKEFILE",
-     "MANIFEST", "MD5SUMS", "NOTICE", "README", "SHA1SUMS", "SHA256SUMS", "VERSION")
-)  # fmt: skip
-_COPY = re.compile(r"^copy of |[ _-]*\bcopy(?: ?\(?\d+\)?)?$| ?\(\d+\)$", re.IGNORECASE)  # as file managers call copies
+    (
+        "AUTHORS",
+        "CHANGELOG",
+        "CHECKSUMS",
+        "CITATION",
+        "CITATION.CFF",
+        "COPYING",
+        "DICOMDIR",
+        "LICENCE",
+        "LICENSE",
+        "MAKEFILE",
+        "MANIFEST",
+        "MD5SUMS",
+        "NOTICE",
+        "README",
+        "SHA1SUMS",
+        "SHA256SUMS",
+        "VERSION",
+    )
+)
+# how file managers name copies
+_COPY = re.compile(r"^copy of |[ _-]*\bcopy(?: ?\(?\d+\)?)?$| ?\(\d+\)$", re.IGNORECASE)
 _SEPARATORS = re.compile(r"(?<=[^\W\d_])[\s_.-]+(?=\w)|(?<=\d)[\s_.-]+(?=[^\W\d_])|[\s_]+$")  # 1.5 and 15 differ
 _WORD_BREAK = re.compile(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])")
 _PLURAL_FROM = 4  # letters; shorter names that differ by an s are often codes
@@ -68,12 +98,13 @@ _Scan = TypeVar("_Scan", bound=_Labelled)
 
 
 def of_classes(uri: str, scans: list[_Scan], classes: Sequence[str]) -> list[_Scan]:
-    """Return the scans of some classes, of all if none is named. Raises InputError for a class without scans."""
+    """Return the scans of some classes, or all if none is named. Raises InputError for a class without scans."""
     labels = {scan.label for scan in scans}
     absent = sorted(set(classes) - labels)
     if absent:
         raise InputError(
             f"no scans of {', '.join(absent)} in {uri}: it has {', '.join(sorted(labels))}; correct --classes"
+            + did_you_mean(absent[0], labels)
         )
     return [scan for scan in scans if scan.label in classes] if classes else scans
 
@@ -84,7 +115,7 @@ def split_of(name: str) -> str | None:
 
 
 def looks_like_split(name: str) -> bool:
-    """Return whether a name is that of a split, or made of one, such as Train_set or test2."""
+    """Return whether a name is that of a split or contains one, such as Train_set or test2."""
     words = [word.casefold() for word in _WORD_BREAK.split(name)]
     return not _SPLIT_WORDS.isdisjoint([*words, "".join(words)])
 
@@ -98,11 +129,11 @@ def is_document(name: str) -> bool:
 
 
 def same_class(label: str) -> str:
-    """Return what labels share that differ only in case, separators, plural or Unicode form."""
+    """Return a form that labels share if they differ only in case, separators, plural or Unicode form."""
     plain = _SEPARATORS.sub("", unicodedata.normalize("NFKC", label).casefold().strip())
     return plain.removesuffix("s") if len(plain) > _PLURAL_FROM else plain
 
 
 def copied_class(label: str) -> str:
-    """Return a label without the mark that a file manager gives to the copy of a folder."""
+    """Return a label without the suffix or prefix that a file manager gives to a copied folder."""
     return _COPY.sub("", label) or label

@@ -1,7 +1,4 @@
-"""Which label each scan has, from folders or a manifest, and questions about labels. No Ray, and no scan is opened.
-
-How folders are read is `_folders`', how manifests are is `_manifest`'s.
-"""
+"""Return labelled scans from folders or a manifest, and reject labels that do not fit. Opens no scan."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -29,7 +26,7 @@ LABELLED = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingScans:
-    """Scans that a model may have been trained on, schema PLAN, and how many test scans of the same sets are not among them."""
+    """The scans that a model may have been trained on (schema PLAN), and how many test scans were left out of them."""
 
     scans: pa.Table
     test_scans: int
@@ -40,9 +37,9 @@ def labelled(
 ) -> pa.Table:
     """Return the labelled scans at a root of class folders, or in a manifest, as the schema `LABELLED`, sorted by URI.
 
-    classes: take scans of these alone, and ask no questions about others. exclude: globs, relative to the root, of what to
-    leave out. outputs: folders that this run writes; one that is still empty is no class without scans. Raises InputError
-    where labels, folders or columns do not fit or cannot be meant, StorageMissing where the data is not there.
+    classes: take scans of these only, and do not check the others. exclude: globs, relative to the root, of what to
+    leave out. outputs: folders that this run writes, which are not classes. Raises InputError for labels, folders or
+    columns that are inconsistent or ambiguous, StorageMissing if the data does not exist.
     """
     if manifest.is_manifest(uri):
         if exclude:
@@ -51,7 +48,7 @@ def labelled(
     else:
         rows = folders.labelled_scans(uri, classes, exclude, outputs)
     if not rows:
-        raise InputError(f"no scans in {uri}: {folders.EXPECTED}, or rows in a manifest")
+        raise InputError(f"no scans in {uri}: {folders.EXPECTED}, or a manifest with rows")
     _check_classes(uri, rows)
     _check_split_classes(uri, rows)
     columns = zip(*sorted(rows), strict=True)
@@ -59,12 +56,12 @@ def labelled(
 
 
 def training_scans(uris: Sequence[str]) -> TrainingScans:
-    """Return the scans at some folders, files, globs or manifests, each once: all, but where a set has training or
-    validation scans, those of its test split do not count.
+    """Return the scans at some folders, files, globs or manifests, each once, whether labelled or not.
 
-    Raises InputError where one has no scan, and as `labelled` does; labels are not needed.
+    If a set has training or validation scans, its test split is left out. Raises InputError for a set without scans,
+    and what `labelled` raises.
     """
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     tests: set[str] = set()
     for uri in uris:
         named = manifest.named_scans(uri) if manifest.is_manifest(uri) else folders.named_scans(uri)
@@ -75,14 +72,14 @@ def training_scans(uris: Sequence[str]) -> TrainingScans:
             if has_training and split == "test":
                 tests.add(name)
             else:
-                found[name] = version
-    names = sorted(found)
-    scans = pa.table([names, [found[name] for name in names]], schema=schema.PLAN)
-    return TrainingScans(scans=scans, test_scans=len(tests - found.keys()))
+                versions[name] = version
+    names = sorted(versions)
+    scans = pa.table([names, [versions[name] for name in names]], schema=schema.PLAN)
+    return TrainingScans(scans=scans, test_scans=len(tests - versions.keys()))
 
 
 def _check_classes(uri: str, rows: Sequence[LabelledScan]) -> None:
-    """Raise InputError for a single class and for classes whose names only look different."""
+    """Raise InputError for a single class and for classes whose names differ only in spelling."""
     classes = sorted({row.label for row in rows})
     if len(classes) < 2:
         raise InputError(f"expected scans of two classes or more in {uri}, found only {classes[0]}: {folders.EXPECTED}")
@@ -99,8 +96,9 @@ def _check_classes(uri: str, rows: Sequence[LabelledScan]) -> None:
 
 def _alike(uri: str, first: str, second: str) -> str:
     shown = ascii if unicodedata.normalize("NFKC", first) == unicodedata.normalize("NFKC", second) else repr
-    return (f"{uri} has the classes {shown(first)} and {shown(second)}, which look like one class named twice: rename one to the "
-            "other, or so that they are clearly two")  # fmt: skip
+    pair = f"{shown(first)} and {shown(second)}"
+    remedy = "give both one name, or two clearly different ones"
+    return f"{uri} has the classes {pair}, which look like the same class: {remedy}"
 
 
 def _check_split_classes(uri: str, rows: Sequence[LabelledScan]) -> None:
@@ -108,5 +106,8 @@ def _check_split_classes(uri: str, rows: Sequence[LabelledScan]) -> None:
     for split in ("validation", "test"):
         unknown = {row.label for row in rows if row.split == split} - known
         if known and unknown:
-            raise InputError(f"{uri}: the {split} scans have classes without training scans: {', '.join(sorted(unknown))}; "
-                             "rename these classes, or add scans of them to the training ones")  # fmt: skip
+            names = ", ".join(sorted(unknown))
+            raise InputError(
+                f"{uri}: the {split} scans have classes without training scans: {names}; rename these classes, or add "
+                "training scans of them"
+            )

@@ -1,7 +1,8 @@
-"""Manifests: tables that name scans, their labels and, if wanted, their splits and patients. What labels mean is `_labels`'.
+"""Read manifests: tables that name scans, their labels and, optionally, their splits and patients.
 
-Text (CSV, TSV; UTF-8 or UTF-16 with its mark; separated by commas, semicolons, tabs or bars, as the header shows) or
-Parquet. Column names may be in any case and padded; other names for the columns are not guessed, the error proposes them.
+A manifest is Parquet or text: CSV or TSV, in UTF-8 or in UTF-16 with its byte order mark, separated by commas,
+semicolons, tabs or bars, as the header shows. Column names may be padded and in any case. Other names are not guessed;
+the error message suggests what to rename.
 """
 
 import codecs
@@ -22,52 +23,59 @@ from mribatch.stores import uris
 
 __all__ = ["is_manifest", "labelled_scans", "named_scans"]
 
+_IMAGE_WORDS = ("image", "imagepath", "imagefile", "imagename", "img", "imgpath", "scan", "scanpath")
+_CLASS_WORDS = ("class", "classname", "classlabel", "classes", "category")
+_FINDING_WORDS = ("diagnosis", "diagnose", "target", "tumor", "tumour", "tumortype", "truth", "groundtruth", "y")
 _SYNONYMS = {
-    "uri": ("scanuri", "path", "filepath", "file", "filename", "fname", "image", "imagepath", "imagefile", "imagename",
-            "img", "imgpath", "scan", "scanpath"),
-    "label": ("labels", "class", "classname", "classlabel", "classes", "category", "diagnosis", "diagnose", "target", "tumor",
-              "tumour", "tumortype", "truth", "groundtruth", "y"),
+    "uri": ("scanuri", "path", "filepath", "file", "filename", "fname", *_IMAGE_WORDS),
+    "label": ("labels", *_CLASS_WORDS, *_FINDING_WORDS),
     "split": ("splits", "set", "subset", "partition", "splitname"),
     "patient_id": ("patient", "patients", "patientname", "subject", "subjectid", "pid", "caseid"),
-}  # fmt: skip
-_PLAIN = frozenset(name.replace("_", "") for name in _SYNONYMS)
-_MARKS = (  # the longer ones first: UTF-16's is how UTF-32's begins
-    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
-_PACKED = (b"PK\3\4", b"\x1f\x8b", b"\xd0\xcf\x11\xe0", b"PAR1")  # zip and xlsx, gzip, xls, Parquet
+}
+_NORMALIZED = frozenset(name.replace("_", "") for name in _SYNONYMS)
+_BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark is the start of it
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_BINARY = (b"PK\3\4", b"\x1f\x8b", b"\xd0\xcf\x11\xe0", b"PAR1")  # zip and xlsx, gzip, xls, Parquet
 _SEPARATORS = ",;\t|"
 _EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|.*\\")
-_MAX_FIELD = 1 << 24  # an unclosed quote takes the rest of the file into one field: let the reader say so
+_MAX_FIELD = 1 << 24  # an unclosed quote makes the rest of the file one field, which the csv module then reports
 
 
 class _Manifest(NamedTuple):
-    """Column names as they stand, the fields of those that may count (None: empty), and the line of each row of a text."""
+    """A table as read. Fields are None if empty."""
 
     uri: str
-    header: list[str]
-    columns: dict[int, list[str | None]]  # by their places in the header
+    header: list[str]  # column names, unchanged
+    columns: dict[int, list[str | None]]  # those with a meaning, by their index in the header
     rows: int
-    lines: list[int] | None
+    lines: list[int] | None  # of each row; None for Parquet
 
     def place(self, row: int) -> str:
-        """What a person calls a row."""
+        """Return how to refer to a row in a message."""
         return f"row {row + 1}" if self.lines is None else f"row {row + 1}, line {self.lines[row]}"
 
 
 def is_manifest(uri: str) -> bool:
+    """Return whether a URI has the ending of a manifest."""
     return uri.casefold().endswith(MANIFESTS)
 
 
 def labelled_scans(uri: str) -> list[LabelledScan]:
-    """Return the rows of a manifest. Raises InputError, naming file, row and change; StorageMissing where it is not there."""
+    """Return the rows of a manifest. Raises InputError with the file, row and remedy; StorageMissing."""
     manifest = _read(uri)
     columns = _columns(manifest, required=("uri", "label"))
     labels = columns["label"]
     if None in labels:
-        raise InputError(f"{labels.count(None)} rows of the manifest {uri} have no label, the first in "
-                         f"{manifest.place(labels.index(None))}: fill or remove them")  # fmt: skip
+        first = manifest.place(labels.index(None))
+        raise InputError(
+            f"{labels.count(None)} rows of the manifest {uri} have no label, the first in {first}: fill or remove them"
+        )
     names, versions = _scans(manifest, columns["uri"])
     splits = _splits(manifest, columns["split"])
     rows = zip(names, labels, splits, columns["patient_id"], strict=True)
@@ -75,7 +83,7 @@ def labelled_scans(uri: str) -> list[LabelledScan]:
 
 
 def named_scans(uri: str) -> list[tuple[str, str, str | None]]:
-    """Return URI, version and split of the scans in a manifest, which may do without labels. Raises as `labelled_scans`."""
+    """Return URI, version and split of the scans in a manifest, labelled or not. Raises as `labelled_scans` does."""
     manifest = _read(uri)
     columns = _columns(manifest, required=("uri",))
     names, versions = _scans(manifest, columns["uri"])
@@ -87,40 +95,40 @@ def named_scans(uri: str) -> list[tuple[str, str, str | None]]:
 
 
 def _columns(manifest: _Manifest, required: Sequence[str]) -> dict[str, list[str | None]]:
-    """Return the columns that count by their names; one that is not there is all None."""
-    places: dict[str, list[int]] = {}
-    for number, name in enumerate(manifest.header):
-        places.setdefault(_plain(name), []).append(number)
-    found = {name: places.get(_plain(name), []) for name in _SYNONYMS}
-    for name, numbers in found.items():
-        if len(numbers) > 1:
-            twice = ", ".join(f"`{manifest.header[number]}`" for number in numbers)
-            raise InputError(f"the manifest {manifest.uri} has the column {name} more than once ({twice}): keep one")
-    missing = [name for name in _SYNONYMS if not found[name] and (name in required or _synonym(manifest, name))]
+    """Return the columns with a meaning, by their names. An absent one is all None."""
+    indices = {
+        name: [index for index, column in enumerate(manifest.header) if _normalized(column) == _normalized(name)]
+        for name in _SYNONYMS
+    }
+    for name, same in indices.items():
+        if len(same) > 1:
+            columns = ", ".join(f"`{manifest.header[index]}`" for index in same)
+            raise InputError(f"the manifest {manifest.uri} has the column {name} more than once ({columns}): keep one")
+    missing = [name for name in _SYNONYMS if not indices[name] and (name in required or _synonym(manifest, name))]
     if missing:
-        raise InputError(_lacking(manifest, missing))
-    nothing: list[str | None] = [None] * manifest.rows
-    return {name: manifest.columns[numbers[0]] if numbers else nothing for name, numbers in found.items()}
+        raise _missing_columns(manifest, missing)
+    empty: list[str | None] = [None] * manifest.rows
+    return {name: manifest.columns[same[0]] if same else empty for name, same in indices.items()}
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def _synonym(manifest: _Manifest, name: str) -> str | None:
-    """Return the column that may be meant by another name."""
-    return next(
-        (column for synonym in _SYNONYMS[name] for column in manifest.header if _plain(column) == synonym), None
-    )
+    """Return a column whose name is a synonym of this one, or None."""
+    columns = {_normalized(column): column for column in reversed(manifest.header)}
+    return next((columns[synonym] for synonym in _SYNONYMS[name] if synonym in columns), None)
 
 
-def _lacking(manifest: _Manifest, missing: Sequence[str]) -> str:
-    meant = {name: _synonym(manifest, name) for name in missing}
-    changes = [f"rename the column `{column}` to `{name}`" for name, column in meant.items() if column]
-    change = " and ".join(changes) or "expected uri, label and, if wanted, split and patient_id"
-    optional = "" if {"uri", "label"} & {*missing} else ", or to another name if it is something else"
-    return (f"the manifest {manifest.uri} lacks the column {' and '.join(missing)}, it has "
-            f"{', '.join(manifest.header)}: {change}{optional}")  # fmt: skip
+def _missing_columns(manifest: _Manifest, missing: Sequence[str]) -> InputError:
+    synonyms = {name: _synonym(manifest, name) for name in missing}
+    renames = [f"rename the column `{column}` to `{name}`" for name, column in synonyms.items() if column]
+    remedy = " and ".join(renames) or "expected uri, label and, optionally, split and patient_id"
+    if not {"uri", "label"} & {*missing}:
+        remedy += ", or to another name if it means something else"
+    lack = f"lacks the column {' and '.join(missing)}, it has {', '.join(manifest.header)}"
+    return InputError(f"the manifest {manifest.uri} {lack}: {remedy}")
 
 
 # Fields
@@ -129,26 +137,30 @@ def _lacking(manifest: _Manifest, missing: Sequence[str]) -> str:
 def _scans(manifest: _Manifest, fields: Sequence[str | None]) -> tuple[list[str], dict[str, str]]:
     """Return the URIs of the scans, row by row, and the version of each."""
     if None in fields:
-        raise InputError(
-            f"{manifest.place(fields.index(None))} of the manifest {manifest.uri} has no uri: fill or remove it"
-        )
+        place = manifest.place(fields.index(None))
+        raise InputError(f"{place} of the manifest {manifest.uri} has no uri: fill or remove it")
     folder = uris.parent(manifest.uri)
-    names = [_located(folder, str(field), manifest, row) for row, field in enumerate(fields)]
+    names = [_uri_of(folder, str(field), manifest, row) for row, field in enumerate(fields)]
     first: dict[str, int] = {}
     for row, name in enumerate(names):
         if first.setdefault(name, row) != row:
-            raise InputError(f"the manifest {manifest.uri} names {len(names) - len(set(names))} scans twice, the first in "
-                             f"{manifest.place(first[name])} and {manifest.place(row)}: keep one row each")  # fmt: skip
+            count, places = len(names) - len(set(names)), f"{manifest.place(first[name])} and {manifest.place(row)}"
+            raise InputError(
+                f"the manifest {manifest.uri} names {count} scans twice, the first in {places}: keep one row each"
+            )
     versions = {entry.uri: entry.version for entry in uris.find(names)}
     absent = [row for row, name in enumerate(names) if name not in versions]
     if absent:
-        raise InputError(f"{len(absent)} of {len(names)} scans in the manifest {manifest.uri} are not there, the first in "
-                         f"{manifest.place(absent[0])}, {names[absent[0]]}: {_remedy(str(fields[absent[0]]), names[absent[0]])}")  # fmt: skip
+        row = absent[0]
+        raise InputError(
+            f"{len(absent)} of {len(names)} scans in the manifest {manifest.uri} do not exist, the first in "
+            f"{manifest.place(row)}, {names[row]}: {_remedy(str(fields[row]), names[row])}"
+        )
     return names, versions
 
 
-def _located(folder: str, name: str, manifest: _Manifest, row: int) -> str:
-    """Return the URI of a scan: a relative one begins at the manifest's folder. Raises ConfigError for other schemes."""
+def _uri_of(folder: str, name: str, manifest: _Manifest, row: int) -> str:
+    """Return the URI of a scan; a relative one starts from the manifest's folder. Raises ConfigError."""
     if name.startswith("/") or "://" in name:
         try:
             return uris.absolute(name)
@@ -162,9 +174,9 @@ def _located(folder: str, name: str, manifest: _Manifest, row: int) -> str:
 
 def _remedy(name: str, uri: str) -> str:
     if _WINDOWS.match(name):
-        return "it is a path of Windows; write / for \\ and begin at the manifest's folder, as in glioma/scan.jpg"
+        return "it is a Windows path; write / for \\ and start from the manifest's folder, as in glioma/scan.jpg"
     if any(uris.find({unicodedata.normalize(form, uri) for form in ("NFC", "NFD")})):
-        return "a scan of the same name in another Unicode form is; write names as the storage spells them"
+        return "but a scan of this name in another Unicode form does; write names as the storage spells them"
     return "correct the uri or remove the row"
 
 
@@ -172,8 +184,10 @@ def _splits(manifest: _Manifest, fields: Sequence[str | None]) -> list[str | Non
     splits = [split_of(field or "") for field in fields]
     for row, (field, split) in enumerate(zip(fields, splits, strict=True)):
         if field and split is None:
-            raise InputError(f"the manifest {manifest.uri} has the split {field!r} in {manifest.place(row)}: "
-                             f"expected {SPLIT_NAMES}, or nothing")  # fmt: skip
+            place = manifest.place(row)
+            raise InputError(
+                f"the manifest {manifest.uri} has the split {field!r} in {place}: expected {SPLIT_NAMES}, or nothing"
+            )
     return splits
 
 
@@ -183,41 +197,40 @@ def _splits(manifest: _Manifest, fields: Sequence[str | None]) -> list[str | Non
 def _read(uri: str) -> _Manifest:
     data = uris.read(uri)
     if not uri.casefold().endswith(".parquet"):
-        return _of_text(uri, _text(uri, data))
+        return _parsed(uri, _decoded(uri, data))
     try:
         table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read()
         columns = {
-            place: [_filled(field) for field in table.column(place).cast(pa.string()).to_pylist()]
-            for place in _wanted(table.column_names)
+            index: [_stripped(field) for field in table.column(index).cast(pa.string()).to_pylist()]
+            for index in _meaningful(table.column_names)
         }
     except (pa.ArrowException, OSError) as err:
         raise _unreadable(uri, " ".join(str(err).split()), "expected Parquet with columns of text or numbers") from err
     return _Manifest(uris.absolute(uri), table.column_names, columns, table.num_rows, None)
 
 
-def _wanted(header: Sequence[str]) -> list[int]:
-    """Return the places of the columns that may count."""
-    return [place for place, name in enumerate(header) if _plain(name) in _PLAIN]
+def _meaningful(header: Sequence[str]) -> list[int]:
+    """Return the indices of the columns that have a meaning."""
+    return [index for index, name in enumerate(header) if _normalized(name) in _NORMALIZED]
 
 
-def _text(uri: str, data: bytes) -> str:
-    if data.startswith(_PACKED):
-        raise _unreadable(
-            uri, "it is a spreadsheet, an archive or Parquet under another name", 'save it as "CSV UTF-8"'
-        )
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+def _decoded(uri: str, data: bytes) -> str:
+    remedy = 'save it as "CSV UTF-8"'
+    if data.startswith(_BINARY):
+        raise _unreadable(uri, "it is a spreadsheet, an archive or Parquet under another name", remedy)
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as err:
         line = data[: err.start].count(b"\n") + 1
-        raise _unreadable(uri, f"line {line} is not {encoding.upper()}, it may be Windows-1252 or Latin-1",
-                          'save it as "CSV UTF-8"') from err  # fmt: skip
+        cause = f"line {line} is not {encoding.upper()}, it may be Windows-1252 or Latin-1"
+        raise _unreadable(uri, cause, remedy) from err
     if "\0" in text:
-        raise _unreadable(uri, "it has NUL characters, it may be UTF-16 without its mark", 'save it as "CSV UTF-8"')
+        raise _unreadable(uri, "it has NUL characters, it may be UTF-16 without a byte order mark", remedy)
     return text
 
 
-def _of_text(uri: str, text: str) -> _Manifest:
+def _parsed(uri: str, text: str) -> _Manifest:
     rows, lines = _rows(uri, text)
     if not rows:
         raise _unreadable(uri, "it is empty", "expected a header line with uri and label")
@@ -226,14 +239,14 @@ def _of_text(uri: str, text: str) -> _Manifest:
         header.pop()
     for number, row in enumerate(rows):
         if any(row[len(header) :]):
-            raise _unreadable(uri, f"row {number + 1}, line {lines[number]}, has {len(row)} fields and the header {len(header)}",
-                              "put fields that hold a separator into quotes")  # fmt: skip
-    columns = {place: [row[place] if place < len(row) else None for row in rows] for place in _wanted(header)}
+            cause = f"row {number + 1}, line {lines[number]}, has {len(row)} fields and the header {len(header)}"
+            raise _unreadable(uri, cause, "quote fields that contain a separator")
+    columns = {index: [row[index] if index < len(row) else None for row in rows] for index in _meaningful(header)}
     return _Manifest(uris.absolute(uri), header, columns, len(rows), lines)
 
 
 def _rows(uri: str, text: str) -> tuple[list[list[str | None]], list[int]]:
-    """Return the rows of a text, the header among them, and their lines, without blank rows and Excel's line sep=;"""
+    """Return the rows of a text, header included, and their line numbers. Skips blank rows and Excel's `sep=;` line."""
     first, _, rest = text.lstrip().partition("\n")
     named = _EXCEL_SEPARATOR.fullmatch(first.strip(" \r"))
     skipped = text[: len(text) - len(rest)].count("\n") if named else 0
@@ -244,7 +257,7 @@ def _rows(uri: str, text: str) -> tuple[list[list[str | None]], list[int]]:
     lines: list[int] = []
     try:
         for fields in reader:
-            row = [_filled(field) for field in fields]
+            row = [_stripped(field) for field in fields]
             if any(row):
                 rows.append(row)
                 lines.append(reader.line_num + skipped)
@@ -254,19 +267,19 @@ def _rows(uri: str, text: str) -> tuple[list[list[str | None]], list[int]]:
 
 
 def _separator(header: str) -> str:
-    """Return the separator whose fields have the columns that are wanted; of equals, the one that gives most fields."""
+    """Return the separator that yields most of the required columns, then the most fields."""
 
-    def fit(separator: str) -> tuple[int, int]:
-        names = [_plain(name.strip().strip('"')) for name in header.split(separator)]
+    def score(separator: str) -> tuple[int, int]:
+        names = [_normalized(name.strip().strip('"')) for name in header.split(separator)]
         return sum(name in ("uri", "label") for name in names), len(names)
 
-    return max(_SEPARATORS, key=fit)
+    return max(_SEPARATORS, key=score)
 
 
-def _filled(field: str | None) -> str | None:
-    """Return a field without padding, or None: no two scans share an empty patient."""
+def _stripped(field: str | None) -> str | None:
+    """Return a field without padding, or None if nothing is left: scans without a patient must not share one."""
     return (field.strip() or None) if field else None
 
 
-def _unreadable(uri: str, why: str, change: str) -> InputError:
-    return InputError(f"the manifest {uri} could not be read ({why}): {change}")
+def _unreadable(uri: str, cause: str, remedy: str) -> InputError:
+    return InputError(f"the manifest {uri} could not be read ({cause}): {remedy}")

@@ -1,8 +1,8 @@
-"""Which files of a listing this package has written, by the marks of its own folders. Pure: paths in, answers out.
+"""Recognize the files of a listing that this package has written, by the marks of its folders. Pure: works on paths.
 
-An output may lie inside the scans, be reached through a link, or be left there by an earlier run: its parts, reports and
-pictures are no scans. Only files that the commands write are recognized, never everything in a folder where scans may be
-too. Not for use outside this folder.
+An output may lie among the scans, because it was written there, is linked from there, or remains from an earlier run.
+Its parts, reports and images are not scans. Only files that commands write are recognized, and never everything in a
+folder that may also contain scans.
 """
 
 import re
@@ -11,22 +11,21 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Outputs"]
+__all__ = ["OwnOutputs"]
 
 _RUN = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 
 
-class _Whole(NamedTuple):
-    """A folder that is ours with all it holds: what it is called, and what a file must be called that is directly in it.
-    mark: what it says of the folder that holds it, see `_Kind`."""
+class _OwnFolder(NamedTuple):
+    """A folder whose whole content is ours, if it has this name and a file of this name directly in it."""
 
     name: re.Pattern[str]
     file: re.Pattern[str]
-    mark: str
+    mark: str  # of the folder above it, see `_Kind`
 
 
-_FOLDERS = tuple(
-    _Whole(re.compile(name, re.DOTALL), re.compile(file, re.DOTALL), mark)
+_OWN_FOLDERS = tuple(
+    _OwnFolder(re.compile(name, re.DOTALL), re.compile(file, re.DOTALL), mark)
     for name, file, mark in (
         (r"model=.+", r"part-.*\.parquet", "model=/"),
         (r"_runs", rf".+\.lock-[0-9]+|{_RUN}\.(json|night|told)|seen", "_runs/"),
@@ -38,37 +37,41 @@ _FOLDERS = tuple(
 
 
 class _Kind(NamedTuple):
-    """A folder that holds our files beside others. Two of its marks tell it: files, or folders (they end with a /)."""
+    """A folder with our files among others. Two of its marks identify it: names of files, or of folders (with a /)."""
 
     marks: frozenset[str]
     files: re.Pattern[str]
 
 
+_FIGURES = r"(confusion_matrix|roc|reliability|scans|training_curves)\.png"
 _KINDS = tuple(
     _Kind(frozenset(marks.split()), re.compile(files, re.DOTALL))
-    for marks, files in (
-        ("metrics.json classification_report.txt report.html predictions/",
-         r"metrics\.json|classification_report\.txt|report\.html|(confusion_matrix|roc|reliability|scans|training_curves)\.png"),
-        ("model.json weights.h5 classifier.skops MODEL_CARD.md",
-         r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|history\.parquet|curves\.png"),
-        ("CURRENT _promotions/ model.json/", r"CURRENT"),
-        ("comparison.parquet comparison.md comparison.html comparison.lock/",
-         r"comparison\.(parquet|md|html)|accuracy\.png|confusion_.+\.png"),
-        ("nightly.json nightly.html", r"nightly\.(json|html)"),
-        ("checkpoint_manager_snapshot.json checkpoint_/", r"checkpoint_manager_snapshot\.json"),
-    )
-)  # fmt: skip
+    for marks, files in {
+        "metrics.json classification_report.txt report.html predictions/": (
+            rf"metrics\.json|classification_report\.txt|report\.html|{_FIGURES}"
+        ),
+        "model.json weights.h5 classifier.skops MODEL_CARD.md": (
+            r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|history\.parquet|curves\.png"
+        ),
+        "CURRENT _promotions/ model.json/": r"CURRENT",
+        "comparison.parquet comparison.md comparison.html comparison.lock/": (
+            r"comparison\.(parquet|md|html)|accuracy\.png|confusion_.+\.png"
+        ),
+        "nightly.json nightly.html": r"nightly\.(json|html)",
+        "checkpoint_manager_snapshot.json checkpoint_/": r"checkpoint_manager_snapshot\.json",
+    }.items()
+)
 _OF_A_COMPARISON = _Kind(frozenset(("answers", "work")), re.compile(r".+-[0-9]+\.parquet", re.DOTALL))
 _MARKS = frozenset().union(*(kind.marks for kind in _KINDS))
 
 
-class Outputs:
-    """What the files of a listing tell of our own outputs among them. Paths have / between names."""
+class OwnOutputs:
+    """Our own outputs among the files of a listing. Paths have / between names."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._whole: set[str] = set()  # folders that are ours with all they hold
-        self._marks: defaultdict[str, set[str]] = defaultdict(set)  # what each folder holds of _MARKS
-        self._inside: dict[str, bool] = {}
+        self._own: set[str] = set()  # folders whose whole content is ours
+        self._marks: defaultdict[str, set[str]] = defaultdict(set)  # which of _MARKS each folder contains
+        self._is_inside: dict[str, bool] = {}
         self._kinds: dict[str, tuple[_Kind, ...]] = {}
         for path in paths:
             folder, _, name = path.rpartition("/")
@@ -76,29 +79,30 @@ class Outputs:
                 self._marks[folder].add(name)
                 if name == "model.json":
                     self._marks[_parent(folder)].add("model.json/")
-            whole = _whole(_name(folder))
-            if whole and whole.file.fullmatch(name):
-                self._add(folder, name, whole.mark)
+            own = _own_folder(_name(folder))
+            if own and own.file.fullmatch(name):
+                self._add(folder, name, own.mark)
 
     @property
     def folders(self) -> int:
-        """How many folders hold our files and do not lie in another one that does."""
-        homes = {_home(folder) for folder in self._whole}
+        """The number of folders that contain our files, not counting folders inside them."""
+        homes = {_home(folder) for folder in self._own}
         homes.update(folder for folder in list(self._marks) if self._kinds_of(folder))
         return sum(not any(above in homes for above in _above(home)) for home in homes)
 
     def hold(self, path: str) -> bool:
-        """Has this package written the file?"""
+        """Return whether this package has written the file."""
         if not self._marks:
             return False  # no output at all, as in most archives
         folder, _, name = path.rpartition("/")
         if folder not in self._kinds:
             self._kinds[folder] = self._kinds_of(folder)
-        return self._is_inside(folder) or any(kind.files.fullmatch(name) for kind in self._kinds[folder])
+            self._is_inside[folder] = folder in self._own or any(above in self._own for above in _above(folder))
+        return self._is_inside[folder] or any(kind.files.fullmatch(name) for kind in self._kinds[folder])
 
     def _add(self, folder: str, name: str, mark: str) -> None:
         home = _home(folder)
-        self._whole.add(folder)
+        self._own.add(folder)
         self._marks[home].add(mark)
         if _name(home) == "predictions":
             self._marks[_parent(home)].add("predictions/")
@@ -112,19 +116,14 @@ class Outputs:
             kinds += (_OF_A_COMPARISON,)
         return kinds
 
-    def _is_inside(self, folder: str) -> bool:
-        if folder not in self._inside:
-            self._inside[folder] = folder in self._whole or any(above in self._whole for above in _above(folder))
-        return self._inside[folder]
-
 
 @lru_cache(maxsize=1024)
-def _whole(folder_name: str) -> _Whole | None:
-    return next((whole for whole in _FOLDERS if whole.name.fullmatch(folder_name)), None)
+def _own_folder(name: str) -> _OwnFolder | None:
+    return next((folder for folder in _OWN_FOLDERS if folder.name.fullmatch(name)), None)
 
 
 def _home(folder: str) -> str:
-    """The output that a folder of ours belongs to."""
+    """Return the output that one of our folders belongs to."""
     above = _parent(folder)
     return _parent(above) if _name(above) == "_nights" else above
 

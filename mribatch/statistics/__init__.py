@@ -1,1 +1,1 @@
-"""Compute numbers from labels and scores: metrics, drift and significance tests. Arrays go in, numbers come out."""
+"""Compute numbers from labels and scores: metrics, drift and significance tests. Functions take arrays and return numbers."""

@@ -1,4 +1,4 @@
-"""Labels and probabilities become numbers. Pure functions of arrays: no pictures, no files, no Ray, no TensorFlow."""
+"""Compute metrics, confidence intervals and significance tests from labels and probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,20 +28,22 @@ __all__ = [
     "worst_first",
 ]
 
-LOSS_EPSILON = 1e-7  # Keras' own: a probability of 0 for the truth costs 16.1, and losses compare with training's
-SUM_TOLERANCE = 0.005  # a float16 softmax over a dozen classes stays within; logits and percentages do not
-CALIBRATION_BINS = 15  # Guo et al. 2017, so that the number compares with published ones
+LOSS_EPSILON = (
+    1e-7  # as in Keras, so that losses compare with those of training; probability 0 of the true class costs 16.1
+)
+SUM_TOLERANCE = 0.005  # a float16 softmax over a dozen classes stays within it, logits and percentages do not
+CALIBRATION_BINS = 15  # Guo et al. 2017, so that the error compares with published ones
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What a model said about labelled scans; row i is scan i.
+    """The probabilities of a model for labelled scans; row i is scan i.
 
     labels: K distinct class names in the model's order, K ≥ 2.
     truth: (N,) int64, the true class of each scan as an index into `labels`, N ≥ 1.
     probabilities: (N, K) float64 in 0…1, rows sum to 1.
 
-    Raises InputError when these do not fit together.
+    Raises InputError if these do not match.
     """
 
     labels: tuple[str, ...]
@@ -49,13 +51,14 @@ class Scores:
     probabilities: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        _check_labels(self.labels)
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise InputError(f"expected two or more different class names, got {list(self.labels)}")
         _check_truth(self.truth, len(self.labels))
         _check_probabilities(self.probabilities, (len(self.truth), len(self.labels)))
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """(N,) int64, the most probable class; the first one of equals."""
+        """(N,) int64, the most probable class; the first of equally probable ones."""
         predicted: NDArray[np.int64] = np.argmax(self.probabilities, axis=1)
         return predicted
 
@@ -67,25 +70,25 @@ class Scores:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """(N,) bool."""
+        """(N,) bool, whether the predicted class is the true class."""
         correct: NDArray[np.bool_] = self.predicted == self.truth
         return correct
 
     @property
     def truth_probability(self) -> NDArray[np.float64]:
-        """(N,) float64, the probability that the model gave to the true class."""
+        """(N,) float64, the probability of the true class."""
         return self.probabilities[np.arange(len(self.truth)), self.truth]
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """(K, K) int64 scans, rows are true and columns predicted classes."""
+        """(K, K) int64, numbers of scans; rows are true classes, columns predicted classes."""
         counts = np.zeros((len(self.labels), len(self.labels)), np.int64)
         np.add.at(counts, (self.truth, self.predicted), 1)
         return counts
 
 
 class CalibrationBins(NamedTuple):
-    """Equal-width bins (a, b] of confidence; the means of a bin without scans are NaN."""
+    """Scans, mean confidence and accuracy in equal-width bins (a, b] of confidence; means without scans are NaN."""
 
     scans: NDArray[np.int64]
     confidence: NDArray[np.float64]
@@ -93,13 +96,13 @@ class CalibrationBins(NamedTuple):
 
 
 def measure(scores: Scores) -> dict[str, Any]:
-    """All numbers of an evaluation, ready for JSON: Python types only, and None instead of NaN.
+    """Return all metrics of an evaluation, ready for JSON: Python types only, and None instead of NaN.
 
-    A ratio without a denominator (the precision of a class never predicted, the recall of a class without scans)
-    is 0 and counts as 0 in the macro averages. The ROC-AUC of a class that has no scans, or all of them, is None
-    and stays out of `roc_auc_macro_ovr`, the plain mean of the one-vs-rest areas. `balanced_accuracy` is the mean recall
-    of the classes that have scans. `loss` is the mean categorical
-    cross-entropy in nats, probabilities clipped at 1e-7. The confusion matrix has true classes as rows.
+    A ratio without a denominator (the precision of a class never predicted, the recall of a class without scans) is 0
+    and counts as 0 in the macro averages. The ROC-AUC of a class with no scans, or with all of them, is None and is left
+    out of `roc_auc_macro_ovr`, the unweighted mean of the one-vs-rest areas. `balanced_accuracy` is the mean recall of the
+    classes with scans. `loss` is the mean categorical cross-entropy in nats, with probabilities clipped at 1e-7. The rows
+    of the confusion matrix are true classes.
     """
     labels, right = scores.labels, int(scores.correct.sum())
     areas = [_roc_auc(scores, k) for k in range(len(labels))]
@@ -124,7 +127,7 @@ def measure(scores: Scores) -> dict[str, Any]:
 
 
 def classification_report(scores: Scores) -> str:
-    """Precision, recall, F1 and support per class and averaged, as a text table; zero for zero division."""
+    """Return a text table of precision, recall, F1 and support per class and averaged; 0 for a division by zero."""
     return str(
         sk.classification_report(
             scores.truth,
@@ -138,10 +141,10 @@ def classification_report(scores: Scores) -> str:
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of a proportion (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927), both ends within 0…1.
+    """Return the score interval of a proportion (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927), both ends in 0…1.
 
-    Unlike the normal approximation it keeps its coverage near 0 and 1, where accuracies are. No trials tell
-    nothing: (0, 1). Raises InputError for impossible counts.
+    Unlike the normal approximation it keeps its coverage near 0 and 1, where accuracies are. It is (0, 1) for a total of
+    0. Raises InputError for impossible counts.
     """
     if not 0 <= successes <= total:
         raise InputError(f"expected 0 ≤ successes ≤ total, got {successes} of {total}")
@@ -152,11 +155,11 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
 
 
 def repeated_interval(accuracies: Sequence[float], *, train: int, test: int) -> tuple[float, float]:
-    """The 95% interval of a model's mean accuracy over repeated splits into `train` and `test` scans.
+    """Return the 95% interval of a model's mean accuracy over repeated splits into `train` and `test` scans.
 
-    The corrected resampled t interval (Nadeau and Bengio, Machine Learning 52, 2003): the splits share scans, so their
-    plain variance is too small. Never narrower than Wilson's for one test side, which one split alone gets. Raises
-    InputError without any accuracy.
+    This is the corrected resampled t interval (Nadeau and Bengio, Machine Learning 52, 2003), because splits share scans
+    and their plain variance is too small. It is never narrower than Wilson's interval for one test side, which is returned
+    for a single split. Raises InputError without any accuracy.
     """
     if not len(accuracies) or train < 1 or test < 1:
         raise InputError(f"expected accuracies and scans on both sides, got {len(accuracies)}, {train} and {test}")
@@ -169,7 +172,7 @@ def repeated_interval(accuracies: Sequence[float], *, train: int, test: int) -> 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in their order (Holm 1979, Scandinavian Journal of Statistics 6:65)."""
+    """Return p-values adjusted for their number, in the same order (Holm 1979, Scand. J. Statistics 6:65)."""
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
@@ -178,36 +181,38 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p-value of McNemar's test: from the scans on which just one of two models is right.
+    """Return the exact two-sided p-value of McNemar's test (McNemar 1947, Psychometrika 12:153).
 
-    Under no difference each of them is right alone as often as the other (McNemar 1947, Psychometrika 12:153).
+    only_first, only_second: numbers of scans that only the first and only the second of two models classifies correctly.
+    Without a difference between the models, both numbers have the same expectation.
     """
-    alone = only_first + only_second
-    return float(binomtest(only_first, alone).pvalue) if alone else 1.0
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
 
 
 def calibration_bins(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
 ) -> CalibrationBins:
-    """Scans, mean confidence and accuracy per bin, from (N,) confidences in 0…1 and (N,) bools."""
+    """Return the calibration bins of (N,) confidences in 0…1 and (N,) bools, true for a correct answer."""
     if confidence.shape != correct.shape or confidence.ndim != 1:
         raise InputError(f"expected one confidence per answer, got shapes {confidence.shape} and {correct.shape}")
-    where = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    scans = np.bincount(where, minlength=bins)
+    bin_of = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    scans = np.bincount(bin_of, minlength=bins)
     divisor = np.where(scans > 0, scans, np.nan)
     return CalibrationBins(
         scans=scans,
-        confidence=np.bincount(where, confidence, bins) / divisor,
-        accuracy=np.bincount(where, correct.astype(float), bins) / divisor,
+        confidence=np.bincount(bin_of, confidence, bins) / divisor,
+        accuracy=np.bincount(bin_of, correct.astype(float), bins) / divisor,
     )
 
 
 def expected_calibration_error(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = CALIBRATION_BINS
 ) -> float:
-    """Mean of |accuracy − confidence| over equal-width bins, weighted by their scans; 0…1, 0 is best.
+    """Return the mean of |accuracy − confidence| over equal-width bins, weighted by their scans; 0…1, 0 is best.
 
-    Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017. (N,) float64, (N,) bool.
+    confidence: (N,) float64; correct: (N,) bool. Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks,
+    ICML 2017.
     """
     if not len(confidence):
         raise InputError("expected at least one scan to measure calibration on, got none")
@@ -216,9 +221,9 @@ def expected_calibration_error(
 
 
 def worst_first(scores: Scores, limit: int) -> list[int]:
-    """Rows of at most `limit` scans: the mistakes, least probable truth first, then the right ones, least sure first.
+    """Return the rows of at most `limit` scans: mistakes by probability of the true class, then correct ones, both rising.
 
-    Equals stand in their own order, so the same scores always give the same list.
+    Ties keep their order, so equal scores always give the same list.
     """
     order = np.lexsort((scores.truth_probability, scores.correct))
     return [int(row) for row in order[: max(limit, 0)]]
@@ -246,11 +251,6 @@ def _roc_auc(scores: Scores, k: int) -> float | None:
     if positive.all() or not positive.any():
         return None
     return float(sk.roc_auc_score(positive, scores.probabilities[:, k]))
-
-
-def _check_labels(labels: tuple[str, ...]) -> None:
-    if len(labels) < 2 or len(set(labels)) != len(labels):
-        raise InputError(f"expected two or more different class names, got {list(labels)}")
 
 
 def _check_truth(truth: NDArray[np.int64], classes: int) -> None:

@@ -1,1 +1,1 @@
-"""List, read and write bytes at URIs, on local disks and in S3. All other rooms see URIs only."""
+"""List, read and write bytes at URIs, on local disks and in S3."""

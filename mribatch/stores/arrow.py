@@ -1,7 +1,7 @@
-"""S3 as a pyarrow filesystem over `_s3`, for Ray Train. Not for use outside this folder.
+"""Present S3 as a pyarrow filesystem, for Ray Train.
 
-pyarrow's own S3FileSystem is a second client with settings of its own: it knows no AWS_CA_BUNDLE, no endpoint or
-certificate of a profile, no requester-pays, and gives up after three tries.
+pyarrow's own S3FileSystem is a second client with its own settings: it ignores AWS_CA_BUNDLE, the endpoint and the
+certificate of a profile, and requester-pays, and gives up after three tries.
 """
 
 import io
@@ -19,9 +19,9 @@ _STORE = Bucket()
 
 
 class Objects(FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-    """Files are read and written in one piece, so each must fit into memory and into one PUT (5 GiB).
+    """A handler that reads and writes files in one piece, so each must fit into memory and into one PUT (5 GiB).
 
-    Paths are bucket/key. Folders are what keys have in common; there is nothing to create.
+    Paths are bucket/key. Folders are the common prefixes of keys, so there is nothing to create.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -50,7 +50,7 @@ class Objects(FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
             for depth in range(1, len(names)):
                 folder = "/".join((base, *names[:depth]))
                 infos.setdefault(folder, FileInfo(folder, FileType.Directory))
-            if names[-1]:  # else it is the mark of a folder
+            if names[-1]:  # an empty last name marks a folder
                 infos[path] = FileInfo(path, FileType.File, size=entry.size)
         if not infos and not selector.allow_not_found and _info(base).type != FileType.Directory:
             raise FileNotFoundError(base)
@@ -59,7 +59,7 @@ class Objects(FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
         return [info for path, info in infos.items() if "/" not in path.removeprefix(f"{base}/")]
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """Nothing to do: a folder begins to exist with its first object."""
+        """Do nothing: a folder exists from its first object on."""
 
     def delete_dir(self, path: str) -> None:
         self.delete_dir_contents(path, missing_dir_ok=True)
@@ -72,7 +72,7 @@ class Objects(FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
             _STORE.delete(entry.uri)
 
     def delete_root_dir_contents(self) -> None:
-        raise PermissionError("all buckets at once are not deleted")
+        raise PermissionError("refusing to delete all buckets")
 
     def delete_file(self, path: str) -> None:
         if _info(path).type != FileType.File:
@@ -96,18 +96,18 @@ class Objects(FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
         return pa.PythonFile(_Upload(path), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:
-        raise NotImplementedError(f"S3 has no way to append to {path}")
+        raise NotImplementedError(f"S3 objects cannot be appended to: {path}")
 
 
 class _Upload(io.BytesIO):
-    """Bytes that become an object when this is closed. One that is abandoned, say by a copy that failed, is not uploaded."""
+    """A buffer that is uploaded when it is closed. An abandoned one, say of a copy that failed, is not uploaded."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self._uri = f"s3://{path}"
 
     def __del__(self) -> None:
-        """Do not close, as io's own would."""
+        """Do not close the buffer, as the base class would."""
 
     def close(self) -> None:
         if not self.closed:

@@ -1,7 +1,4 @@
-"""boto3's client for S3: settings, retries, credentials that are renewed, and errors as ours. Knows no buckets or keys.
-
-Not for use outside this folder.
-"""
+"""Provide boto3's client for S3 with our settings, retries and renewed credentials, and translate its errors."""
 
 import logging
 import os
@@ -28,23 +25,26 @@ if TYPE_CHECKING:
 __all__ = ["REQUEST_PAYER", "client", "endpoint", "faults", "request", "trust"]
 
 REQUEST_PAYER = "AWS_REQUEST_PAYER"
-"""`requester` pays for requests to requester-pays buckets; GDAL knows this variable, too."""
+"""Set to `requester`, it pays for requests to requester-pays buckets. GDAL reads this variable too."""
 
-_CONNECTIONS = 32  # boto's pool; more threads than that would wait for each other
-_KEPT = 4  # clients; settings change in tests only
+_PAYER_HEADER = {"x-amz-request-payer": "requester"}
+_CONNECTIONS = 32  # boto's pool; with more threads than this, some would wait
+_MAX_CLIENTS = 4  # settings change in tests only
 _AWS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
-_SHOWN = 4  # characters of an access key's ID
+_KEY_CHARACTERS = 4  # of an access key's ID, shown in messages
+
+_TIME = "%Y-%m-%d %H:%M:%S UTC"
 
 _Answer = TypeVar("_Answer")
 _Settings = tuple[int, tuple[tuple[str, str], ...]]
 
-_lock = threading.Lock()  # boto makes one client at a time
+_lock = threading.Lock()  # boto cannot create two clients at once
 
 
 @dataclass(frozen=True, eq=False)
 class _Connection:
-    """A client, and the session that knows its credentials."""
+    """A client, and the session that holds its credentials."""
 
     session: botocore.session.Session
     client: "S3Client"
@@ -52,13 +52,13 @@ class _Connection:
 
 _connections: dict[_Settings, _Connection] = {}
 
-logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)  # a renewal that fails comes as an exception
+logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)  # a failed renewal raises an exception anyway
 
 
 def request(call: Callable[["S3Client"], _Answer]) -> _Answer:
-    """Answer of `call`, repeated as `_retry.ask` does, and once more with fresh credentials where these are refused.
+    """Return the result of `call`, retried like `retry.ask`, and once more with fresh credentials if they are refused.
 
-    Fresh ones exist where, say, the credentials file was rewritten since this process read it.
+    There are fresh ones if, for example, the credentials file was rewritten after this process read it.
     """
     used = _connection()
     try:
@@ -72,22 +72,23 @@ def request(call: Callable[["S3Client"], _Answer]) -> _Answer:
 
 @contextmanager
 def faults(uri: str) -> Iterator[None]:
-    """Translate boto's errors into ours."""
-    with s3_faults(uri, endpoint(), _who):
+    """Translate boto's errors to those of this package."""
+    with s3_faults(uri, endpoint(), _describe_credentials):
         yield
 
 
 def client() -> "S3Client":
-    """This process's client for the environment as it is now."""
+    """Return this process's client for the current environment."""
     return _connection().client
 
 
 def endpoint() -> str:
+    """Return the address that requests go to, or AWS."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
 
 
 def trust() -> None:
-    """As if it had answered this process before."""
+    """Treat the endpoint as one that has answered this process before."""
     retry.trust(endpoint())
 
 
@@ -95,93 +96,83 @@ def _connection() -> _Connection:
     settings = _settings()
     with _lock:
         if settings not in _connections:
-            while len(_connections) >= _KEPT:
+            while len(_connections) >= _MAX_CLIENTS:
                 del _connections[next(iter(_connections))]
             _connections[settings] = _connect()
         return _connections[settings]
 
 
 def _settings() -> _Settings:
-    """What a client depends on; it must not be shared over a fork either."""
+    """Return what a client depends on, including the process: a fork must not share it."""
     chosen = (item for item in os.environ.items() if item[0].startswith("AWS_") or item[0] == "REQUESTS_CA_BUNDLE")
     return os.getpid(), tuple(sorted(chosen))
 
 
 def _connect() -> _Connection:
+    payer = os.environ.get(REQUEST_PAYER, "")
+    if payer not in ("", "requester"):
+        raise ConfigError(f"{REQUEST_PAYER} must be `requester` or unset, got {payer!r}")
     session = botocore.session.get_session()
-    # dates stay text: none is used here, and one that boto cannot parse would end a listing
+    # keep dates as text: none is used here, and one that boto cannot parse would end a listing
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     boto = boto3.session.Session(botocore_session=session)
-    retries: Any = {"total_max_attempts": 1}  # `ask` asks again
+    retries: Any = {"total_max_attempts": 1}  # `ask` retries
     config = Config(retries=retries, connect_timeout=5, read_timeout=15, max_pool_connections=_CONNECTIONS)
-    made = boto.client("s3", config=config)
-    if not (urlsplit(made.meta.endpoint_url).hostname or "").endswith(_AWS):
-        made = boto.client("s3", config=config.merge(_older_stores(session)))
-    if _pays():
-        made.meta.events.register("before-call.s3", _pay)
-    return _Connection(session, made)
+    s3 = boto.client("s3", config=config)
+    if not (urlsplit(s3.meta.endpoint_url).hostname or "").endswith(_AWS):
+        s3 = boto.client("s3", config=config.merge(_older_stores(session)))
+    if payer:
+        s3.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(_PAYER_HEADER))
+    return _Connection(session, s3)
 
 
 def _older_stores(session: botocore.session.Session) -> Config:
-    """Settings for stores other than AWS: many refuse boto's newer checksums, trailers of aws-chunked bodies, or store
-    them as part of the object. What the environment or the profile asks for stays."""
+    """Return settings for stores other than AWS, unless the environment or the profile sets them.
+
+    Many of these stores refuse boto's newer checksums (trailers of aws-chunked bodies) or store them in the object.
+    """
     profile = session.get_scoped_config()
     names = [name for name in _CHECKSUMS if name not in profile and f"AWS_{name.upper()}" not in os.environ]
     return Config(**dict.fromkeys(names, "when_required"))  # type: ignore[arg-type]
 
 
-def _pays() -> bool:
-    payer = os.environ.get(REQUEST_PAYER, "")
-    if payer not in ("", "requester"):
-        raise ConfigError(f"{REQUEST_PAYER} must be `requester` or unset, got {payer!r}")
-    return bool(payer)
-
-
-def _pay(params: Any, **_: Any) -> None:
-    params["headers"]["x-amz-request-payer"] = "requester"
-
-
 def _renewed(refused: _Connection) -> _Connection | None:
-    """A connection with other credentials than the refused ones; None where there are none."""
+    """Return a connection with other credentials than the refused ones, or None if there are none."""
     settings = _settings()
     with _lock:
         current = _connections.get(settings)
         if current is not None and current is not refused:
-            return current  # another thread was faster
+            return current  # another thread has renewed them
         fresh = _connect()
-        if _keys(fresh) in (None, _keys(refused)):
+        if _credentials(fresh) in (None, _credentials(refused)):
             return None
         _connections[settings] = fresh
         return fresh
 
 
-def _keys(connection: _Connection) -> object | None:
+def _credentials(connection: _Connection) -> object | None:
     try:
         credentials = connection.session.get_credentials()
         return None if credentials is None else credentials.get_frozen_credentials()
     except (BotoCoreError, ClientError, RuntimeError):
-        return None  # a role or a process that gives none
+        return None  # a role or a credential process that yields none
 
 
-def _who() -> str:
-    """The credentials in use, for a message: never the secret."""
+def _describe_credentials() -> str:
+    """Describe the credentials in use for a message, without the secret."""
     session = _connection().session
     credentials = session.get_credentials()
     if credentials is None:
         return f"no credentials on {os.uname().nodename}"
-    facts = vars(credentials)  # its properties would try to renew it
-    key = str(facts.get("_access_key") or facts.get("access_key"))
-    source = (
-        credentials.method
-        if credentials.method == "env"
-        else f"{credentials.method}, profile {session.profile or 'default'}"
-    )
-    return f"access key …{key[-_SHOWN:]} ({source}) on {os.uname().nodename}, {_until(facts.get('_expiry_time'))}"
-
-
-def _until(expiry: datetime | None) -> str:
-    now = datetime.now(UTC)
+    fields = vars(credentials)  # the properties would try to renew them
+    key = str(fields.get("_access_key") or fields.get("access_key"))
+    source = credentials.method
+    if source != "env":
+        source += f", profile {session.profile or 'default'}"
+    expiry, now = fields.get("_expiry_time"), datetime.now(UTC)
     if expiry is None:
-        return f"refused at {now:%Y-%m-%d %H:%M:%S} UTC"
-    ended = "which expired" if expiry <= now else "which would have been valid until"
-    return f"{ended} at {expiry.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        validity = f"refused at {now:{_TIME}}"
+    else:
+        verb = "which expired at" if expiry <= now else "valid until"
+        validity = f"{verb} {expiry.astimezone(UTC):{_TIME}}"
+    return f"access key …{key[-_KEY_CHARACTERS:]} ({source}) on {os.uname().nodename}, {validity}"

@@ -1,6 +1,6 @@
-"""Local files, and mounts that look like them. Not for use outside this folder.
+"""Implement the store for local files and mounts.
 
-A name on disk is bytes. Where these are UTF-8, the path is the URI; where they are not, file://…%xx is.
+A name on disk is bytes. If they are UTF-8, the path is the URI; if not, the URI is file://…%xx.
 """
 
 import errno
@@ -13,46 +13,39 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from mribatch.errors import (
-    ConfigError,
-    InputError,
-    ScanChanged,
-    ScanVanished,
-    StorageError,
-    StorageMissing,
-)
+from mribatch.errors import ConfigError, InputError, ScanChanged, ScanVanished, StorageError, StorageMissing
 from mribatch.stores.faults import local_faults
 from mribatch.stores.glob import Exclusion, Glob
 from mribatch.stores.junk import is_junk
 from mribatch.stores.store import Entry
 
-__all__ = ["Disk", "path_of", "spelled", "write_flushed"]
+__all__ = ["Disk", "path_of", "uri_of", "write_flushed"]
 
-_Identity = tuple[int, int]  # device and inode: one folder, by whatever path
+_Identity = tuple[int, int]  # device and inode: the same folder by any path
 
 _UNKNOWN_FOLDER, _UNKNOWN_FILE = (
     os.stat_result((kind, *[0] * 9), {"st_mtime_ns": 0}) for kind in (stat.S_IFDIR, stat.S_IFREG)
 )
-_LISTED = {stat.S_IFREG, stat.S_IFLNK}  # a link that leads nowhere is a row, too; pipes, sockets and devices are not
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_LISTED = {stat.S_IFREG, stat.S_IFLNK}  # a broken link becomes a row; pipes, sockets and devices are ignored
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_SYNC = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP}
 
 
 def path_of(uri: str) -> str:
-    """The operating system's path of a local URI. Raises ConfigError."""
+    """Return the operating system's path of a local URI. Raises ConfigError."""
     path = uri
     if uri.startswith("file://"):
         path = os.fsdecode(unquote_to_bytes(uri.removeprefix("file://").removeprefix("localhost")))
         if not path.startswith("/"):
             raise ConfigError(f"expected file:///absolute/path, got {uri}")
     if "\0" in path:
-        raise ConfigError("expected a path, got one with a NUL character in it")
+        raise ConfigError("expected a path without NUL characters: correct the path")
     return path
 
 
-def spelled(path: str) -> str:
-    """The URI of an absolute path."""
+def uri_of(path: str) -> str:
+    """Return the URI of an absolute path."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -61,31 +54,31 @@ def spelled(path: str) -> str:
 
 
 class Disk:
-    """The store behind paths."""
+    """The store of local paths."""
 
     def walk(self, uri: str, glob: Glob | None = None, exclude: Exclusion | None = None) -> Iterator[Entry]:
         root = path_of(uri)
         with local_faults(uri):
-            found = os.stat(root)
-        if stat.S_ISDIR(found.st_mode):
-            yield from _below(root, _identity(found), glob, exclude)
-        elif not stat.S_ISREG(found.st_mode):
+            status = os.stat(root)
+        if stat.S_ISDIR(status.st_mode):
+            yield from _files_below(root, _identity(status), glob, exclude)
+        elif not stat.S_ISREG(status.st_mode):
             raise InputError(f"expected a file or a folder at {uri}, found a device, a pipe or a socket")
         elif glob is None and not (exclude and exclude.fits(os.path.basename(root))):
-            yield _entry(root, found)
+            yield _entry(root, status)
 
     def find(self, uris: Iterable[str]) -> Iterator[Entry]:
         for uri in uris:
             path = path_of(uri)
             with local_faults(uri):
                 try:
-                    found = os.stat(path)
+                    status = os.stat(path)
                 except OSError as err:
-                    if err.errno in _NOT_THERE or err.errno == errno.ENAMETOOLONG:
+                    if err.errno in _MISSING or err.errno == errno.ENAMETOOLONG:
                         continue
                     raise
-            if stat.S_ISREG(found.st_mode):
-                yield _entry(path, found)
+            if stat.S_ISREG(status.st_mode):
+                yield _entry(path, status)
 
     def exists(self, uri: str) -> bool:
         return os.path.lexists(path_of(uri))
@@ -107,16 +100,19 @@ class Disk:
             return file.read()
 
     def read_version(self, uri: str, version: str) -> bytes:
+        def no_waiting(path: str, flags: int) -> int:  # a pipe may have taken the place of the file
+            return os.open(path, flags | os.O_NONBLOCK)
+
         with local_faults(uri):
             try:
-                with open(path_of(uri), "rb", opener=_open_at_once) as file:
-                    _check_version(file.fileno(), version)  # first: what grew may not fit into memory
+                with open(path_of(uri), "rb", opener=no_waiting) as file:
+                    _check_version(file.fileno(), version)  # before reading: a file that grew may not fit into memory
                     data = file.read()
                     _check_version(file.fileno(), version)
             except IsADirectoryError as err:
                 raise ScanChanged("replaced by a folder after it was listed") from err
             except OSError as err:
-                if err.errno in _NOT_THERE:
+                if err.errno in _MISSING:
                     raise ScanVanished("deleted after it was listed") from err
                 raise
         return data
@@ -128,13 +124,13 @@ class Disk:
             _sync_folder(os.path.dirname(path))
 
     def create(self, uri: str, data: bytes) -> bool:
-        """A link appears with all its bytes or not at all, and never in the place of another file."""
+        """Create a hard link, which appears with all its bytes or not at all, and replaces no other file."""
         path = path_of(uri)
         with local_faults(uri), _temporary(path, data) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError:
-                return os.stat(temporary).st_nlink > 1  # over NFS: made at a first try whose answer was lost
+                return os.stat(temporary).st_nlink > 1  # NFS: a first try made it, and its reply was lost
             except OSError as err:
                 if err.errno not in _NO_HARD_LINKS:
                     raise
@@ -143,22 +139,24 @@ class Disk:
             return True
 
     def check_exclusive(self, uri: str) -> None:
-        probe = spelled(os.path.join(path_of(uri), f".probe-{uuid.uuid4().hex}.tmp"))
+        probe = uri_of(os.path.join(path_of(uri), f".probe-{uuid.uuid4().hex}.tmp"))
         try:
             refused = self.create(probe, b"first") and not self.create(probe, b"second")
         finally:
             self.delete(probe)
         if not refused:
-            raise ConfigError(f"the mount of {uri} creates a file that is there already, so two runs could remove each other's "
-                              "rows: give an --output on a local disk, NFS or SMB")  # fmt: skip
+            raise ConfigError(
+                f"the mount of {uri} creates files that exist already, so two runs could delete each other's rows: "
+                "give an --output on a local disk, NFS or SMB"
+            )
 
     def delete(self, uri: str) -> None:
         with local_faults(uri), suppress(FileNotFoundError):
             os.unlink(path_of(uri))
 
 
-def _below(root: str, identity: _Identity, glob: Glob | None, exclude: Exclusion | None) -> Iterator[Entry]:
-    """All files below a folder. Links are followed, but not back to a folder that they stand in (as find -L does)."""
+def _files_below(root: str, identity: _Identity, glob: Glob | None, exclude: Exclusion | None) -> Iterator[Entry]:
+    """Yield all files below a folder. Follows links, but not back to a folder that contains them (as find -L does)."""
     start = root.rstrip("/") + "/"
     waiting = [(root, frozenset([identity]))]
     while waiting:
@@ -170,8 +168,8 @@ def _below(root: str, identity: _Identity, glob: Glob | None, exclude: Exclusion
                 if status is None:
                     continue
                 if stat.S_ISDIR(status.st_mode):
-                    into = _identity(status) not in inside
-                    if into and (glob is None or glob.may_hold(name)):
+                    is_new = _identity(status) not in inside
+                    if is_new and (glob is None or glob.may_hold(name)):
                         waiting.append((item.path, inside | {_identity(status)}))
                 elif stat.S_IFMT(status.st_mode) in _LISTED and (glob is None or glob.fits(name)):
                     yield _entry(item.path, status)
@@ -179,10 +177,9 @@ def _below(root: str, identity: _Identity, glob: Glob | None, exclude: Exclusion
 
 @contextmanager
 def _folder_faults(folder: str, root: str, *, excludable: bool) -> Iterator[None]:
-    """Translate the OSError of a folder that cannot be listed. It ends the listing: its scans must not be missing
-    silently."""
+    """Translate the OSError of a folder that cannot be listed, and end the listing: no scan is silently missing."""
     try:
-        with local_faults(spelled(folder)):
+        with local_faults(uri_of(folder)):
             yield
     except StorageError as err:
         if folder == root or isinstance(err, StorageMissing):
@@ -191,16 +188,13 @@ def _folder_faults(folder: str, root: str, *, excludable: bool) -> Iterator[None
         if excludable:
             name = folder.removeprefix(root.rstrip("/") + "/")
             advice += f", or leave it out with --exclude {shlex.quote(escape(name))}"
-        raise type(err)(f"the folder {spelled(folder)} cannot be listed ({_why(err)}): {advice}") from err
-
-
-def _why(err: StorageError) -> str:
-    reason = err.__cause__.strerror if isinstance(err.__cause__, OSError) else None
-    return (reason or type(err).__name__).lower()
+        cause = err.__cause__.strerror if isinstance(err.__cause__, OSError) else None
+        cause = (cause or type(err).__name__).lower()
+        raise type(err)(f"the folder {uri_of(folder)} cannot be listed ({cause}): {advice}") from err
 
 
 def _items(folder: str, *, required: bool) -> Iterator["os.DirEntry[str]"]:
-    """What is in a folder, without hidden names and junk. One that is not required may be gone since its name was listed."""
+    """Yield what is in a folder except hidden names and junk. Raises FileNotFoundError only for a required folder."""
     try:
         items = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -212,8 +206,10 @@ def _items(folder: str, *, required: bool) -> Iterator["os.DirEntry[str]"]:
 
 
 def _stat(item: "os.DirEntry[str]") -> os.stat_result | None:
-    """What a name stands for. A link that leads nowhere, or where this user may not look, stands for itself, and what
-    cannot be looked at for a file of unknown content: each becomes a row. None: gone since it was listed."""
+    """Return the status of a name, or None if it has vanished since it was listed.
+
+    A broken or inaccessible link has its own status, and an inaccessible file a placeholder: both become rows.
+    """
     with suppress(OSError):
         return item.stat()
     try:
@@ -221,18 +217,9 @@ def _stat(item: "os.DirEntry[str]") -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError:
-        return _UNKNOWN_FOLDER if _is_folder(item) else _UNKNOWN_FILE
-
-
-def _is_folder(item: "os.DirEntry[str]") -> bool:
-    with suppress(OSError):
-        return item.is_dir(follow_symlinks=False)
-    return False
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a pipe that has taken its place is not waited for."""
-    return os.open(path, flags | os.O_NONBLOCK)
+        with suppress(OSError):
+            return _UNKNOWN_FOLDER if item.is_dir(follow_symlinks=False) else _UNKNOWN_FILE
+        return _UNKNOWN_FILE
 
 
 def _identity(status: os.stat_result) -> _Identity:
@@ -240,7 +227,7 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:
-    return Entry(spelled(path), _version(status), status.st_size)
+    return Entry(uri_of(path), _version(status), status.st_size)
 
 
 def _version(status: os.stat_result) -> str:
@@ -254,7 +241,7 @@ def _check_version(file: int, version: str) -> None:
 
 @contextmanager
 def _temporary(path: str, data: bytes) -> Iterator[str]:
-    """A flushed file beside the one that it is to become; whatever happens, it does not stay."""
+    """Write a flushed temporary file beside its target, and remove it in the end, whatever happens."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     os.makedirs(folder, exist_ok=True)
@@ -262,12 +249,12 @@ def _temporary(path: str, data: bytes) -> Iterator[str]:
         write_flushed(temporary, data)
         yield temporary
     finally:
-        with suppress(OSError):  # an error on the way here tells more
+        with suppress(OSError):  # an earlier error is more informative
             os.unlink(temporary)
 
 
 def write_flushed(path: str, data: bytes) -> None:
-    """Write a new file and flush it to the disk. Raises FileExistsError where there is one."""
+    """Write a new file and flush it to the disk. Raises FileExistsError if there is one."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
@@ -275,7 +262,7 @@ def write_flushed(path: str, data: bytes) -> None:
 
 
 def _create_in_place(path: str, data: bytes) -> bool:
-    """Where a mount knows no hard links. Others may see the file before it is filled."""
+    """Create a file on a mount without hard links. Other processes may see it before it is complete."""
     try:
         write_flushed(path, data)
     except FileExistsError:
@@ -287,7 +274,7 @@ def _create_in_place(path: str, data: bytes) -> bool:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make a name survive a power cut, where the mount can."""
+    """Make a new name survive a power cut, if the mount supports that."""
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:

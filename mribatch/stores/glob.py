@@ -1,7 +1,7 @@
-"""Globs over the names below a folder, the same for every store. Pure: knows names and slashes, no files.
+"""Match globs against the names below a folder, alike for every store. Pure: works on names, touches no files.
 
-* fits any characters within a name, ? one of them, [a-z] one of a set and [!a-z] one outside it; the name ** fits any
-  number of folders, also none. Where a folder fits, everything below it does. A [ without its ] is an ordinary letter.
+* matches any characters within a name, ? one of them, [a-z] one of a set and [!a-z] one outside it; the name ** matches
+any number of folders, including none. Where a folder matches, everything below it does. A [ without its ] is literal.
 """
 
 import re
@@ -9,86 +9,83 @@ from collections.abc import Iterable
 
 __all__ = ["Exclusion", "Glob", "is_glob"]
 
-_WORD = re.compile(r"\*+|\?|\[!?+\]?+[^\]]*\]")  # a ] that comes first is a letter of the set
+_WILDCARD = re.compile(r"\*+|\?|\[!?+\]?+[^\]]*\]")  # a ] that comes first is a letter of the set
 
 
 def is_glob(name: str) -> bool:
-    return _WORD.search(name) is not None
+    """Return whether a name has a wildcard in it."""
+    return _WILDCARD.search(name) is not None
 
 
 class Glob:
     """A pattern of names, outermost first."""
 
     def __init__(self, names: list[str]) -> None:
-        self._fits = re.compile(_whole(names), re.DOTALL)
-        self._may_hold = re.compile(_start_of(names), re.DOTALL)
-        word = _WORD.search(names[0])
-        self.head = names[0][: word.start()] if word else names[0]
-        """How every path that fits begins."""
+        *folders, last = names
+        above = "".join("(?:[^/]*/)*" if name == "**" else _name_pattern(name) + "/" for name in folders)
+        below = ".+" if last == "**" else _name_pattern(last) + "(?:/.*)?"
+        self._fits = re.compile(above + below, re.DOTALL)
+        self._may_hold = re.compile(_folder_pattern(names), re.DOTALL)
+        wildcard = _WILDCARD.search(names[0])
+        self.head = names[0][: wildcard.start()] if wildcard else names[0]
+        """The start of every path that matches."""
 
     def fits(self, path: str) -> bool:
-        """Does a file fit, or a folder above it? The path is relative to the folder where the glob begins."""
+        """Return whether a file or a folder above it matches. The path is relative to where the glob begins."""
         return self._fits.fullmatch(path) is not None
 
     def may_hold(self, path: str) -> bool:
-        """May something in or below this folder fit?"""
+        """Return whether this folder or something below it may match."""
         return self._may_hold.fullmatch(path) is not None
 
 
 class Exclusion:
-    """Globs of what a listing leaves out, relative to the folder where it begins."""
+    """Globs of what a listing leaves out, relative to the folder where the listing begins."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._globs = {pattern: Glob(pattern.strip("/").split("/")) for pattern in patterns}
         self.unused = list(self._globs)
-        """The patterns that nothing has fitted so far."""
+        """The patterns that have matched nothing so far."""
 
     def fits(self, path: str) -> bool:
-        """Is a file or folder, or a folder above it, to be left out? The path is relative to where the listing begins."""
+        """Return whether a pattern matches a file or folder, or a folder above it. The path is as for `Glob.fits`."""
         fitting = [pattern for pattern, glob in self._globs.items() if glob.fits(path)]
         if fitting and self.unused:
             self.unused = [pattern for pattern in self.unused if pattern not in fitting]
         return bool(fitting)
 
 
-def _whole(names: list[str]) -> str:
-    *folders, last = names
-    above = "".join("(?:[^/]*/)*" if name == "**" else _name(name) + "/" for name in folders)
-    return above + (".+" if last == "**" else _name(last) + "(?:/.*)?")
-
-
-def _start_of(names: list[str]) -> str:
-    """A pattern for the folders on the way to what fits, and for all below what fits."""
+def _folder_pattern(names: list[str]) -> str:
+    """Return a regular expression for the folders that lead to a match, and for everything below a match."""
     name, *rest = names
     if name == "**":
         return ".*"
-    return _name(name) + (f"(?:/(?:{_start_of(rest)}))?" if rest else "(?:/.*)?")
+    return _name_pattern(name) + (f"(?:/(?:{_folder_pattern(rest)}))?" if rest else "(?:/.*)?")
 
 
-def _name(name: str) -> str:
-    at, found = 0, ""
-    for word in _WORD.finditer(name):
-        found += re.escape(name[at : word.start()]) + _word(word[0])
-        at = word.end()
-    return found + re.escape(name[at:])
+def _name_pattern(name: str) -> str:
+    position, pattern = 0, ""
+    for match in _WILDCARD.finditer(name):
+        wildcard = match[0]
+        pattern += re.escape(name[position : match.start()])
+        if wildcard.startswith("*"):
+            pattern += "[^/]*"
+        else:
+            pattern += "[^/]" if wildcard == "?" else _set_pattern(wildcard[1:-1])
+        position = match.end()
+    return pattern + re.escape(name[position:])
 
 
-def _word(word: str) -> str:
-    if word.startswith("*"):
-        return "[^/]*"
-    return "[^/]" if word == "?" else _set(word[1:-1])
-
-
-def _set(letters: str) -> str:
-    """A set of letters and ranges; a range that runs backwards is empty, as in the shell."""
-    outside = letters.startswith("!")
-    rest, found = letters.removeprefix("!"), ""
+def _set_pattern(letters: str) -> str:
+    """Return a regular expression for a set of letters and ranges. A reversed range is empty, as in the shell."""
+    is_negated = letters.startswith("!")
+    rest, members = letters.removeprefix("!"), ""
     while rest:
         if len(rest) > 2 and rest[1] == "-":
             first, last, rest = rest[0], rest[2], rest[3:]
-            found += f"{re.escape(first)}-{re.escape(last)}" if first <= last else ""
+            members += f"{re.escape(first)}-{re.escape(last)}" if first <= last else ""
         else:
-            found, rest = found + re.escape(rest[0]), rest[1:]
-    if not found:
-        return "[^/]" if outside else "(?!)"
-    return f"(?!/)[{'^' if outside else ''}{found}]"
+            members, rest = members + re.escape(rest[0]), rest[1:]
+    if not members:
+        return "[^/]" if is_negated else "(?!)"
+    return f"(?!/)[{'^' if is_negated else ''}{members}]"

@@ -1,6 +1,6 @@
-"""Asking S3 again, with backoff and a budget of time. What may pass is `_faults`'. Not for use outside this folder.
+"""Retry requests to S3, with backoff, within a time budget that all requests of a process share.
 
-boto's own retries know no time: its five tries are over in 0 to 15 s, and do not cover the bodies of objects.
+boto's own retries have no time budget: its five tries are over in 0 to 15 s, and do not cover the bodies of objects.
 """
 
 import logging
@@ -12,27 +12,27 @@ from typing import TypeVar
 
 from mribatch.stores.faults import may_pass
 
-__all__ = ["ask", "trust"]
+__all__ = ["ask", "pause", "trust"]
 
 log = logging.getLogger("mribatch.s3")
 
-_BUDGET_S = 60.0  # longer than a fail-over or a restart of the storage, short enough to end while someone looks
-_FIRST_S = 10.0  # where there was no answer yet: rather a wrong address than an outage
-_LONGEST_PAUSE_S = 5.0  # what is lost at most when the storage is back
-_FORGET_S = 30.0  # an endpoint that was not asked for so long may be well again
-_TOLD_AT = 6  # tries: some 5 s
+_BUDGET_S = 60.0  # longer than a fail-over or a restart of the storage, short enough to fail while someone is watching
+_FIRST_BUDGET_S = 10.0  # before the first answer: a wrong address is more likely than an outage
+_LONGEST_PAUSE_S = 5.0  # the most time lost once the storage is back
+_FORGET_S = 30.0  # an endpoint that was not asked for this long may have recovered
+_WARN_AT = 6  # tries, about 5 s
 
-_silences: dict[str, tuple[float, float]] = {}  # of endpoints, the first and the last failure since the last answer
-_answered: set[str] = set()  # endpoints
+_silences: dict[str, tuple[float, float]] = {}  # by endpoint: the first and the last failure since the last answer
+_answered: set[str] = set()  # endpoints that have answered at least once
 
 _Answer = TypeVar("_Answer")
 
 
 def ask(endpoint: str, request: Callable[[], _Answer]) -> _Answer:
-    """Ask until there is an answer that will stay. AWS_MAX_ATTEMPTS, where it is set, stands in place of the budget.
+    """Call `request` until it succeeds or fails with an error that retrying cannot fix.
 
-    The budget is the process's too: when an endpoint has been silent for so long, nothing waits for it again. Else each
-    scan of an archive would, one after the other.
+    AWS_MAX_ATTEMPTS, if set, replaces the time budget. The budget is shared by the whole process: once an endpoint has
+    been silent for that long, no further request waits for it. Otherwise every scan of an archive would, one by one.
     """
     begun, tries, attempt = time.monotonic(), int(os.environ.get("AWS_MAX_ATTEMPTS", "0")), 0
     while True:
@@ -41,28 +41,32 @@ def ask(endpoint: str, request: Callable[[], _Answer]) -> _Answer:
             answer = request()
         except Exception as err:
             if not may_pass(err):
-                _heard(endpoint)
+                _end_silence(endpoint)
                 raise
-            budget_s = _BUDGET_S if endpoint in _answered else _FIRST_S
+            budget_s = _BUDGET_S if endpoint in _answered else _FIRST_BUDGET_S
             silent_s = time.monotonic() - min(begun, _silent_since(endpoint, time.monotonic()))
             if attempt >= tries if tries else silent_s >= budget_s:
                 raise
-            if attempt == _TOLD_AT:
-                log.warning(
-                    "no usable answer from %s (%s), asking on for up to %g s", endpoint, type(err).__name__, budget_s
-                )
-            _pause(attempt)
+            if attempt == _WARN_AT:
+                cause = type(err).__name__
+                log.warning("no answer from %s (%s); retrying for up to %g s", endpoint, cause, budget_s)
+            pause(attempt)
         else:
-            _heard(endpoint)
+            _end_silence(endpoint)
             return answer
 
 
 def trust(endpoint: str) -> None:
-    """It has answered another process: it is waited for, also before it has answered this one."""
+    """Give an endpoint the full time budget, because another process has had an answer from it."""
     _answered.add(endpoint)
 
 
-def _heard(endpoint: str) -> None:
+def pause(attempt: int) -> None:
+    """Sleep 0.1, 0.2, 0.4 s and so on, times a random factor, so that workers do not all retry at once."""
+    time.sleep(min(0.05 * 2**attempt, _LONGEST_PAUSE_S) * random.uniform(0.5, 1))
+
+
+def _end_silence(endpoint: str) -> None:
     _silences.pop(endpoint, None)
     _answered.add(endpoint)
 
@@ -73,8 +77,3 @@ def _silent_since(endpoint: str, now: float) -> float:
         first = now
     _silences[endpoint] = first, now
     return first
-
-
-def _pause(attempt: int) -> None:
-    """0.1, 0.2, 0.4 s and so on, each its own share of it, so that workers do not all ask at once."""
-    time.sleep(min(0.05 * 2**attempt, _LONGEST_PAUSE_S) * random.uniform(0.5, 1))

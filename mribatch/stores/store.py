@@ -1,6 +1,6 @@
-"""What `uris` asks of a store, and what a listing holds. The disk and S3 each fill this Protocol in a file of their own.
+"""Define the interface of a store, which the disk and S3 implement, and the entries of a listing.
 
-A store is given URIs as `uris.absolute` spells them. Not for use outside this folder.
+`uris` calls a store with URIs in the spelling of `uris.absolute`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,19 +21,19 @@ class Entry(NamedTuple):
 
 class Store(Protocol):
     def walk(self, uri: str, glob: Glob | None = None, exclude: Exclusion | None = None) -> Iterator[Entry]:
-        """The files at or below a URI, without excluded ones; with a glob, those below it that fit."""
+        """Yield the files at or below a URI except excluded ones; with a glob, only those that match."""
 
     def find(self, uris: Iterable[str]) -> Iterator[Entry]:
-        """Files by their names; those that are not there are left out."""
+        """Yield the files of these URIs that exist."""
 
     def exists(self, uri: str) -> bool:
-        """Is there a file or a folder of this very name?"""
+        """Return whether there is a file or a folder of exactly this name."""
 
     def names(self, uri: str, prefix: str) -> list[str]:
-        """The names of files and folders directly in a folder; none where it is not there."""
+        """Return the names of files and folders directly in a folder; none if it does not exist."""
 
     def folders(self, uri: str) -> list[str]:
-        """The names of folders directly in a folder, but for hidden ones; none where it is not there."""
+        """Return the names of folders directly in a folder except hidden ones; none if it does not exist."""
 
     def read(self, uri: str) -> bytes: ...
 
@@ -44,6 +44,6 @@ class Store(Protocol):
     def create(self, uri: str, data: bytes) -> bool: ...
 
     def check_exclusive(self, uri: str) -> None:
-        """Raise ConfigError where `create` does not refuse a file that exists. Leaves nothing in the folder."""
+        """Raise ConfigError if `create` does not refuse to replace a file. Leaves nothing in the folder."""
 
     def delete(self, uri: str) -> None: ...

@@ -1,6 +1,6 @@
-"""The only code that knows local from S3: list with versions, read, put whole, create exclusively.
+"""List, read, write and delete files at URIs: local paths or s3://bucket/key.
 
-A URI is a local path or s3://bucket/key. What a file holds, and why, is not known here.
+All other rooms work with URIs only; this room alone tells local paths from S3.
 """
 
 import os
@@ -51,97 +51,101 @@ __all__ = [
 ]
 
 SHARED_SETTINGS = (client.REQUEST_PAYER,)
-"""Environment variables that a run sets for itself and its workers."""
+"""Environment variables that a run sets for itself and passes to its workers."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BUCKET, _DISK = s3.Bucket(), disk.Disk()
 
 
 def is_s3(uri: str) -> bool:
+    """Return whether a URI is of S3."""
     return uri.startswith("s3://")
 
 
 def absolute(uri: str) -> str:
-    """The one spelling of a URI: s3://bucket/key, or an absolute path; a name that is not UTF-8 as file://…%xx.
+    """Return the canonical spelling of a URI: s3://bucket/key or an absolute path, file://…%xx if that is not UTF-8.
 
-    Raises ConfigError for what is neither.
+    Raises ConfigError for anything else.
     """
     if is_s3(uri):
-        return s3.spelled(uri)
+        return s3.canonical(uri)
     if not uri or (_SCHEME.match(uri) and not uri.startswith("file://")):
-        raise ConfigError(f"expected a local path or s3://bucket/prefix, got {uri or 'an empty one'}")
-    return disk.spelled(os.path.abspath(disk.path_of(uri)))
+        raise ConfigError(f"expected a local path or s3://bucket/prefix, got {uri or 'nothing'}")
+    return disk.uri_of(os.path.abspath(disk.path_of(uri)))
 
 
 def join(folder: str, *names: str) -> str:
-    """The URI of something in or below a folder. The names are taken as they are, nothing in them is decoded."""
+    """Return the URI of something in or below a folder. The names are taken literally, nothing is decoded."""
     return _rooted("/".join((plain(absolute(folder)).rstrip("/"), *names)))
 
 
 def parent(uri: str) -> str:
-    """The folder that holds a URI; a bucket and the root hold themselves."""
-    whole = plain(absolute(uri))
-    if is_s3(whole) and whole.count("/") == 2:
-        return whole
-    return _rooted(whole.rpartition("/")[0] or "/")
+    """Return the folder that contains a URI; a bucket and the root contain themselves."""
+    path = plain(absolute(uri))
+    if is_s3(path) and path.count("/") == 2:
+        return path
+    return _rooted(path.rpartition("/")[0] or "/")
 
 
 def is_below(uri: str, folder: str) -> bool:
-    """Is something below a folder? Both as `absolute` spells them."""
+    """Return whether a URI is below a folder. Both must be canonical (`absolute`)."""
     return plain(uri).startswith(plain(folder).rstrip("/") + "/")
 
 
 def relative(uri: str, folder: str) -> str:
-    """What something below a folder is called there: names with / between them. Both as `absolute` spells them."""
+    """Return the path of a URI relative to a folder above it. Both must be canonical (`absolute`)."""
     return plain(uri).removeprefix(plain(folder).rstrip("/") + "/")
 
 
 def size(uri: str, version: str) -> int:
-    """The bytes of a file, as its version tells. An ETag may hold dashes, and a time before 1970 begins with one."""
+    """Return the size of a file in bytes, from its version.
+
+    On S3 the size is last, as an ETag may contain dashes; on disk it is first, as a time before 1970 begins with one.
+    """
     return int(version.rpartition("-")[2] if is_s3(uri) else version.partition("-")[0])
 
 
 def walk(uri: str, exclude: Exclusion | None = None) -> Iterator[Entry]:
-    """Every file at or below a folder, file or glob, in no particular order.
+    """Yield every file at or below a folder, file or glob, in no particular order.
 
-    Globs know *, ?, [a-z], [!a-z] within a name and ** across folders; a name that exists as it stands is no glob.
-    Hidden names, what systems leave behind (see `_junk`), pipes and devices are passed over, and what is excluded is not
-    even looked at. Raises StorageMissing where the folder, file or bucket is not there, InputError where a glob fits
-    nothing, StorageDenied for a folder below that this user may not list.
+    Globs understand *, ?, [a-z], [!a-z] within a name and ** across folders; a name that exists is taken literally.
+    Hidden names, system files (see `stores.junk`), pipes and devices are ignored. Excluded folders are not listed at
+    all. Raises StorageMissing if the folder, file or bucket does not exist, InputError if a glob matches nothing, and
+    StorageDenied for a folder below that this user may not list.
     """
-    base, glob = _parted(absolute(uri))
-    found = False
+    base, glob = _split_glob(absolute(uri))
+    is_empty = True
     for entry in _store(base).walk(base, glob, exclude):
-        found = True
+        is_empty = False
         yield entry
-    if glob and not found:
-        raise InputError(f"no file fits {uri}: check the pattern, and quote it from the shell")
+    if glob and is_empty:
+        raise InputError(f"no file matches {uri}: check the pattern, and quote it in the shell")
 
 
 class Scope(NamedTuple):
-    """What `walk` looks at, by names alone: a folder or file, or what fits a glob below a folder."""
+    """What `walk` lists, by name alone: a folder or file, or what matches a glob below a folder."""
 
     base: str
     glob: Glob | None
 
     def covers(self, uri: str) -> bool:
-        """Would a file of this URI, as `absolute` spells it, be listed if it were there?"""
+        """Return whether a file of this canonical URI would be listed if it existed."""
         if uri == self.base:
             return self.glob is None
         return is_below(uri, self.base) and (self.glob is None or self.glob.fits(relative(uri, self.base)))
 
     def name_of(self, uri: str) -> str:
-        """What something covered is called from the base on, as an `Exclusion` takes it."""
+        """Return the name of a covered URI relative to the base, for `Exclusion.fits`."""
         return plain(uri).rpartition("/")[2] if uri == self.base else relative(uri, self.base)
 
 
 def scope(uri: str) -> Scope:
-    """What `walk` looks at for this URI."""
-    return Scope(*_parted(absolute(uri)))
+    """Return what `walk` lists for this URI."""
+    return Scope(*_split_glob(absolute(uri)))
 
 
 def find(uris: Iterable[str]) -> Iterator[Entry]:
-    """Those of some files that are there, hidden ones too, in no particular order."""
+    """Yield those of some files that exist, including hidden ones, in no particular order."""
     on_s3: dict[bool, set[str]] = {True: set(), False: set()}
     for uri in uris:
         on_s3[is_s3(uri)].add(absolute(uri))
@@ -150,42 +154,42 @@ def find(uris: Iterable[str]) -> Iterator[Entry]:
 
 
 def exists(uri: str) -> bool:
-    """Return whether there is a file or a folder of this very name."""
+    """Return whether there is a file or a folder of exactly this name."""
     return _store(uri).exists(absolute(uri))
 
 
 def names(folder: str, prefix: str = "") -> list[str]:
-    """The names directly in a folder, of files, folders and hidden ones, sorted; none where the folder is not there."""
+    """Return the sorted names of files and folders in a folder, including hidden ones; none if it does not exist."""
     return sorted(_store(folder).names(absolute(folder), prefix))
 
 
 def folders(folder: str) -> list[str]:
-    """The names of the folders directly in a folder, without hidden ones and junk, sorted; none where the folder is not there."""
+    """Return the sorted names of folders in a folder, except hidden ones and junk; none if it does not exist."""
     return sorted(_store(folder).folders(absolute(folder)))
 
 
 def read(uri: str) -> bytes:
-    """All bytes of a file. Raises StorageMissing, StorageDenied or StorageUnavailable."""
+    """Return all bytes of a file. Raises StorageMissing, StorageDenied or StorageUnavailable."""
     return _store(uri).read(absolute(uri))
 
 
 def read_version(uri: str, version: str) -> bytes:
-    """The bytes of a file as it was listed. Raises ScanVanished or ScanChanged where it is that no longer."""
+    """Return the bytes of a file as it was listed. Raises ScanVanished or ScanChanged if it has changed since."""
     return _store(uri).read_version(absolute(uri), version)
 
 
 def put(uri: str, data: bytes) -> None:
-    """Write a file so that readers see the old one or the new one, whole. Raises StorageFull, StorageDenied, …"""
+    """Write a file atomically: readers see the old one or the new one. Raises StorageFull, StorageDenied, …"""
     _store(uri).put(absolute(uri), data)
 
 
 def create(uri: str, data: bytes) -> bool:
-    """Write a file only if there is none; False where there is one. Of many at once, exactly one wins."""
+    """Write a file unless it exists, and return whether it was written. Of concurrent calls, exactly one succeeds."""
     return _store(uri).create(absolute(uri), data)
 
 
 def check_exclusive(folder: str) -> None:
-    """Check that `create` in a folder is exclusive; some S3 stores ignore that condition. Leaves nothing there.
+    """Check that `create` is exclusive in a folder, as it is not on some S3 stores. Leaves nothing behind.
 
     Raises ConfigError, and what `put` raises.
     """
@@ -193,40 +197,40 @@ def check_exclusive(folder: str) -> None:
 
 
 def delete(uri: str) -> None:
-    """Remove a file; it may be gone already."""
+    """Delete a file, if it exists."""
     _store(uri).delete(absolute(uri))
 
 
 @contextmanager
 def probe(folder: str) -> Iterator[str]:
-    """The URI of a hidden file that is in a folder for as long as this lasts: what writes it now can write there later, and
-    who sees it sees the folder. A folder that is not there is made, and stays.
+    """Create a temporary hidden file in `folder`, creating the folder if needed, and delete it on exit.
 
-    Raises StorageMissing where a file stands in its place or the bucket is not there, StorageDenied, StorageFull, …
+    It proves that the folder is writable; other nodes look for it to prove that they share the folder. Raises
+    StorageMissing if a file has the folder's name or the bucket does not exist, StorageDenied, StorageFull, …
     """
-    place = join(folder, f".probe-{uuid.uuid4().hex}.tmp")
-    put(place, b"mribatch")  # some bytes: a full disk takes an empty file
+    hidden = join(folder, f".probe-{uuid.uuid4().hex}.tmp")
+    put(hidden, b"mribatch")  # not empty: a full disk accepts an empty file
     try:
-        yield place
+        yield hidden
     finally:
-        delete(place)
+        delete(hidden)
 
 
 def check_writable(folder: str) -> None:
-    """Raises what `probe` raises where nothing can be written."""
+    """Check that a folder is writable. Raises what `probe` raises."""
     with probe(folder):
         return
 
 
 def trust(uris: Iterable[str]) -> None:
-    """The storage of these has answered another process of the run: where it does not answer now, wait for it."""
+    """Wait longer for the storage of these URIs, because it has answered another process of this run."""
     if any(is_s3(uri) for uri in uris):
         client.trust()
 
 
 @contextmanager
 def paying(requester: bool) -> Iterator[None]:
-    """Pay for requests to requester-pays buckets while this lasts, in this process and in those it starts."""
+    """Pay for requests to requester-pays buckets within this context, in this process and in those that it starts."""
     if not requester or client.REQUEST_PAYER in os.environ:
         yield
         return
@@ -238,18 +242,18 @@ def paying(requester: bool) -> Iterator[None]:
 
 
 def filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The pyarrow filesystem and the path on it, for libraries that take no less, such as Ray Train.
+    """Return the pyarrow filesystem of a URI and the path on it, for libraries that need one, such as Ray Train.
 
     Raises ConfigError for a path that is not UTF-8.
     """
-    whole = absolute(uri)
-    if is_s3(whole):
-        with client.faults(whole):
-            client.client()  # settings that cannot work are told now
-        return pyarrow.fs.PyFileSystem(Objects()), whole.removeprefix("s3://")
-    if whole.startswith("file://"):
-        raise ConfigError(f"expected a path in UTF-8, got {whole}: give another one")
-    return pyarrow.fs.LocalFileSystem(), whole
+    path = absolute(uri)
+    if is_s3(path):
+        with client.faults(path):
+            client.client()  # fails now if the settings cannot work
+        return pyarrow.fs.PyFileSystem(Objects()), path.removeprefix("s3://")
+    if path.startswith("file://"):
+        raise ConfigError(f"expected a path in UTF-8, got {path}: give another one")
+    return pyarrow.fs.LocalFileSystem(), path
 
 
 def _store(uri: str) -> Store:
@@ -257,23 +261,23 @@ def _store(uri: str) -> Store:
 
 
 def plain(uri: str) -> str:
-    """A URI with its names as they are: the operating system's path, or the URI itself on S3. For comparing names."""
+    """Return a URI with unquoted names, for comparing them: the operating system's path, or on S3 the URI itself."""
     return uri if is_s3(uri) else disk.path_of(uri)
 
 
 def _rooted(path: str) -> str:
-    """The URI of what `plain` gave."""
-    return path if is_s3(path) else disk.spelled(path)
+    """Return the URI of a path from `plain`."""
+    return path if is_s3(path) else disk.uri_of(path)
 
 
-def _parted(whole: str) -> tuple[str, Glob | None]:
-    """The folder where a glob begins, and the glob; without a glob, all of it is the folder."""
-    path = plain(whole)
-    at = len("s3://") if is_s3(path) else 0
-    parts = path[at:].split("/")
+def _split_glob(uri: str) -> tuple[str, Glob | None]:
+    """Split a canonical URI into the folder where a glob begins and the glob; without one, the URI and None."""
+    path = plain(uri)
+    start = len("s3://") if is_s3(path) else 0
+    parts = path[start:].split("/")
     for number, name in enumerate(parts):
         if is_glob(name):
-            here = path[:at] + "/".join(parts[: number + 1])
-            if not _store(whole).exists(_rooted(here)):
-                return _rooted(here.rpartition("/")[0] or "/"), Glob(parts[number:])
-    return whole, None
+            prefix = path[:start] + "/".join(parts[: number + 1])
+            if not _store(uri).exists(_rooted(prefix)):
+                return _rooted(prefix.rpartition("/")[0] or "/"), Glob(parts[number:])
+    return uri, None

@@ -1,1 +1,1 @@
-"""Train networks and fit classical models: batches, splits, steps and the loop that Ray Train runs."""
+"""Train networks and fit classical models: splits, batches, training steps and the loop that Ray Train runs."""

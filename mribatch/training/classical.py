@@ -1,7 +1,4 @@
-"""Classical models: scikit-learn pipelines on `features`, their tuning, and their way to a file and back.
-
-No Ray; who is compared with whom is not said here.
-"""
+"""Define, tune, fit and store classical models: scikit-learn pipelines on the arrays of `models.features`."""
 
 import time
 import warnings
@@ -34,50 +31,73 @@ from sklearn.tree import DecisionTreeClassifier
 from mribatch.errors import InputError
 from mribatch.models.features import Floats
 
-__all__ = ["RECIPES", "Fitted", "Leading", "Recipe", "Span", "components", "fit", "memory_bytes", "on_pixels", "stored"]  # fmt: skip
+__all__ = [
+    "CLASSICAL_MODELS",
+    "ClassicalModel",
+    "Fitted",
+    "Leading",
+    "Span",
+    "components",
+    "fit",
+    "memory_bytes",
+    "on_pixels",
+    "stored",
+]
 
 FOLDS = 3
-_VARIANCE = (0.80, 0.95)  # what the principal components may explain; each further one slows all models down
-# beyond what skops trusts by itself: parts of the models below; none of them runs what a file says
-_ENOUGH = 50  # scans of each class, for early stopping to hold a tenth of a fold's out
-_NOTHING = 1e-7  # of the largest eigenvalue: float32 tells no smaller one from 0
+_VARIANCE = (0.80, 0.95)  # shares that the principal components may explain; each further share slows all models down
+_EARLY_STOPPING_SCANS = 50  # of each class, so that a tenth of a fold is enough to decide when to stop
+_NEGLIGIBLE = 1e-7  # share of the largest eigenvalue; float32 cannot tell smaller ones from 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A model before it has seen anything: the name that tables show, what it sees, its steps and what is tuned."""
+class ClassicalModel:
+    """A model that is not fitted yet: its title, its features, its pipeline steps and its grid of parameters.
+
+    steps: from a seed. has_probabilities: False for a model whose scores must be calibrated to become probabilities.
+    """
 
     title: str
     features: Literal["pixels", "backbone"]
     steps: Callable[[int], list[tuple[str, Any]]]
-    tuned: Mapping[str, tuple[Any, ...]]
+    grid: Mapping[str, tuple[Any, ...]]
     has_probabilities: bool = True
 
 
-def _of_pixels(title: str, model: Callable[[int], Any], *, scaled: bool = False, has_probabilities: bool = True,
-               **tuned: tuple[Any, ...]) -> Recipe:  # fmt: skip
-    """Principal components of the grey pixels, scaled if the model wants that, and the model."""
-    scaler = [("scale", StandardScaler())] if scaled else []
-    return Recipe(
-        title=title, features="pixels", has_probabilities=has_probabilities,
+def _on_components(
+    title: str,
+    model: Callable[[int], Any],
+    *,
+    scale: bool = False,
+    has_probabilities: bool = True,
+    **grid: tuple[Any, ...],
+) -> ClassicalModel:
+    """Return a model on the principal components of the grey pixels, scaled on request."""
+    scaler = [("scale", StandardScaler())] if scale else []
+    return ClassicalModel(
+        title=title,
+        features="pixels",
+        has_probabilities=has_probabilities,
         steps=lambda seed: [*_components(), *scaler, ("model", model(seed))],
-        tuned={"keep__variance": _VARIANCE, **{f"model__{name}": values for name, values in tuned.items()}},
-    )  # fmt: skip
+        grid={"keep__variance": _VARIANCE, **{f"model__{name}": values for name, values in grid.items()}},
+    )
 
 
 def _components() -> list[tuple[str, Any]]:
     return [("pca", PCA(_VARIANCE[-1], svd_solver="full")), ("keep", Leading())]
 
 
-def _of_backbone(
-    title: str, model: Callable[[int], Any], *, has_probabilities: bool = True, **tuned: tuple[Any, ...]
-) -> Recipe:
-    """The features of a frozen backbone, scaled, and the model."""
-    return Recipe(
-        title=title, features="backbone", has_probabilities=has_probabilities,
+def _on_backbone(
+    title: str, model: Callable[[int], Any], *, has_probabilities: bool = True, **grid: tuple[Any, ...]
+) -> ClassicalModel:
+    """Return a model on the scaled features of a frozen backbone."""
+    return ClassicalModel(
+        title=title,
+        features="backbone",
+        has_probabilities=has_probabilities,
         steps=lambda seed: [("scale", StandardScaler()), ("model", model(seed))],
-        tuned={f"model__{name}": values for name, values in tuned.items()},
-    )  # fmt: skip
+        grid={f"model__{name}": values for name, values in grid.items()},
+    )
 
 
 def _svm(_seed: int) -> SVC:
@@ -88,33 +108,32 @@ def _logistic(seed: int) -> LogisticRegression:
     return LogisticRegression(max_iter=2000, random_state=seed)
 
 
-def _forest(seed: int) -> RandomForestClassifier:
-    return RandomForestClassifier(n_estimators=100, criterion="gini", random_state=seed)
-
-
-def _perceptron(seed: int) -> MLPClassifier:
-    return MLPClassifier((100,), early_stopping=True, random_state=seed)
-
-
-RECIPES: Mapping[str, Recipe] = {
-    "svm": _of_pixels("SVM (RBF)", _svm, C=(1.0, 10.0), has_probabilities=False),
-    "random_forest": _of_pixels("Random forest (Gini)", _forest),
-    "decision_tree": _of_pixels(
+CLASSICAL_MODELS: Mapping[str, ClassicalModel] = {
+    "svm": _on_components("SVM (RBF)", _svm, C=(1.0, 10.0), has_probabilities=False),
+    "random_forest": _on_components(
+        "Random forest (Gini)",
+        lambda seed: RandomForestClassifier(n_estimators=100, criterion="gini", random_state=seed),
+    ),
+    "decision_tree": _on_components(
         "Decision tree", lambda seed: DecisionTreeClassifier(random_state=seed), min_samples_leaf=(1, 5)
     ),
-    "logistic_regression": _of_pixels("Logistic regression", _logistic, scaled=True, C=(0.01, 1.0)),
-    "knn": _of_pixels("k-nearest neighbours", lambda _: KNeighborsClassifier(algorithm="brute"), n_neighbors=(1, 3)),
-    "gaussian_nb": _of_pixels("Gaussian naive Bayes", lambda _: GaussianNB()),
-    "mlp": _of_pixels("ANN (MLP)", _perceptron, scaled=True),
-    "frozen_svm": _of_backbone("Frozen Xception + SVM", _svm, C=(1.0, 10.0), has_probabilities=False),
-    "frozen_logistic": _of_backbone("Frozen Xception + logistic regression", _logistic, C=(0.001, 0.01, 0.1)),
+    "logistic_regression": _on_components("Logistic regression", _logistic, scale=True, C=(0.01, 1.0)),
+    "knn": _on_components(
+        "k-nearest neighbours", lambda _: KNeighborsClassifier(algorithm="brute"), n_neighbors=(1, 3)
+    ),
+    "gaussian_nb": _on_components("Gaussian naive Bayes", lambda _: GaussianNB()),
+    "mlp": _on_components(
+        "ANN (MLP)", lambda seed: MLPClassifier((100,), early_stopping=True, random_state=seed), scale=True
+    ),
+    "frozen_svm": _on_backbone("Frozen Xception + SVM", _svm, C=(1.0, 10.0), has_probabilities=False),
+    "frozen_logistic": _on_backbone("Frozen Xception + logistic regression", _logistic, C=(0.001, 0.01, 0.1)),
 }
-"""The classical models by the names that flags and files have."""
+"""The classical models by the names that flags and files use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A model that has learnt: what was chosen for it by cross-validation, and the seconds that all of this took."""
+    """A fitted model. chosen: the parameters that cross-validation chose; seconds: time for tuning and fitting."""
 
     pipeline: Pipeline
     chosen: dict[str, Any]
@@ -122,9 +141,9 @@ class Fitted:
 
 
 class Leading(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """The first principal components, as many as explain a share of the variance, of those that explain the most allowed.
+    """Keep the first principal components, as many as explain a share of the variance.
 
-    So that folds need one decomposition, whatever share is tried.
+    The decomposition before it explains the largest share allowed, so folds need one decomposition for all shares tried.
     """
 
     def __init__(self, variance: float = _VARIANCE[-1]) -> None:
@@ -141,32 +160,33 @@ class Leading(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
 
 
 class Span:
-    """Coordinates in the space that the training scans span: as many as there are scans, where pixels are far more.
+    """PCA by the Gram matrix: N scans span at most N dimensions, far fewer than pixels, so components are computed there.
 
-    All distances and angles between training scans are kept, and all that a principal component can see of any other
-    scan: the components found here are those of the pixels, in a tenth of the time. Nothing is learnt from other scans.
+    The coordinates keep all distances and angles between training scans, and the projection of any other scan on their
+    principal components: these are the components of the pixels, in a tenth of the time. Only training scans are used.
     """
 
     def __init__(self, products: NDArray[np.float64]) -> None:
-        """products: `features.products` of the training scans, (N, N). Raises InputError where all scans are equal."""
+        """Compute the axes from `features.products` of the training scans, (N, N).
+
+        Raises InputError if all scans are the same.
+        """
         self._means = products.mean(axis=0)
         values, vectors = eigh(self._centred(products), driver="evd")
-        if values[-1] <= _NOTHING * np.abs(products).max():
-            raise InputError(
-                f"all {len(products)} training scans look the same: there is nothing to tell them apart by"
-            )
-        seen = values > values[-1] * _NOTHING
-        self.axes: Floats = (vectors[:, seen] / np.sqrt(values[seen])).astype(np.float32)
-        self.training: Floats = (vectors[:, seen] * np.sqrt(values[seen])).astype(np.float32)
+        if values[-1] <= _NEGLIGIBLE * np.abs(products).max():
+            raise InputError(f"all {len(products)} training scans look the same: there is nothing to learn from them")
+        kept = values > values[-1] * _NEGLIGIBLE
+        self.axes: Floats = (vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32)
+        self.training: Floats = (vectors[:, kept] * np.sqrt(values[kept])).astype(np.float32)
         """The coordinates of the training scans, (N, ≤ N)."""
 
     def coordinates(self, products: NDArray[np.float64]) -> Floats:
-        """`features.products` of other scans with the training scans, (M, N) → (M, ≤ N) float32."""
-        found: Floats = np.asarray(self._centred(products) @ self.axes, np.float32)
-        return found
+        """Return (M, ≤ N) float32 coordinates from `features.products` of M other scans with the training scans, (M, N)."""
+        coordinates: Floats = np.asarray(self._centred(products) @ self.axes, np.float32)
+        return coordinates
 
     def _centred(self, products: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Products of scans less the mean of the training scans."""
+        """Return the products of scans after subtracting the mean of the training scans from each scan."""
         centred: NDArray[np.float64] = (
             products - self._means - products.mean(axis=1, keepdims=True) + self._means.mean()
         )
@@ -174,50 +194,50 @@ class Span:
 
 
 def on_pixels(fitted: Pipeline, span: Span, mean: Floats, centred: Floats) -> Pipeline:
-    """A pipeline that was fitted on a span's coordinates, for `scaled` pixels: the same predictions, by scikit-learn alone.
+    """Return a pipeline for `features.unit_scaled` pixels with the predictions of one fitted on a span's coordinates.
 
-    mean, centred: `features.centred` of the scans of the span, (pixels,) and (N, pixels).
+    It needs scikit-learn only. mean, centred: `features.centred` of the scans of the span, (pixels,) and (N, pixels).
     """
-    whole = Pipeline([(name, deepcopy(step)) for name, step in fitted.steps if name != "keep"])
-    pca, kept = whole["pca"], fitted["keep"].kept_
+    pipeline = Pipeline([(name, deepcopy(step)) for name, step in fitted.steps if name != "keep"])
+    pca, kept = pipeline["pca"], fitted["keep"].kept_
     pca.mean_ = pca.mean_ @ span.axes.T @ centred + mean
     pca.components_ = pca.components_[:kept] @ span.axes.T @ centred
     for name in ("explained_variance_", "explained_variance_ratio_", "singular_values_"):
         setattr(pca, name, getattr(pca, name)[:kept])
     pca.n_components_, pca.n_features_in_ = kept, len(mean)
-    return whole
+    return pipeline
 
 
 def memory_bytes(scans: int, pixels: int) -> int:
-    """What a span of so many training scans, what is fitted on it, and its way to so many pixels take at most."""
+    """Return an upper bound, in bytes, for fitting on `scans` training scans and mapping the result to `pixels` pixels."""
     return 4 * scans * pixels * 2 + 8 * scans**2 * 5
 
 
 def fit(
     name: str, features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int, cache: str
 ) -> Fitted:
-    """Tune a recipe by cross-validation within these scans, then fit it to all of them.
+    """Tune a classical model by cross-validation on these scans, then fit it to all of them.
 
-    features (N, D) float32, classes (N,), groups (N,): scans of one group never stand on both sides of a fold. What
-    the first steps of a pipeline give is kept in the folder `cache` for the next recipe that has them.
+    features (N, D) float32, classes (N,), groups (N,): scans of a group are never on both sides of a fold. The folder
+    `cache` keeps the output of a pipeline's first steps for the next model that has the same steps.
     """
-    begun, recipe = time.monotonic(), RECIPES[name]
+    start, model = time.monotonic(), CLASSICAL_MODELS[name]
     folds = list(_folds(features, classes, groups, seed))
-    pipeline = Pipeline(recipe.steps(seed), memory=cache)
-    if np.bincount(classes).min() < _ENOUGH and "model__early_stopping" in pipeline.get_params():
+    pipeline = Pipeline(model.steps(seed), memory=cache)
+    if np.bincount(classes).min() < _EARLY_STOPPING_SCANS and "model__early_stopping" in pipeline.get_params():
         pipeline.set_params(model__early_stopping=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is cross-validated as it is
-        chosen = _tuned(pipeline, recipe.tuned, features, classes, folds)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # cross-validation judges the model as it is
+        chosen = _tuned(pipeline, model.grid, features, classes, folds)
         best = clone(pipeline).set_params(**chosen)
-        if not recipe.has_probabilities:
+        if not model.has_probabilities:
             best.set_params(model=CalibratedClassifierCV(best["model"], cv=folds, ensemble=False))
         best.fit(features, classes)
-    return Fitted(pipeline=best.set_params(memory=None), chosen=chosen, seconds=time.monotonic() - begun)
+    return Fitted(pipeline=best.set_params(memory=None), chosen=chosen, seconds=time.monotonic() - start)
 
 
 def components(features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int, cache: str) -> None:
-    """Fill the cache with the principal components that the recipes on pixels will ask for."""
+    """Fill the cache with the principal components that the models on pixels will need."""
     pipeline = Pipeline([*_components(), ("model", DummyClassifier())], memory=cache)
     _tuned(pipeline, {}, features, classes, list(_folds(features, classes, groups, seed)))
     clone(pipeline).fit(features, classes)
@@ -237,19 +257,18 @@ def _tuned(
 def _folds(
     features: Floats, classes: NDArray[np.int64], groups: NDArray[np.int64], seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Three folds, or as many as the rarest class has different scans. Raises InputError where it has but one."""
-    rarest = min(len(np.unique(groups[classes == each])) for each in np.unique(classes))
+    """Return FOLDS folds, or as many as the rarest class has groups. Raises InputError if that is one."""
+    rarest = min(len(np.unique(groups[classes == number])) for number in np.unique(classes))
     if rarest < 2:
-        raise InputError("a class has only one scan to learn from (copies count once), and cross-validation needs two: "
-                         "add scans or leave the class out with --classes")  # fmt: skip
+        raise InputError(
+            "a class has only one scan to learn from (copies count once), but cross-validation needs two: add scans or "
+            "leave the class out with --classes"
+        )
     folds = StratifiedGroupKFold(min(FOLDS, rarest), shuffle=True, random_state=seed)
     return iter(folds.split(features, classes, groups))
 
 
-# A classical model on disk, and from there to probabilities
-
-
 def stored(pipeline: Pipeline) -> bytes:
-    """A fitted pipeline in the format of skops: types and arrays, no code. Principal components do not compress."""
+    """Return a fitted pipeline in the format of skops: types and arrays, no code. Not compressed, which would gain little."""
     data: bytes = skops.io.dumps(pipeline, compression=zipfile.ZIP_STORED)
     return data

@@ -1,6 +1,6 @@
-"""One synchronous training step over all workers, as TensorFlow graphs. No Ray, no files, no loop.
+"""Run one synchronous training or validation step over all workers, as TensorFlow graphs.
 
-TensorFlow is imported inside functions, because the driver imports this without loading it.
+TensorFlow is imported inside functions, because the driver imports this module without loading TensorFlow.
 """
 
 import math
@@ -12,20 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mribatch.models.format import PIXELS
-from mribatch.models.pixels import scaled
+from mribatch.models.pixels import network_input
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-__all__ = [
-    "DRAWS",
-    "PAPER",
-    "Augmentation",
-    "Batch",
-    "TrainingStep",
-    "augmented",
-]
+__all__ = ["DRAWS", "PAPER", "Augmentation", "Batch", "TrainingStep", "augmented"]
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
 """Scans (N, side, side, 3), class numbers (N,), weights (N,): 0 for padding."""
@@ -33,24 +26,26 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is drawn anew for each scan and step: brightness times 0.8–1.2, half of them flipped, turned and zoomed by up to
-    so many degrees and such a share."""
+    """Random changes of each scan in each step: brightness × 0.8–1.2, a flip of every second one, rotation and zoom.
+
+    rotation_deg: largest angle in degrees, either way. zoom: largest share by which a scan grows or shrinks.
+    """
 
     rotation_deg: float = 0.0
     zoom: float = 0.0
 
 
 PAPER = Augmentation()
-DRAWS = 4  # seeds that a batch uses up: brightness, flip, rotation, zoom
+DRAWS = 4  # random seeds per batch: brightness, flip, rotation, zoom
 
 
 class TrainingStep:
-    """One synchronous step over all workers, and the sums that metrics are made of.
+    """One synchronous step over all workers, and the sums from which metrics are computed.
 
-    Gradients are those of the loss summed over the global batch and divided by its size, so one worker and many
-    take the same step. Where a worker's gradients are not finite (an overflow, a fault of a kernel) they count as 0,
-    the batch does not count in the sums, and the step as skipped; the optimizer goes by its momentum alone. One NaN
-    would end all learning, unseen, because ReLU turns it into 0.
+    The gradient is that of the loss summed over the global batch and divided by its size, so the step does not depend on
+    the number of workers. If a worker's gradients are not finite (an overflow, a faulty kernel), they count as 0, its
+    batch is left out of the sums and the step counts as skipped; the optimizer uses its momentum only. A single NaN would
+    silently end all learning, because ReLU turns it into 0.
     """
 
     SUMS = ("loss", "scans", "right", "sure_right", "sure", "skipped")
@@ -67,25 +62,25 @@ class TrainingStep:
         self._strategy, self._model, self._optimizer = strategy, model, optimizer
         self._augment = augment
         self._workers = strategy.num_replicas_in_sync
-        # no autograph: nothing here needs it, and each process that is killed would leave its files in /tmp
+        # no autograph: it is not needed, and a killed process would leave its files in /tmp
         self._train = tf.function(self._train_step, reduce_retracing=True, autograph=False)
         self._validate = tf.function(self._validate_step, reduce_retracing=True, autograph=False)
 
     def train(self, batch: Batch, *, side_px: int, seed: tuple[int, int]) -> NDArray[np.float64]:
-        """Learn from this worker's share of a global batch. The sums of all workers, in the order of SUMS."""
+        """Train on this worker's share of a global batch; return the sums of all workers in the order of SUMS."""
         import tensorflow as tf
 
         return np.asarray(self._train(*_tensors(batch), tf.constant(side_px), tf.constant(seed)), np.float64)
 
     def validate(self, batch: Batch) -> NDArray[np.float64]:
-        """The sums of all workers for a batch that nothing is learnt from."""
+        """Return the sums of all workers for a validation batch."""
         return np.asarray(self._validate(*_tensors(batch)), np.float64)
 
     def _train_step(self, pixels: Any, classes: Any, weights: Any, side: Any, seed: Any) -> Any:
         def replica() -> Any:
             import tensorflow as tf
 
-            images = scaled(pixels) if self._augment is None else augmented(pixels, side, seed, self._augment)
+            images = network_input(pixels) if self._augment is None else augmented(pixels, side, seed, self._augment)
             with tf.GradientTape() as tape:
                 probabilities = self._model(images, training=True)
                 losses = _cross_entropy(classes, probabilities) * weights
@@ -101,7 +96,7 @@ class TrainingStep:
 
     def _validate_step(self, pixels: Any, classes: Any, weights: Any) -> Any:
         def replica() -> Any:
-            probabilities = self._model(scaled(pixels), training=False)
+            probabilities = self._model(network_input(pixels), training=False)
             losses = _cross_entropy(classes, probabilities) * weights
             return _sums(classes, probabilities, losses, weights)
 
@@ -113,8 +108,8 @@ class TrainingStep:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, self._strategy.run(replica), axis=None)
 
 
-def augmented(pixels: Any, side: Any, seed: Any, how: Augmentation = PAPER) -> Any:
-    """Network input from (N, S, S, 3) uint8, augmented and resized to side."""
+def augmented(pixels: Any, side: Any, seed: Any, augmentation: Augmentation = PAPER) -> Any:
+    """Return network input from (N, S, S, 3) uint8: augmented and resized, (N, side, side, 3) float32."""
     import tensorflow as tf
 
     count = tf.shape(pixels)[0]
@@ -122,8 +117,8 @@ def augmented(pixels: Any, side: Any, seed: Any, how: Augmentation = PAPER) -> A
     flip = tf.random.stateless_uniform((count, 1, 1, 1), seed + 1, 0.0, 1.0) < 0.5
     images = tf.clip_by_value(tf.cast(pixels, tf.float32) * factor, 0.0, 255.0)
     images = tf.where(flip, tf.reverse(images, [2]), images)
-    if how != PAPER:
-        images = _moved(images, seed, how)
+    if augmentation != PAPER:
+        images = _moved(images, seed, augmentation)
     images = tf.cond(
         tf.equal(side, tf.shape(images)[1]),
         lambda: images,
@@ -132,23 +127,24 @@ def augmented(pixels: Any, side: Any, seed: Any, how: Augmentation = PAPER) -> A
     return images * PIXELS["scale"] + PIXELS["offset"]
 
 
-def _moved(images: Any, seed: Any, how: Augmentation) -> Any:
-    """(N, S, S, 3) float32, turned and zoomed about the middle; what comes in from outside is black."""
+_BLACK_OUTSIDE = {"fill_value": 0.0, "interpolation": "BILINEAR", "fill_mode": "CONSTANT"}
+
+
+def _moved(images: Any, seed: Any, augmentation: Augmentation) -> Any:
+    """Return (N, S, S, 3) float32 rotated and zoomed about the centre; pixels from outside the scan are black."""
     import tensorflow as tf
 
     count, middle = tf.shape(images)[0], (tf.cast(tf.shape(images)[1], tf.float32) - 1) / 2
-    most = how.rotation_deg * math.pi / 180
-    angle = tf.random.stateless_uniform((count,), seed + 2, -most, most)
-    scale = 1 / (1 + tf.random.stateless_uniform((count,), seed + 3, -how.zoom, how.zoom))
-    along, across = tf.cos(angle) * scale, tf.sin(angle) * scale
-    zero = tf.zeros_like(along)
-    into = tf.stack(
-        [along, -across, middle * (1 - along + across), across, along, middle * (1 - along - across), zero, zero], 1
-    )
+    largest = augmentation.rotation_deg * math.pi / 180
+    angle = tf.random.stateless_uniform((count,), seed + 2, -largest, largest)
+    scale = 1 / (1 + tf.random.stateless_uniform((count,), seed + 3, -augmentation.zoom, augmentation.zoom))
+    cosine, sine = tf.cos(angle) * scale, tf.sin(angle) * scale
+    zero = tf.zeros_like(cosine)
+    shifts = middle * (1 - cosine + sine), middle * (1 - cosine - sine)
+    transforms = tf.stack([cosine, -sine, shifts[0], sine, cosine, shifts[1], zero, zero], 1)
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images, transforms=into, output_shape=tf.shape(images)[1:3], fill_value=0.0, interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )  # fmt: skip
+        images=images, transforms=transforms, output_shape=tf.shape(images)[1:3], **_BLACK_OUTSIDE
+    )
 
 
 def _tensors(batch: Batch) -> Iterable[Any]:
@@ -164,9 +160,10 @@ def _cross_entropy(classes: Any, probabilities: Any) -> Any:
 
 
 def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any) -> Any:
-    """The sums of SUMS; a prediction is sure, as in Keras' Precision and Recall, above a half."""
+    """Return the sums of SUMS. A prediction is sure above 0.5, as in Keras' Precision and Recall."""
     import tensorflow as tf
 
     right = tf.cast(tf.equal(tf.argmax(probabilities, axis=1), classes), tf.float32) * weights
     sure = tf.cast(tf.reduce_max(probabilities, axis=1) > 0.5, tf.float32) * weights
-    return tf.stack([*(tf.reduce_sum(part) for part in (losses, weights, right, right * sure, sure)), 0.0])
+    sums = [tf.reduce_sum(values) for values in (losses, weights, right, right * sure, sure)]
+    return tf.stack([*sums, 0.0])

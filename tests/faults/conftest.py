@@ -1,4 +1,4 @@
-"""What the fault tests share: an archive with its undisturbed predictions, jobs that end with the test, the table."""
+"""Fixtures of the fault tests: archives with undisturbed predictions, processes that end with their test, the table."""
 
 import json
 import os
@@ -15,28 +15,38 @@ from mribatch.models.format import Model
 from tests.faults.odd_stores import Store
 from tests.faults.processes import Job, Process, score_flags
 from tests.faults.s3_proxy import S3Proxy
-from tests.integration.conftest import tiny_model
-
-__all__ = ["tiny_model"]
 
 ScanFolder = Callable[..., list[str]]
 Start = Callable[..., Job]
 Launch = Callable[..., Process]
 Tell = Callable[[str, str, str], None]
 
+HEAD = """# Faults and their outcomes
+
+Written by `make faults`. After each fault, the standard check (`tests/faults/standard.py`) must pass: every scan has
+exactly one row; predictions are within 1e-5 of an undisturbed run; every visible Parquet file opens; only complete runs
+have a record; the next run leaves no temporary files.
+
+| fault | dose | outcome |
+|---|---|---|
+"""
+
 
 @dataclass(frozen=True)
 class Archive:
-    """Some scans and what an undisturbed run makes of them."""
+    """A folder of scans and the output of an undisturbed run on them."""
 
     folder: Path
     uris: list[str]
     undisturbed: Path
 
 
+Archives = Callable[[int], Archive]
+
+
 @pytest.fixture
 def started() -> Iterator[list[Process]]:
-    """What a test started; it ends with the test."""
+    """Collect the processes that a test starts, and end them after it."""
     processes: list[Process] = []
     yield processes
     for process in processes:
@@ -45,7 +55,7 @@ def started() -> Iterator[list[Process]]:
 
 @pytest.fixture
 def start(tmp_path: Path, started: list[Process]) -> Start:
-    """start("score", *flags) starts a job."""
+    """Return a function that starts a job: start("score", *flags)."""
 
     def start(name: str, *argv: str, environment: dict[str, str] | None = None) -> Job:
         job = Job(name, *argv, log=tmp_path / f"{name}-{len(started)}.log", environment=environment)
@@ -57,7 +67,7 @@ def start(tmp_path: Path, started: list[Process]) -> Start:
 
 @pytest.fixture
 def launch(tmp_path: Path, started: list[Process]) -> Launch:
-    """launch(*command) starts any other command."""
+    """Return a function that starts any other command: launch(*command)."""
 
     def launch(*command: str, environment: dict[str, str] | None = None) -> Process:
         process = Process(*command, log=tmp_path / f"process-{len(started)}.log", environment=environment)
@@ -68,14 +78,14 @@ def launch(tmp_path: Path, started: list[Process]) -> Launch:
 
 
 class Behind(Protocol):
-    """Leads this process, and those it starts, to a store before the server; over https without `plain`."""
+    """Put a store before the server, for this process and those it starts; over https unless `plain`."""
 
     def __call__(self, store: Store, *, plain: bool = False) -> S3Proxy: ...
 
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
-    """What an https server of a private certificate authority needs, and the authority's certificate."""
+    """Return what an https server of a private certificate authority needs, and the authority's certificate."""
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     certificate = tmp_path_factory.mktemp("authority") / "ca.pem"
@@ -104,10 +114,8 @@ def behind(s3_server: str, authority: tuple[ssl.SSLContext, Path], monkeypatch: 
 
 
 @pytest.fixture(scope="session")
-def archive(
-    tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder, tiny_model: Model
-) -> Callable[[int], Archive]:
-    """archive(n): n tiny scans of two classes, and an output that nothing disturbed. Not to be changed by a test."""
+def archive(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder, tiny_model: Model) -> Archives:
+    """Return archive(n): n tiny scans of two classes with an undisturbed output. Tests must not change it."""
     made: dict[int, Archive] = {}
 
     def archive(count: int) -> Archive:
@@ -124,7 +132,7 @@ def archive(
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Tell:
-    """tell(fault, dose, outcome): a line of the table in docs/faults.md, which `make faults` writes."""
+    """Return tell(fault, dose, outcome), which adds a row to docs/faults.md. `make faults` writes that table."""
 
     def tell(fault: str, dose: str, outcome: str) -> None:
         request.node.user_properties.append(("fault", json.dumps([fault, dose, outcome])))
@@ -133,30 +141,25 @@ def tell(request: pytest.FixtureRequest) -> Tell:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of all faults, where FAULTS_TABLE names a file for it. A run of some of the tests renews their lines."""
+    """Write the table of faults if FAULTS_TABLE names a file. A run of some of the tests renews only their rows."""
     place = os.environ.get("FAULTS_TABLE")
     if not place:
         return
-    told, failed = [], []
+    new_rows, failed = [], []
     for kind in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(kind, []):
             lines = [json.loads(value) for name, value in getattr(report, "user_properties", []) if name == "fault"]
-            told += lines if kind == "passed" and report.when == "call" else []
+            new_rows += lines if kind == "passed" and report.when == "call" else []
             failed += [report.nodeid] if kind != "passed" and "tests/faults/" in report.nodeid else []
     table = config.rootpath / place
-    rows = {(fault, dose): outcome for fault, dose, outcome in [*_stood(table), *told]}
-    lines = ["# What was broken, and what came of it", "",
-             "Written by `make faults`. After each fault the standard check (`tests/faults/standard.py`): every scan has its row,",
-             "once; predictions within 1e-5 of an undisturbed run's; every visible Parquet file opens; a record only of whole",
-             "runs; nothing temporary left after the next run.", "",
-             "| fault | dose | outcome |", "|---|---|---|"]  # fmt: skip
-    lines += [f"| {fault} | {dose} | {outcome} |" for (fault, dose), outcome in sorted(rows.items())]
+    rows = {(fault, dose): outcome for fault, dose, outcome in [*_earlier_rows(table), *new_rows]}
+    lines = [f"| {fault} | {dose} | {outcome} |" for (fault, dose), outcome in sorted(rows.items())]
     lines += ["", *(f"Failed or skipped: {name}" for name in failed)] if failed else []
-    table.write_text("\n".join(lines) + "\n")
+    table.write_text(HEAD + "\n".join(lines) + "\n")
 
 
-def _stood(table: Path) -> list[list[str]]:
-    """The lines of an earlier table: fault, dose, outcome."""
+def _earlier_rows(table: Path) -> list[list[str]]:
+    """Return the rows of an earlier table: fault, dose, outcome."""
     lines = table.read_text().splitlines() if table.exists() else []
-    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
-    return [each for each in cells if len(each) == 3 and each[0] != "fault"]
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return [cells for cells in rows if len(cells) == 3 and cells[0] != "fault"]

@@ -1,4 +1,4 @@
-"""S3 stores that are not AWS, as a proxy before a real server makes them: what they refuse, change and answer."""
+"""S3 stores that differ from AWS: what they refuse, change and answer. A proxy before a real server applies it."""
 
 import re
 from collections.abc import Callable
@@ -6,13 +6,23 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 __all__ = [
-    "Asked", "BillsReaders", "Both", "IgnoresConditions", "OtherChecksums", "Refusal", "Refuses", "RefusesChunks", "Store",
-    "StoresChunks", "denies", "expired",
-]  # fmt: skip
+    "Asked",
+    "BillsReaders",
+    "Both",
+    "IgnoresConditions",
+    "OtherChecksums",
+    "Refusal",
+    "Refuses",
+    "RefusesChunks",
+    "Store",
+    "StoresChunks",
+    "denies",
+    "expired",
+]
 
 
 class Asked(NamedTuple):
-    """A request: the names of headers are in lower case."""
+    """A request, with header names in lower case."""
 
     method: str
     path: str
@@ -21,8 +31,8 @@ class Asked(NamedTuple):
 
     @property
     def access_key(self) -> str:
-        found = re.search(r"Credential=([^/]+)/", self.headers.get("authorization", ""))
-        return found[1] if found else ""
+        match = re.search(r"Credential=([^/]+)/", self.headers.get("authorization", ""))
+        return match[1] if match else ""
 
     @property
     def is_chunked(self) -> bool:
@@ -37,23 +47,23 @@ class Refusal:
 
 
 class Store:
-    """One that does what AWS does."""
+    """A store that behaves like AWS."""
 
     def refusal(self, asked: Asked) -> Refusal | None:  # noqa: ARG002
-        """What is answered in place of the server."""
+        """Return an answer to send in place of the server's, or None."""
         return None
 
     def stored(self, asked: Asked) -> tuple[dict[str, str], bytes]:
-        """Headers and body as the server gets them."""
+        """Return headers and body as the server gets them."""
         return asked.headers, asked.body
 
-    def told(self, method: str) -> dict[str, str]:  # noqa: ARG002
-        """More headers of the answer."""
+    def extra_headers(self, method: str) -> dict[str, str]:  # noqa: ARG002
+        """Return headers to add to the server's answer."""
         return {}
 
 
 class IgnoresConditions(Store):
-    """Older MinIO and Ceph, some gateways."""
+    """Ignores conditional headers, as older MinIO and Ceph and some gateways do."""
 
     def __init__(self, *names: str) -> None:
         self._names = names or ("if-none-match",)
@@ -63,7 +73,7 @@ class IgnoresConditions(Store):
 
 
 class Refuses(Store):
-    """Answers with a code what `which` picks, where it is `on`."""
+    """Refuses the requests that `which` picks, while it is `on`."""
 
     def __init__(self, refusal: Refusal, which: Callable[[Asked], bool] = lambda _: True, *, on: bool = True) -> None:
         self._refusal, self._which, self.on = refusal, which, on
@@ -82,7 +92,7 @@ class RefusesChunks(Refuses):
 
 
 class StoresChunks(Store):
-    """Takes the sizes and checksums around aws-chunks for data."""
+    """Stores the sizes and checksums around aws-chunks as if they were data."""
 
     def stored(self, asked: Asked) -> tuple[dict[str, str], bytes]:
         if not asked.is_chunked:
@@ -96,9 +106,9 @@ class StoresChunks(Store):
 
 
 class OtherChecksums(Store):
-    """Answers with a checksum that is not that of the object, as of a part or of what lies on its disk."""
+    """Answers with a checksum of something other than the object, such as a part or the file on its disk."""
 
-    def told(self, method: str) -> dict[str, str]:
+    def extra_headers(self, method: str) -> dict[str, str]:
         return {"x-amz-checksum-crc32": "AAAAAA=="} if method in ("GET", "PUT") else {}
 
 
@@ -112,7 +122,7 @@ class BillsReaders(Refuses):
 
 
 class Both(Store):
-    """What several stores do, in one."""
+    """Combines the behaviour of several stores."""
 
     def __init__(self, *stores: Store) -> None:
         self._stores = stores
@@ -126,8 +136,8 @@ class Both(Store):
             asked = asked._replace(headers=headers, body=body)
         return asked.headers, asked.body
 
-    def told(self, method: str) -> dict[str, str]:
-        return {name: value for store in self._stores for name, value in store.told(method).items()}
+    def extra_headers(self, method: str) -> dict[str, str]:
+        return {name: value for store in self._stores for name, value in store.extra_headers(method).items()}
 
 
 def expired(which: Callable[[Asked], bool] = lambda _: True) -> Refuses:

@@ -1,4 +1,4 @@
-"""An HTTP proxy before a real S3 server that breaks requests and answers by a seeded plan, and counts what it broke."""
+"""An HTTP proxy before a real S3 server. It breaks requests and answers by a seeded plan and counts the faults."""
 
 import http.client
 import random
@@ -19,10 +19,14 @@ from tests.faults.odd_stores import Asked, Store
 
 __all__ = ["S3Proxy"]
 
-_REFUSALS = {  # kind → status and S3's error code; without a code it is a gateway's answer, with a page for a body
-    "500": (500, "InternalError"), "502": (502, None), "503": (503, None), "504": (504, None),
-    "SlowDown": (503, "SlowDown"), "RequestTimeout": (400, "RequestTimeout"),
-}  # fmt: skip
+_REFUSALS = {  # kind → status and S3's error code; without a code it is a gateway's answer, with an HTML page as body
+    "500": (500, "InternalError"),
+    "502": (502, None),
+    "503": (503, None),
+    "504": (504, None),
+    "SlowDown": (503, "SlowDown"),
+    "RequestTimeout": (400, "RequestTimeout"),
+}
 _RESET = "reset"
 _BETWEEN_HOPS = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 _WITHOUT_BODY = (204, 304)
@@ -31,19 +35,29 @@ _Card = TypeVar("_Card")
 
 
 class S3Proxy:
-    """`share` of the requests are refused or reset before the server sees them. `lost_share` of the PUTs that succeed
-    get no answer. `cut_share` of the GET answers announce their whole length, bring half of it and end.
+    """A proxy that injects faults into some of the requests, and passes on the others.
 
-    All three may be changed while it runs. `breaks_refusals` resets the connection in the middle of the body of each
-    refusal, too. Counted in `injected`: 500, 502, 503, 504, SlowDown, RequestTimeout, reset;
-    lost, cut; down. `asked` counts all requests. What a `store` refuses or changes is not counted. With `tls` it speaks
-    https.
+    - `share` of the requests are refused or reset before the server sees them.
+    - `lost_share` of the successful PUTs get no answer.
+    - `cut_share` of the GET answers announce their full length, send half of it and end.
+    - `breaks_refusals` resets the connection in the middle of each refusal's body.
+
+    All four may be changed while it runs. `injected` counts the faults by kind: 500, 502, 503, 504, SlowDown,
+    RequestTimeout, reset, lost, cut, down. What a `store` refuses or changes is not counted. `asked` counts all requests.
+    With `tls`, the proxy speaks https.
     """
 
     def __init__(
-        self, server: str, *, share: float = 0, lost_share: float = 0, cut_share: float = 0, seed: int = 0,
-        store: Store | None = None, tls: ssl.SSLContext | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        server: str,
+        *,
+        share: float = 0,
+        lost_share: float = 0,
+        cut_share: float = 0,
+        seed: int = 0,
+        store: Store | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.store, self._scheme = store or Store(), "https" if tls else "http"
         self.share, self.lost_share, self.cut_share = share, lost_share, cut_share
         self.breaks_refusals = False
@@ -70,7 +84,7 @@ class S3Proxy:
         self._server.server_close()
 
     def down(self) -> None:
-        """From now on every request is reset or answered with 503."""
+        """Reset every request from now on, or answer it with 503."""
         with self._lock:
             self._is_down = True
 
@@ -79,14 +93,14 @@ class S3Proxy:
             self._is_down = False
 
     def lose_next_put_answers(self, count: int) -> None:
-        """The next PUTs that succeed get no answer."""
+        """Send no answer to the next so many successful PUTs."""
         with self._lock:
             self._to_lose = count
 
-    # What a request asks, in this order
+    # The handler asks these for each request, in this order
 
     def fault(self, method: str) -> str | None:
-        """The kind of fault for a request that came in, if any."""
+        """Return the kind of fault for a request that has come in, or None."""
         with self._lock:
             self.asked += 1
             if self._is_down:
@@ -96,11 +110,11 @@ class S3Proxy:
                 return None
             kind = self._kinds.draw()
             if (method, kind) == ("HEAD", "RequestTimeout"):
-                kind = _RESET  # there is no body to tell its code in, and a bare 400 is no reason to ask again
+                kind = _RESET  # no body can carry its code, and a bare 400 is no reason to retry
             return self._counted(kind)
 
     def is_lost(self, method: str, status: int) -> bool:
-        """Is the connection to be cut in place of this answer?"""
+        """Return whether to reset the connection in place of this answer."""
         with self._lock:
             if method != "PUT" or status != 200:
                 return False
@@ -109,7 +123,7 @@ class S3Proxy:
             return bool(lost and self._counted("lost"))
 
     def is_cut(self, method: str, status: int, body: bytes) -> bool:
-        """Is only half of this answer to be sent?"""
+        """Return whether to send only half of this answer."""
         with self._lock:
             cut = method == "GET" and status in (200, 206) and body and self._rng.random() < self.cut_share
             return bool(cut and self._counted("cut"))
@@ -120,7 +134,7 @@ class S3Proxy:
 
 
 class _Deck(Generic[_Card]):
-    """Cards in a random order, all of them before one comes again: whatever the order of requests, each gets its share."""
+    """Cards in random order, none twice before all were drawn: each gets its share, whatever the order of requests."""
 
     def __init__(self, rng: random.Random, cards: Iterable[_Card]) -> None:
         self._rng, self._cards, self._left = rng, list(cards), list[_Card]()
@@ -139,27 +153,26 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(
-            sys.exception(), (ConnectionError, ssl.SSLError)
-        ):  # a client that was killed is no fault of the proxy
+        killed_client = isinstance(sys.exception(), (ConnectionError, ssl.SSLError))
+        if not killed_client:
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    protocol_version = "HTTP/1.1"  # keeps connections, and answers Expect: 100-continue before a method is called
+    protocol_version = "HTTP/1.1"  # keeps connections alive, and answers Expect: 100-continue by itself
     disable_nagle_algorithm = True
 
     def _pass_on(self) -> None:
         proxy, method = self.server.proxy, self.command
-        asked = self._body()  # all of it, whatever the answer: what is left unread would be taken for the next request
+        body = self._body()  # all of it, whatever the answer: unread bytes would be taken for the next request
         kind = proxy.fault(method)
         if kind == _RESET:
             self._reset()
         elif kind:
             self._refuse(*_REFUSALS[kind])
         else:
-            self._serve(Asked(method, self.path, {name.lower(): value for name, value in self.headers.items()}, asked))
+            self._serve(Asked(method, self.path, {name.lower(): value for name, value in self.headers.items()}, body))
 
     def _serve(self, asked: Asked) -> None:
         proxy, method = self.server.proxy, self.command
@@ -184,18 +197,17 @@ class _Handler(BaseHTTPRequestHandler):
             chunks.append(self.rfile.read(size))
             self.rfile.readline()
         while self.rfile.readline().strip():
-            continue  # trailers; those of aws-chunked are within the body
+            continue  # trailers; those of aws-chunked are inside the body
         return b"".join(chunks)
 
     def _answer(self, answer: http.client.HTTPResponse, body: bytes, *, cut: bool) -> None:
         self.send_response_only(answer.status, answer.reason)
-        told = self.server.proxy.store.told(self.command)
+        extra = self.server.proxy.store.extra_headers(self.command)
+        replaced = _BETWEEN_HOPS | extra.keys() | (set() if self.command == "HEAD" else {"content-length"})
         for name, value in answer.getheaders():
-            if name.lower() not in _BETWEEN_HOPS | told.keys() and (
-                name.lower() != "content-length" or self.command == "HEAD"
-            ):
+            if name.lower() not in replaced:
                 self.send_header(name, value)
-        for name, value in told.items():
+        for name, value in extra.items():
             self.send_header(name, value)
         if self.command != "HEAD" and answer.status not in _WITHOUT_BODY:
             self.send_header("Content-Length", str(len(body)))
@@ -213,13 +225,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.server.proxy.breaks_refusals:
             self.wfile.write(body[:10].encode())
-            time.sleep(0.1)  # the client reads what has come; with the reset at its heels it would not
+            time.sleep(0.1)  # lets the client read this much before the reset
             self._reset()
         elif self.command != "HEAD":
             self.wfile.write(body.encode())
 
     def _reset(self) -> None:
-        """End the connection with RST: closed here, before http.server would end it in good order."""
+        """End the connection with RST, before http.server can end it in good order."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.rfile.close()
@@ -232,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _forward(
     upstream: str, method: str, path: str, headers: list[tuple[str, str]], body: bytes
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """The server's answer and its body. A connection for each request: none is ever stale."""
+    """Return the server's answer and its body, over a new connection: none is ever stale."""
     connection = http.client.HTTPConnection(upstream, timeout=60)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)

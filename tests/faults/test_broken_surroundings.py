@@ -1,4 +1,4 @@
-"""Disks that fill, models and archives that change, clocks that lie, scans that kill: what a run meets, not what kills it."""
+"""Full disks, models and archives that change during a run, wrong clocks, scans that kill their decoder."""
 
 import os
 import shutil
@@ -9,21 +9,18 @@ from pathlib import Path
 import pytest
 
 from mribatch.models.format import Model
-from tests.conftest import write_scans
+from tests.conftest import make_model, write_scans
 from tests.faults import standard
-from tests.faults.conftest import Archive, Start, Tell
-from tests.faults.processes import SABOTAGE, parts, score_flags, until
-from tests.integration.conftest import make_model
+from tests.faults.conftest import Archives, Start, Tell
+from tests.faults.processes import parts, sabotaged, score_flags, until
 from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
-
-Archives = Callable[[int], Archive]
 
 QUICK = 240  # scans
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """small_disk(n): a disk of n KiB. Called again, the same disk with another size."""
+    """Return small_disk(n), which mounts a disk of n KiB. Called again, it resizes that disk."""
     place = tmp_path / "disk"
     place.mkdir()
 
@@ -40,45 +37,45 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 def disk_kib(folder: Path) -> int:
-    """What files take on a disk of 4 KiB blocks."""
+    """Return the KiB that the files of a folder take on a disk of 4 KiB blocks."""
     return sum(-(-path.stat().st_size // 4096) * 4 for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize(
     "percent", [pytest.param(10, marks=pytest.mark.slow), 50, pytest.param(90, marks=pytest.mark.slow)]
 )
-def test_a_full_disk_is_named_and_the_run_completes_once_there_is_space(
+def test_a_full_disk_is_named_and_a_rerun_completes_once_space_is_free(
     percent: int, tiny_model: Model, archive: Archives, start: Start, tell: Tell, small_disk: Callable[[int], Path]
 ) -> None:
-    about = archive(QUICK)
-    disk = small_disk(disk_kib(about.undisturbed) * percent // 100)
-    flags = score_flags(tiny_model.uri, about.folder, disk / "out")
+    source = archive(QUICK)
+    disk = small_disk(disk_kib(source.undisturbed) * percent // 100)
+    flags = score_flags(tiny_model.uri, source.folder, disk / "out")
     job = start("score", *flags)
     assert job.end() == 1, job.log.read_text()
-    said = job.log.read_text()
-    assert "no space left" in said
-    assert str(disk) in said
-    assert "Traceback" not in said
+    log = job.log.read_text()
+    assert "no space left" in log
+    assert str(disk) in log
+    assert "Traceback" not in log
     assert standard.records(str(disk / "out")) == []
     committed = len(parts(disk / "out"))
     small_disk(64 << 10)
     last = start("score", *flags)
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(disk / "out"), about.uris, str(about.undisturbed))
-    tell("disk full", f"at {percent}% of the output", f"names the disk, exit 1, no record, {committed} whole parts; "
-         f"{QUICK} rows once there is space")  # fmt: skip
+    standard.check(str(disk / "out"), source.uris, str(source.undisturbed))
+    outcome = f"exit code 1, the disk named, no record, {committed} complete parts; {QUICK} rows once there is space"
+    tell("the disk is full", f"at {percent}% of the output", outcome)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["swapped", "truncated"])
-def test_weights_that_change_between_start_and_load_are_refused_by_every_worker(
+def test_weights_that_change_after_the_start_are_refused_by_every_worker(
     how: str, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(QUICK), tmp_path / "out"
+    source, output = archive(QUICK), tmp_path / "out"
     model, other = tmp_path / "model", make_model(tmp_path / "other", seed=9)
     shutil.copytree(tiny_model.uri, model)
     weights = model / "weights.h5"
-    job = start("score", *score_flags(str(model), about.folder, output))
+    job = start("score", *score_flags(str(model), source.folder, output))
     until(lambda: bool(list(output.glob("_runs/*.lock-1"))))  # it has read the model
     if how == "swapped":
         shutil.copy(Path(other.uri) / "weights.h5", weights)
@@ -89,78 +86,79 @@ def test_weights_that_change_between_start_and_load_are_refused_by_every_worker(
     assert parts(output) == []
     assert standard.records(str(output)) == []
     shutil.copy(Path(tiny_model.uri) / "weights.h5", weights)
-    last = start("score", *score_flags(str(model), about.folder, output))
+    last = start("score", *score_flags(str(model), source.folder, output))
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
-    tell(f"weights {how} between start and load", "once", "exit 2, no row; one digest in the output")
+    standard.check(str(output), source.uris, str(source.undisturbed))
+    tell(f"the weights are {how} after the start", "once", "exit code 2, no rows; the rerun has one model digest")
 
 
-def test_an_archive_that_changes_while_it_is_scored_gets_rows_that_say_so(
+def test_scans_that_change_or_vanish_during_a_run_get_rows_that_say_so(
     tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
     scans, output = tmp_path / "scans", tmp_path / "out"
     uris = write_scans(scans, {"glioma": QUICK // 2, "notumor": QUICK // 2})
-    gone, other = uris[-1], uris[-2]
+    deleted, replaced = uris[-1], uris[-2]
     flags = score_flags(tiny_model.uri, scans, output)
     job = start("score", *flags)
     until(lambda: bool(list(output.glob("_runs/*.lock-1"))))  # it has listed the archive
-    Path(gone).unlink()
-    Path(other).write_bytes(Path(uris[0]).read_bytes() + b"more")
+    Path(deleted).unlink()
+    Path(replaced).write_bytes(Path(uris[0]).read_bytes() + b"more")
     (new,) = write_scans(scans, {"late": 1})
     assert job.end() == 0, job.log.read_text()
     first = {row["scan_uri"]: row for row in standard.rows(str(output)).to_pylist()}
-    assert set(first) == set(uris), "the plan is frozen when a run begins"
-    assert (first[gone]["status"], first[gone]["reason"]) == ("rejected", "vanished")
-    assert (first[other]["status"], first[other]["reason"]) == ("rejected", "changed")
+    assert set(first) == set(uris), "the plan is fixed when a run begins"
+    assert (first[deleted]["status"], first[deleted]["reason"]) == ("rejected", "vanished")
+    assert (first[replaced]["status"], first[replaced]["reason"]) == ("rejected", "changed")
     last = start("score", *flags)
     assert last.end() == 0, last.log.read_text()
     rows = standard.rows(str(output)).to_pylist()
     assert len(rows) == QUICK + 2, "the new scan and the new version, nothing else"
-    assert {row["scan_uri"] for row in rows if row["run_id"] != first[gone]["run_id"]} == {new, other}
-    tell("the input listing changes while running", "one scan deleted, one replaced, one added",
-         "the plan is frozen; `vanished` and `changed` rows; the next run scores the new ones")  # fmt: skip
+    assert {row["scan_uri"] for row in rows if row["run_id"] != first[deleted]["run_id"]} == {new, replaced}
+    outcome = (
+        "the plan stays fixed; rows `vanished` and `changed`; the next run scores the new scan and the new version"
+    )
+    tell("the archive changes during a run", "one scan deleted, one replaced, one added", outcome)
 
 
 @pytest.mark.slow
-def test_clocks_that_are_a_day_off_change_nothing_but_scored_at(
+def test_a_clock_that_is_a_day_off_changes_nothing_but_scored_at(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(QUICK), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output)
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
     for hours, more in ((24, ["--limit", "80"]), (-24, ["--limit", "80"]), (0, [])):
-        skewed = {"PYTHONPATH": str(SABOTAGE), "SABOTAGE_CLOCK_H": str(hours)}
-        job = start("score", *flags, *more, environment=skewed)
+        job = start("score", *flags, *more, environment=sabotaged(SABOTAGE_CLOCK_H=str(hours)))
         assert job.end() == 0, job.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
+    standard.check(str(output), source.uris, str(source.undisturbed))
     at = standard.rows(str(output))["scored_at"].to_pylist()
     days = {round((moment - max(at)).total_seconds() / 86400) for moment in at}
     assert days == {0, -1, -2}, "the clocks were really off"
     again = start("score", *flags)
     assert again.end() == 0
     assert "nothing to do" in again.log.read_text()
-    tell("clock skew between runs", "+24 h, -24 h, none", "nothing depends on it but `scored_at`")
+    tell("clock skew between runs", "+24 h, -24 h, none", "only `scored_at` depends on the clock")
 
 
 @pytest.mark.parametrize("hanging", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["quick", "full"])
-def test_scans_that_kill_or_hang_what_works_on_them_cost_themselves_only(
+def test_scans_that_kill_or_hang_their_worker_cost_no_other_scan(
     hanging: bool, tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
     scans, output = tmp_path / "scans", tmp_path / "out"
     good = write_scans(scans, {"glioma": 40, "notumor": 40})
-    one = Path(good[1]).read_bytes()
-    poison = {"kills.jpg": KILLS, "kills-its-predictor.jpg": one, "hangs.jpg": HANGS, "hangs-its-predictor.jpg": one}
-    if not hanging:
-        poison = dict(list(poison.items())[:2])
-    broken = {"raises.jpg": RAISES, "raises-its-predictor.jpg": one}
+    ordinary = Path(good[1]).read_bytes()
+    poison = {"kills.jpg": KILLS, "kills-its-predictor.jpg": ordinary}
+    if hanging:
+        poison |= {"hangs.jpg": HANGS, "hangs-its-predictor.jpg": ordinary}
+    broken = {"raises.jpg": RAISES, "raises-its-predictor.jpg": ordinary}
     for name, data in (poison | broken).items():
         (scans / "glioma" / name).write_bytes(data)
     os.utime(good[0], ns=(-(10**18), -(10**18)))  # a day in 1938
     flags = score_flags(tiny_model.uri, scans, output, "--scan-timeout-s", "4", "--max-reject-rate", "0.5")
-    job = start("score", *flags, environment={"PYTHONPATH": str(SABOTAGE)})
+    job = start("score", *flags, environment=sabotaged())
     assert job.end(500) == 0, job.log.read_text()
     rows = standard.rows(str(output))
-    told = {row["scan_uri"].rpartition("/")[2]: row["reason"] for row in rows.to_pylist() if row["status"] != "ok"}
-    assert told == {name: "crashed_decoder" if name.startswith("kills") else "timed_out" for name in poison}
+    reasons = {row["scan_uri"].rpartition("/")[2]: row["reason"] for row in rows.to_pylist() if row["status"] != "ok"}
+    assert reasons == {name: "crashed_decoder" if name.startswith("kills") else "timed_out" for name in poison}
     assert rows.num_rows == len(set(rows["scan_uri"].to_pylist())) == len(good) + len(poison)
     (record,) = standard.records(str(output))
     assert record["counts"] == {"ok": len(good), "rejected": len(poison), "failed": len(broken), "left": 0}
@@ -169,5 +167,7 @@ def test_scans_that_kill_or_hang_what_works_on_them_cost_themselves_only(
     assert causes["raises.jpg"].startswith("ZeroDivisionError")
     assert causes["raises-its-predictor.jpg"].startswith("scoring it: ZeroDivisionError")
     assert "JOHN" not in str(record)
-    tell("a scan that kills, hangs or breaks its decoder or predictor", f"{len(poison | broken)} among 80",
-         "`crashed_decoder` or `timed_out` when tried alone, failed with the cause for an unforeseen error; 80 scored, exit 0")  # fmt: skip
+    outcome = (
+        "tried alone: `crashed_decoder` or `timed_out`; after any other error: failed, with the cause; exit code 0"
+    )
+    tell("scans that kill, hang or break their decoder or predictor", f"{len(poison | broken)} among 80", outcome)

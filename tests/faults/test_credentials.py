@@ -1,8 +1,7 @@
-"""Credentials that end or are refused, a wrong region, closed scans: each says which, and what to do."""
+"""Expired and refused credentials, wrong regions, closed scans: each message names the cause and the remedy."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,16 +12,7 @@ from mribatch.sources.listing import list_scans
 from mribatch.stores import access, uris
 from tests.conftest import write_scans
 from tests.faults.conftest import Behind
-from tests.faults.odd_stores import (
-    Refusal,
-    Refuses,
-    denies,
-    expired,
-)
-
-if TYPE_CHECKING:
-    pass
-
+from tests.faults.odd_stores import Refusal, Refuses, denies, expired
 
 # Credentials and permissions
 
@@ -33,7 +23,7 @@ def write_credentials(path: Path, key: str) -> None:
 
 @pytest.fixture
 def profile(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:  # noqa: ARG001 - sets what this unsets
-    """The credentials file in use: that of the profile `night`."""
+    """Use the profile `night` and return its credentials file."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -43,14 +33,12 @@ def profile(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("profile")
-def test_refused_credentials_are_named_by_their_end_and_source_and_never_by_the_secret(
+def test_refused_credentials_are_named_by_their_last_characters_and_source_never_by_the_secret(
     bucket: str, behind: Behind
 ) -> None:
     behind(expired(), plain=True)
-    now = f"{datetime.now(UTC):%Y-%m-%d}"
-    words = (
-        rf"ExpiredToken.*access key …1234 \(shared-credentials-file, profile night\) on .*refused at {now}.*renew them"
-    )
+    source, now = r"shared-credentials-file, profile night", f"{datetime.now(UTC):%Y-%m-%d}"
+    words = rf"ExpiredToken.*access key …1234 \({source}\) on .*refused at {now}.*renew them"
     with pytest.raises(CredentialsRefused, match=words) as caught:
         uris.read(f"{bucket}/x")
     assert "AKIA" not in str(caught.value)
@@ -58,7 +46,7 @@ def test_refused_credentials_are_named_by_their_end_and_source_and_never_by_the_
     assert caught.value.exit_code == 2
 
 
-def test_credentials_whose_file_was_rewritten_are_read_anew(bucket: str, behind: Behind, profile: Path) -> None:
+def test_credentials_are_read_again_after_their_file_was_rewritten(bucket: str, behind: Behind, profile: Path) -> None:
     uris.put(f"{bucket}/x", b"data")
     store = expired(lambda asked: asked.access_key == "AKIAOLDOLD1234")
     behind(store, plain=True)
@@ -71,11 +59,11 @@ def test_credentials_whose_file_was_rewritten_are_read_anew(bucket: str, behind:
     assert uris.read(f"{bucket}/x") == b"data"
     refused = store.refused
     uris.put(f"{bucket}/y", b"data")
-    assert store.refused == refused, "the old ones are asked with no more"
+    assert store.refused == refused, "the old credentials are not used again"
 
 
 @pytest.mark.usefixtures("s3_server")
-def test_credentials_that_say_when_they_end_are_named_with_it(
+def test_refused_credentials_are_named_with_their_expiration_if_known(
     bucket: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     end = datetime.now(UTC) - timedelta(minutes=5)
@@ -96,7 +84,7 @@ def test_credentials_that_say_when_they_end_are_named_with_it(
         (401, "Unauthorized", "renew them"),
     ],
 )
-def test_each_refusal_of_credentials_ends_a_block_of_scans(
+def test_refused_credentials_end_a_block_of_scans_whatever_the_error_code(
     bucket: str, behind: Behind, status: int, code: str, words: str
 ) -> None:
     write_scans(bucket, {"glioma": 1})
@@ -106,7 +94,7 @@ def test_each_refusal_of_credentials_ends_a_block_of_scans(
         decoding.decode_table(table, spec=ImageSpec(side_px=32))
 
 
-def test_a_redirect_names_the_region_and_what_to_set(bucket: str, behind: Behind) -> None:
+def test_a_redirect_names_the_region_and_the_variable_to_set(bucket: str, behind: Behind) -> None:
     for refusal in (
         Refusal(301, "PermanentRedirect", {"x-amz-bucket-region": "eu-central-1"}),
         Refusal(400, "AuthorizationHeaderMalformed", {"x-amz-bucket-region": "eu-central-1"}),
@@ -121,12 +109,12 @@ def test_a_redirect_names_the_region_and_what_to_set(bucket: str, behind: Behind
 
 @pytest.fixture
 def no_denials_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has not been denied anything yet."""
+    """Forget the denials that this process has met."""
     monkeypatch.setattr(decoding, "denials", access.Access())
 
 
 @pytest.mark.usefixtures("no_denials_yet")
-def test_a_closed_folder_among_good_ones_is_failed_scans_with_the_cause(bucket: str, behind: Behind) -> None:
+def test_scans_of_a_closed_folder_among_good_ones_fail_with_the_cause(bucket: str, behind: Behind) -> None:
     write_scans(bucket, {"closed": 40, "good": 4})
     table = list_scans([bucket])
     behind(denies(lambda asked: "/closed/" in asked.path), plain=True)
@@ -135,30 +123,30 @@ def test_a_closed_folder_among_good_ones_is_failed_scans_with_the_cause(bucket: 
         ("failed", "access denied (AccessDenied)")
     }
     assert [row["status"] for row in rows if "/good/" in row["scan_uri"]] == ["ok"] * 4
-    again = table.slice(0, 40)  # the next run has only the closed ones left to do
+    again = table.slice(0, 40)  # only the closed ones are left for the next run
     rows = decoding.decode_table(again, spec=ImageSpec(side_px=32), among=access.witnesses(table)).to_pylist()
     assert {row["status"] for row in rows} == {"failed"}
 
 
 @pytest.mark.usefixtures("no_denials_yet")
-def test_when_everything_is_closed_the_run_ends(bucket: str, behind: Behind) -> None:
+def test_a_run_ends_when_every_scan_is_closed(bucket: str, behind: Behind) -> None:
     write_scans(bucket, {"glioma": 40})
     table = list_scans([bucket])
     store = denies(lambda _: True)
     behind(store, plain=True)
-    with pytest.raises(StorageDenied, match=r"AccessDenied.*last 8 scans were refused, and so were 16"):
+    with pytest.raises(StorageDenied, match=r"AccessDenied.*last 8 scans were denied, and so were 16"):
         decoding.decode_table(table, spec=ImageSpec(side_px=32), among=access.witnesses(table))
     assert store.refused == 8 + 16
 
 
 @pytest.mark.usefixtures("no_denials_yet")
-def test_the_same_holds_for_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_when_every_scan_on_disk_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_scans(tmp_path, {"glioma": 10})
     table = list_scans([str(tmp_path)])
 
     def closed(uri: str, version: str) -> bytes:
         raise StorageDenied(f"no permission for {uri}, {version}", detail="permission denied")
 
-    monkeypatch.setattr(uris, "read_version", closed)  # tests may run as root, whom no mode keeps out
+    monkeypatch.setattr(uris, "read_version", closed)  # tests may run as root, who may read any file
     with pytest.raises(StorageDenied, match="last 8 scans"):
         decoding.decode_table(table, spec=ImageSpec(side_px=32), among=access.witnesses(table))

@@ -1,4 +1,4 @@
-"""The largest scans that are read, a hundred megapixels each: decoding them takes what is reserved for it."""
+"""The largest accepted scans, a hundred megapixels each: decoding stays within the memory reserved for it."""
 
 import subprocess
 import sys
@@ -23,21 +23,20 @@ row = decode_table(list_scans(sys.argv[1:]), spec=spec, timeout_s=300).to_pylist
 own = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(row["status"], own + decoder(spec, 300).peak_bytes())
 """
-"""Not `ru_maxrss`: in a child it begins with what its parent has had, here that of the test that made the scan."""
+"""Reads VmHWM and not `ru_maxrss`, which a child inherits from its parent: here, from the test that made the scan."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LARGEST)
-def test_largest_scan_takes_no_more_than_is_reserved(kind: str, tmp_path: Path) -> None:
+def test_decoding_the_largest_scan_takes_no_more_memory_than_is_reserved(kind: str, tmp_path: Path) -> None:
     scan = tmp_path / "scan"
     scan.write_bytes(LARGEST[kind](SIDE))
     try:
-        ran = subprocess.run(
-            [sys.executable, "-c", _DECODE, scan], capture_output=True, text=True, check=True, cwd=ROOT
-        )
+        command = [sys.executable, "-c", _DECODE, str(scan)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     finally:
         scan.unlink()
-    status, peak_bytes = ran.stdout.split()
+    status, peak_bytes = done.stdout.split()
     print(f"{kind}: {int(peak_bytes) / 1e6:.0f} MB")
     assert status == "ok"
     assert int(peak_bytes) <= DECODER_BYTES

@@ -1,4 +1,4 @@
-"""S3 stores that are not AWS, and private certificates: bytes come back exact, and locks are exclusive."""
+"""S3 stores that differ from AWS, and private certificates: bytes come back unchanged and locks are exclusive."""
 
 import gc
 import os
@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow.fs
 import pytest
@@ -29,9 +28,6 @@ from tests.faults.odd_stores import (
     StoresChunks,
 )
 
-if TYPE_CHECKING:
-    pass
-
 OTHERS: list[Callable[[], Store]] = [RefusesChunks, StoresChunks, OtherChecksums]
 DIGEST = "0123456789ab"
 
@@ -40,7 +36,7 @@ DIGEST = "0123456789ab"
 
 
 def round_trip(folder: str) -> list[bytes]:
-    """What comes back of some bytes: of an object, of one that was created, and as it was listed."""
+    """Return some bytes and what is read back of them: by put, by create, and by the listed version."""
     data = os.urandom(5000)
     uris.put(f"{folder}/put", data)
     assert uris.create(f"{folder}/created", data)
@@ -58,10 +54,10 @@ def test_bytes_come_back_from_stores_without_the_newer_checksums(
 
 
 @pytest.mark.parametrize("store", OTHERS)
-def test_such_a_store_does_break_a_client_that_insists_on_them(
+def test_these_stores_break_a_client_that_insists_on_the_newer_checksums(
     bucket: str, behind: Behind, store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The user's own setting stays in force, and the test above would fail with boto's default."""
+    """The user's own setting is kept, and the test above would fail with boto's default."""
     behind(store())
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
     monkeypatch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_supported")
@@ -71,7 +67,7 @@ def test_such_a_store_does_break_a_client_that_insists_on_them(
 
 
 @pytest.mark.usefixtures("s3_server")
-def test_aws_itself_is_sent_the_newer_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_gets_the_newer_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.client().meta.config.request_checksum_calculation == "when_required"
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     assert client.client().meta.config.request_checksum_calculation == "when_supported"
@@ -80,12 +76,12 @@ def test_aws_itself_is_sent_the_newer_checksums(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("store", OTHERS)
-def test_a_checkpoint_comes_back_from_such_a_store(
+def test_a_checkpoint_comes_back_from_stores_without_the_newer_checksums(
     bucket: str, behind: Behind, store: Callable[[], Store], tmp_path: Path
 ) -> None:
     behind(store())
     filesystem, path = uris.filesystem(f"{bucket}/training/run/checkpoint_1")
-    filesystem = pickle.loads(pickle.dumps(filesystem))  # as it goes to workers
+    filesystem = pickle.loads(pickle.dumps(filesystem))  # as on its way to the workers
     files = {"last.weights.h5": os.urandom(200_000), "state.json": b"{}", "empty": b"", "deep/er/x": b"x"}
     for name, data in files.items():
         place = tmp_path / "here" / name
@@ -103,10 +99,10 @@ def test_a_checkpoint_comes_back_from_such_a_store(
     assert filesystem.get_file_info(path).type == pyarrow.fs.FileType.NotFound
 
 
-def test_ray_trains_own_storage_persists_restores_and_deletes_a_checkpoint(
+def test_the_storage_of_ray_train_persists_restores_and_deletes_a_checkpoint(
     bucket: str, behind: Behind, tmp_path: Path
 ) -> None:
-    """Over https of a private authority, on a store that refuses aws-chunked bodies and bills its readers. Starts no Ray."""
+    """Over https of a private authority, on a requester-pays store that refuses aws-chunked bodies. Starts no Ray."""
     from ray.train import Checkpoint
     from ray.train.v2._internal.execution.storage import StorageContext, delete_fs_path
 
@@ -125,7 +121,7 @@ def test_ray_trains_own_storage_persists_restores_and_deletes_a_checkpoint(
         assert uris.folders(f"{bucket}/training/run") == []
 
 
-def test_a_checkpoint_whose_copy_fails_leaves_no_file_that_looks_whole(bucket: str) -> None:
+def test_a_checkpoint_whose_copy_fails_leaves_no_file_that_looks_complete(bucket: str) -> None:
     filesystem, path = uris.filesystem(f"{bucket}/training")
     stream = filesystem.open_output_stream(f"{path}/last.weights.h5")
     stream.write(b"half")
@@ -142,7 +138,7 @@ def test_a_checkpoint_whose_copy_fails_leaves_no_file_that_looks_whole(bucket: s
 # A private certificate authority
 
 
-def test_a_private_authority_is_trusted_by_any_of_the_settings_of_boto(
+def test_a_private_authority_is_trusted_by_each_of_the_settings_of_boto(
     bucket: str, behind: Behind, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     behind(Store())
@@ -158,7 +154,7 @@ def test_a_private_authority_is_trusted_by_any_of_the_settings_of_boto(
 
 
 def check_both(bucket: str) -> None:
-    """The store is reached by ourselves and by what Ray Train is given."""
+    """Read an object by `uris` and by the filesystem that Ray Train gets."""
     assert uris.read(f"{bucket}/x") == b"data"
     filesystem, path = uris.filesystem(f"{bucket}/x")
     with filesystem.open_input_stream(path) as stream:
@@ -166,14 +162,14 @@ def check_both(bucket: str) -> None:
 
 
 @pytest.mark.parametrize("bundle", ["", "/no/such/file.pem"])
-def test_an_unknown_authority_is_wrong_use_and_says_what_to_set(
+def test_an_unknown_authority_is_a_config_error_that_says_what_to_set(
     bucket: str, behind: Behind, monkeypatch: pytest.MonkeyPatch, bundle: str
 ) -> None:
     proxy = behind(Store())
     monkeypatch.delenv("AWS_CA_BUNDLE")
     if bundle:
         monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
-    with pytest.raises(ConfigError, match=f"no safe connection to {proxy.address}.*set AWS_CA_BUNDLE") as caught:
+    with pytest.raises(ConfigError, match=f"no secure connection to {proxy.address}.*set AWS_CA_BUNDLE") as caught:
         uris.read(f"{bucket}/x")
     assert "\n" not in str(caught.value)
 
@@ -182,12 +178,12 @@ def test_an_unknown_authority_is_wrong_use_and_says_what_to_set(
 
 
 @pytest.fixture
-def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No store has shown yet what it does with conditions."""
+def no_known_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget which stores are known to honour conditions."""
     monkeypatch.setattr(s3, "known_exclusive", set())
 
 
-@pytest.mark.usefixtures("unasked")
+@pytest.mark.usefixtures("no_known_stores")
 @pytest.mark.parametrize(
     ("store", "words"),
     [
@@ -210,10 +206,12 @@ def test_a_store_that_cannot_create_exclusively_holds_no_lock(
     assert uris.names(bucket) == []
 
 
-@pytest.mark.usefixtures("unasked")
+@pytest.mark.usefixtures("no_known_stores")
 @pytest.mark.parametrize(("status", "code"), [(409, "FileAlreadyExists"), (304, "NotModified"), (412, "Whatever")])
-def test_a_store_that_refuses_in_other_words_holds_locks(bucket: str, behind: Behind, status: int, code: str) -> None:
-    """The proxy answers for the server from the second create of a key on."""
+def test_a_store_that_refuses_with_another_error_code_holds_locks(
+    bucket: str, behind: Behind, status: int, code: str
+) -> None:
+    """The proxy answers in place of the server from the second create of a key on."""
     created = set[str]()
 
     def again(asked: Asked) -> bool:
@@ -227,8 +225,8 @@ def test_a_store_that_refuses_in_other_words_holds_locks(bucket: str, behind: Be
     assert uris.names(f"{bucket}/out/_runs") == [f"{DIGEST}.lock-1"]
 
 
-@pytest.mark.usefixtures("unasked")
-def test_a_store_is_asked_once(bucket: str, behind: Behind) -> None:
+@pytest.mark.usefixtures("no_known_stores")
+def test_a_store_is_probed_once(bucket: str, behind: Behind) -> None:
     creates = Refuses(Refusal(500, "x"), lambda asked: "probe" in asked.path and bool(counted.append(asked)))
     counted: list[Asked] = []
     behind(creates, plain=True)
@@ -238,14 +236,14 @@ def test_a_store_is_asked_once(bucket: str, behind: Behind) -> None:
     assert [asked.method for asked in counted] == ["PUT", "PUT", "HEAD", "DELETE"]
 
 
-@pytest.mark.usefixtures("unasked")
-def test_a_store_that_lets_nothing_be_deleted_can_hold_a_lock(bucket: str, behind: Behind) -> None:
+@pytest.mark.usefixtures("no_known_stores")
+def test_a_store_that_denies_every_delete_holds_locks(bucket: str, behind: Behind) -> None:
     behind(Refuses(Refusal(403, "AccessDenied"), lambda asked: asked.method == "DELETE"), plain=True)
     with lock.held(f"{bucket}/out", DIGEST, "one", lease_s=30) as fence:
         fence.check()
 
 
-def test_what_was_replaced_is_not_read_from_a_store_that_ignores_the_condition(bucket: str, behind: Behind) -> None:
+def test_a_replaced_object_is_not_read_from_a_store_that_ignores_conditions(bucket: str, behind: Behind) -> None:
     behind(IgnoresConditions("if-match"), plain=True)
     uris.put(f"{bucket}/a.jpg", b"as it was listed")
     (entry,) = uris.walk(bucket)
@@ -256,7 +254,7 @@ def test_what_was_replaced_is_not_read_from_a_store_that_ignores_the_condition(b
             uris.read_version(entry.uri, entry.version)
 
 
-def test_a_bucket_that_bills_its_readers_is_used_with_the_flag_only(bucket: str, behind: Behind) -> None:
+def test_a_requester_pays_bucket_is_used_only_with_the_flag(bucket: str, behind: Behind) -> None:
     behind(BillsReaders())
     with pytest.raises(StorageDenied, match="--requester-pays"):
         uris.put(f"{bucket}/x", b"")
@@ -273,10 +271,7 @@ def test_another_process_trusts_the_authority(bucket: str, behind: Behind) -> No
     behind(Store())
     uris.put(f"{bucket}/x", b"data")
     filesystem, path = uris.filesystem(f"{bucket}/x")
-    code = (
-        "import pickle, sys; f = pickle.loads(sys.stdin.buffer.read()); print(f.open_input_stream(sys.argv[1]).read())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, path], input=pickle.dumps(filesystem), capture_output=True, check=True
-    )
+    code = "import pickle, sys; fs = pickle.load(sys.stdin.buffer); print(fs.open_input_stream(sys.argv[1]).read())"
+    command = [sys.executable, "-c", code, path]
+    done = subprocess.run(command, input=pickle.dumps(filesystem), capture_output=True, check=True)
     assert done.stdout.decode().strip() == "b'data'"

@@ -1,4 +1,4 @@
-"""S3 that refuses, resets, loses answers, cuts bodies and goes down: nothing is lost, or the end is clear."""
+"""S3 that refuses, resets, drops answers, cuts bodies and goes down: nothing is lost, or the error is clear."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ REFUSALS = {"500", "502", "503", "504", "SlowDown", "RequestTimeout", "reset"}
 
 
 class Before(Protocol):
-    """Puts a proxy before the server, for this process and those it starts, until the test ends or `away` is called."""
+    """Put a proxy before the server, for this process and those it starts, until the test ends."""
 
     def __call__(self, *, share: float = 0, lost_share: float = 0, cut_share: float = 0, seed: int = 0) -> S3Proxy: ...
 
@@ -51,7 +51,7 @@ def before(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Before]:
 
 
 def live(folder: str, number: int) -> None:
-    """The life of one object: nine operations."""
+    """Create, read, replace, list and delete one object, in nine operations."""
     uri, data = f"{folder}/{number}/x", os.urandom(number * 997)
     assert uris.create(uri, b"first")
     assert not uris.create(uri, b"second")
@@ -66,16 +66,16 @@ def live(folder: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.20])
-def test_two_hundred_operations_end_right_while_requests_fail(bucket: str, before: Before, share: float) -> None:
+def test_two_hundred_operations_succeed_while_requests_fail(bucket: str, before: Before, share: float) -> None:
     proxy = before(share=share, seed=1)
-    with ThreadPoolExecutor(16) as threads:  # they mostly wait to ask again
+    with ThreadPoolExecutor(16) as threads:  # they mostly wait between retries
         list(threads.map(lambda number: live(bucket, number), range(25)))
     given = proxy.injected.total() / proxy.asked
     assert share / 2 < given < share * 2
     assert share < 0.2 or set(proxy.injected) == REFUSALS
 
 
-def test_a_put_whose_answer_is_lost_returns_and_leaves_the_object_whole(bucket: str, before: Before) -> None:
+def test_a_put_whose_answer_is_lost_returns_and_leaves_the_object_complete(bucket: str, before: Before) -> None:
     proxy, data = before(), os.urandom(300_000)
     proxy.lose_next_put_answers(2)
     uris.put(f"{bucket}/part.parquet", data)
@@ -84,7 +84,7 @@ def test_a_put_whose_answer_is_lost_returns_and_leaves_the_object_whole(bucket: 
     assert proxy.injected == {"lost": 2}
 
 
-def test_a_create_whose_answer_is_lost_knows_its_own_object(bucket: str, before: Before) -> None:
+def test_a_create_whose_answer_is_lost_recognises_its_own_object(bucket: str, before: Before) -> None:
     proxy = before()
     proxy.lose_next_put_answers(1)
     assert uris.create(f"{bucket}/lock", b"mine")
@@ -93,7 +93,7 @@ def test_a_create_whose_answer_is_lost_knows_its_own_object(bucket: str, before:
     assert uris.read(f"{bucket}/lock") == b"mine"
 
 
-def test_of_four_creators_exactly_the_one_whose_object_is_there_wins_though_answers_are_lost(
+def test_of_four_creators_the_one_whose_object_is_stored_wins_even_when_answers_are_lost(
     bucket: str, before: Before
 ) -> None:
     proxy = before(lost_share=0.7, share=0.05, seed=2)
@@ -114,18 +114,18 @@ def test_a_body_that_is_cut_is_read_again_and_never_returned_short(bucket: str, 
     sizes = [1, 2, 1000, 70_000, 500_000]
     for size in sizes:
         uris.put(f"{bucket}/{size}", os.urandom(size))
-    whole = {size: uris.read(f"{bucket}/{size}") for size in sizes}
+    intact = {size: uris.read(f"{bucket}/{size}") for size in sizes}
     entries = {entry.size: entry for entry in uris.walk(bucket)}
     proxy = before(cut_share=0.1, seed=3)
     for _ in range(10):
         for size in sizes:
-            assert len(whole[size]) == size
-            assert uris.read(f"{bucket}/{size}") == whole[size]
-            assert uris.read_version(entries[size].uri, entries[size].version) == whole[size]
+            assert len(intact[size]) == size
+            assert uris.read(f"{bucket}/{size}") == intact[size]
+            assert uris.read_version(entries[size].uri, entries[size].version) == intact[size]
     assert proxy.injected["cut"] >= 5
 
 
-def test_a_listing_that_is_cut_is_never_taken_for_a_short_one(bucket: str, before: Before) -> None:
+def test_a_listing_that_is_cut_is_never_mistaken_for_a_short_one(bucket: str, before: Before) -> None:
     names = [f"{number:03d}" for number in range(60)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda name: uris.put(f"{bucket}/{name}", b""), names))
@@ -135,8 +135,10 @@ def test_a_listing_that_is_cut_is_never_taken_for_a_short_one(bucket: str, befor
     assert proxy.injected["cut"] >= 2
 
 
-def test_a_refusal_that_breaks_off_is_a_refusal(bucket: str, before: Before, monkeypatch: pytest.MonkeyPatch) -> None:
-    """boto reads the bodies of errors outside of what it guards: urllib3's own exceptions come out."""
+def test_a_refusal_whose_body_breaks_off_is_still_a_refusal(
+    bucket: str, before: Before, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """boto does not translate errors while it reads an error's body: urllib3's own exceptions come out."""
     uris.put(f"{bucket}/x", b"data")
     proxy = before(share=0.3, seed=18)
     proxy.breaks_refusals = True
@@ -160,7 +162,7 @@ ACTIONS: list[Callable[[str], object]] = [
 ]
 
 
-def test_with_everything_down_each_operation_ends_with_what_to_do(
+def test_each_operation_ends_with_advice_when_the_storage_is_down(
     bucket: str, before: Before, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = before(seed=5)
@@ -177,11 +179,11 @@ def test_with_everything_down_each_operation_ends_with_what_to_do(
 
 
 @pytest.mark.slow
-def test_an_outage_of_thirty_seconds_is_ridden_out_by_each_operation(bucket: str, before: Before) -> None:
+def test_each_operation_survives_an_outage_of_thirty_seconds(bucket: str, before: Before) -> None:
     for name in ("read", "delete"):
         uris.put(f"{bucket}/{name}", b"data")
     proxy = before(seed=6)
-    assert uris.names(bucket) == ["delete", "read"]  # one that has never answered is not waited for as long
+    assert uris.names(bucket) == ["delete", "read"]  # a store that has never answered is given less time
     proxy.down()
     again = threading.Timer(30, proxy.up)
     again.start()
@@ -199,7 +201,7 @@ def test_an_outage_of_thirty_seconds_is_ridden_out_by_each_operation(bucket: str
 
 
 @pytest.mark.slow
-def test_an_outage_without_end_ends_and_no_later_read_waits_as_long_again(bucket: str, before: Before) -> None:
+def test_reads_fail_during_a_permanent_outage_and_later_ones_do_not_wait_as_long(bucket: str, before: Before) -> None:
     before().down()
     begun = time.monotonic()
     for _ in range(30):
@@ -213,7 +215,7 @@ def test_an_outage_without_end_ends_and_no_later_read_waits_as_long_again(bucket
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """Scans on S3, and the output of a run on them that nothing disturbed."""
+    """Scans on S3, and the output of an undisturbed run on them."""
 
     folder: str
     uris: list[str]
@@ -240,38 +242,37 @@ def full(s3_client: "S3Client", tiny_model: Model, tmp_path_factory: pytest.Temp
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """The runs of one test: the first behind a proxy, the next one before the server itself."""
+    """Start the runs of one test: the first behind a proxy, the next one directly on the server."""
 
     output: str
     model: Model
     start: Start
     tell: Tell
-    calm: Callable[[], None]  # lead what is started from now on past the proxy
+    calm: Callable[[], None]  # make later runs bypass the proxy
 
-    def disturbed(self, about: Archive) -> Job:
-        return self.start("score", *score_flags(self.model.uri, about.folder, self.output))
+    def disturbed(self, source: Archive) -> Job:
+        return self.start("score", *score_flags(self.model.uri, source.folder, self.output))
 
-    def finish(self, job: Job, about: Archive, proxy: S3Proxy, fault: str) -> None:
-        """Let the run end, and the next one do what it left. Then check all."""
-        code, said = job.end(900), job.log.read_text()
+    def finish(self, job: Job, source: Archive, proxy: S3Proxy, fault: str) -> None:
+        """Let the run end and a second one do what it left. Then check everything."""
+        code, log = job.end(900), job.log.read_text()
         self.calm()
-        told, count = standard.records(self.output), len(about.uris)
-        assert code in (0, 1, 3), said
-        assert "Traceback" not in said, said
+        records, count = standard.records(self.output), len(source.uris)
+        assert code in (0, 1, 3), log
+        assert "Traceback" not in log, log
         if code == 1:
-            assert [line for line in said.splitlines() if line.startswith("error: ")] == said.splitlines()[-1:], said
+            assert [line for line in log.splitlines() if line.startswith("error: ")] == log.splitlines()[-1:], log
         else:
-            assert len(told) == 1
+            assert len(records) == 1
         left = standard.failed(self.output)
-        if told:
-            assert standard.rows(self.output).num_rows == count - left, "a record stands for a whole run only"
-        last = self.start("score", *score_flags(self.model.uri, about.folder, self.output))
+        if records:
+            assert standard.rows(self.output).num_rows == count - left, "only a complete run has a record"
+        last = self.start("score", *score_flags(self.model.uri, source.folder, self.output))
         assert last.end() == 0, last.log.read_text()
-        standard.check(self.output, about.uris, about.undisturbed)
-        outcome = (
-            "in one run" if told and not left else f"{left:,} of them with the next run" if told else "after a rerun"
-        )
-        self.tell(fault, f"{proxy.injected.total():,} of {proxy.asked:,} requests", f"{count:,} rows, {outcome}")
+        standard.check(self.output, source.uris, source.undisturbed)
+        first = f"{left:,} of them by the next run" if left else "in one run"
+        outcome = f"{count:,} rows, {first if records else 'after a rerun'}"
+        self.tell(fault, f"{proxy.injected.total():,} of {proxy.asked:,} requests", outcome)
 
 
 @pytest.fixture
@@ -284,7 +285,7 @@ def runs(
     return Runs(output=f"{bucket}/out", model=tiny_model, start=start, tell=tell, calm=calm)
 
 
-def test_a_run_on_s3_that_fails_every_fifth_request_loses_nothing(before: Before, runs: Runs, quick: Archive) -> None:
+def test_a_run_loses_nothing_while_every_fifth_request_fails(before: Before, runs: Runs, quick: Archive) -> None:
     proxy = before(share=0.2, seed=10)
     runs.finish(runs.disturbed(quick), quick, proxy, "S3 refuses or resets 20% of the requests")
     assert proxy.injected.total() >= 30
@@ -294,7 +295,7 @@ def test_a_run_on_s3_that_fails_every_fifth_request_loses_nothing(before: Before
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("share", [0.05, 0.20])
-def test_a_thousand_scans_are_scored_while_requests_fail(
+def test_a_thousand_scans_are_all_scored_while_requests_fail(
     before: Before, runs: Runs, full: Archive, share: float
 ) -> None:
     proxy = before(share=share, seed=11)
@@ -305,7 +306,7 @@ def test_a_thousand_scans_are_scored_while_requests_fail(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_run_whose_storage_is_down_for_thirty_seconds_loses_nothing(
+def test_a_run_loses_nothing_while_the_storage_is_down_for_thirty_seconds(
     before: Before, runs: Runs, full: Archive
 ) -> None:
     proxy = before(seed=12)
@@ -315,24 +316,24 @@ def test_a_run_whose_storage_is_down_for_thirty_seconds_loses_nothing(
     assert job.process.poll() is None, job.log.read_text()
     time.sleep(30)
     proxy.up()
-    runs.finish(job, full, proxy, "S3 is down for 30 s in the middle")
+    runs.finish(job, full, proxy, "S3 is down for 30 s during the run")
     assert proxy.injected["down"] > 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_run_whose_puts_get_no_answers_loses_nothing_and_writes_nothing_twice(
+def test_a_run_whose_puts_get_no_answer_loses_nothing_and_writes_nothing_twice(
     before: Before, runs: Runs, full: Archive
 ) -> None:
     proxy = before(lost_share=0.3, seed=13)
     proxy.lose_next_put_answers(1)  # the lock's
-    runs.finish(runs.disturbed(full), full, proxy, "S3 does what 30% of the PUTs say and does not answer")
+    runs.finish(runs.disturbed(full), full, proxy, "S3 executes 30% of the PUTs without an answer")
     assert proxy.injected["lost"] >= 5
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_a_run_whose_scans_come_in_halves_scores_them_whole(before: Before, runs: Runs, full: Archive) -> None:
+def test_a_run_whose_downloads_are_cut_scores_complete_scans(before: Before, runs: Runs, full: Archive) -> None:
     proxy = before(cut_share=0.2, seed=14)
     runs.finish(runs.disturbed(full), full, proxy, "S3 cuts 20% of the bodies in half")
     assert proxy.injected["cut"] >= 100

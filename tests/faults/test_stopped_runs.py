@@ -1,4 +1,4 @@
-"""Signals to all of a run at any moment, and a Ray that dies under it: the documented code, one sentence, a free lock."""
+"""Runs stopped at any moment, and Ray dying under a run: the documented exit code, one sentence, a released lock."""
 
 import json
 import os
@@ -13,22 +13,21 @@ from pathlib import Path
 import pytest
 
 from mribatch.models.format import Model
+from tests.conftest import as_flags
 from tests.faults import standard
-from tests.faults.conftest import Archive, Launch, ScanFolder, Start, Tell
+from tests.faults.conftest import Archives, Launch, ScanFolder, Start, Tell
 from tests.faults.processes import Job, parts, score_flags, until
 
-Archives = Callable[[int], Archive]
-
 QUICK = 240  # scans
-LEASE = ("--lease-s", "300")  # longer than any test: a lock that was not released would be noticed
+LEASE = ("--lease-s", "300")  # longer than any test, so that a lock that was not released shows
 
 
 def rows(output: Path) -> int:
-    """The rows of all visible parts, by their names."""
+    """Return the number of rows in all visible parts, by their names."""
     return sum(int(part.stem.rpartition("-")[2]) for part in parts(output))
 
 
-MOMENTS: dict[str, Callable[[float, Path], bool]] = {  # of the seconds since the start and the output
+MOMENTS: dict[str, Callable[[float, Path], bool]] = {  # from seconds since the start, and the output
     "0.3 s": lambda seconds, _: seconds >= 0.3,  # Python itself
     "1 s": lambda seconds, _: seconds >= 1,  # imports
     "2 s": lambda seconds, _: seconds >= 2,
@@ -54,13 +53,13 @@ def free_port() -> int:
 
 
 def locks(output: Path) -> list[Path]:
-    """The newest lock of each model or purpose."""
-    found = sorted(output.glob("_runs/*.lock-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return list({path.name.rpartition("-")[0]: path for path in found}.values())
+    """Return the newest lock of each model or purpose."""
+    oldest_first = sorted(output.glob("_runs/*.lock-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return list({path.name.rpartition("-")[0]: path for path in oldest_first}.values())
 
 
 def check_ended(job: Job, output: Path, code: int) -> None:
-    """The run has ended with a code, one sentence and free locks."""
+    """Check that the run ends with an exit code, one sentence and released locks."""
     ended, text = job.end(60), job.log.read_text()
     assert ended == code, text
     assert "Traceback" not in text
@@ -69,7 +68,7 @@ def check_ended(job: Job, output: Path, code: int) -> None:
 
 
 def stop(job: Job, output: Path, moment: str, *, everything: bool) -> None:
-    """SIGTERM at a moment, for everything that the run started or for its process group."""
+    """Send SIGTERM at a moment, to everything that the run started or to its process group. Check how the run ends."""
     process = job.process
     await_moment(job, output, moment)
     if everything:
@@ -77,9 +76,9 @@ def stop(job: Job, output: Path, moment: str, *, everything: bool) -> None:
     elif process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
     if list(output.glob("_runs/*.json")) and process.wait(60) == 0:
-        return  # it had come to its end before
+        return  # it was complete before the signal
     if moment == "0.3 s" and process.wait(60) == -signal.SIGTERM:
-        assert job.log.read_text() == "", "nothing of ours was loaded yet"
+        assert job.log.read_text() == "", "the package was not loaded yet"
     else:
         check_ended(job, output, 128 + signal.SIGTERM)
 
@@ -93,32 +92,32 @@ def stop(job: Job, output: Path, moment: str, *, everything: bool) -> None:
     ],
     ids=["quick", "everything", "group"],
 )
-def test_a_run_that_is_ended_with_its_ray_ends_clean_and_a_rerun_completes(
+def test_a_run_stopped_together_with_its_ray_ends_cleanly_and_a_rerun_completes(
     moments: list[str], everything: bool, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, full = archive(QUICK), len(moments) > 3
+    source, full = archive(QUICK), len(moments) > 3
     for number, moment in enumerate(moments):
         output = tmp_path / (f"out-{number}" if full else "out")
-        flags = score_flags(tiny_model.uri, about.folder, output, *LEASE)
+        flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
         stop(start("score", *flags), output, moment, everything=everything)
         if full or moment == moments[-1]:
             last = start("score", *flags)
             assert last.end() == 0, last.log.read_text()
-            standard.check(str(output), about.uris, str(about.undisturbed))
-    whom = "driver, Ray and all workers" if everything else "the process group"
-    tell(f"SIGTERM of {whom}, rerun", f"{len(moments)} moments from the first second on",
-         f"exit 143 or, at the end, 0; lock released; {QUICK} rows after the rerun")  # fmt: skip
+            standard.check(str(output), source.uris, str(source.undisturbed))
+    targets = "driver, Ray and all workers" if everything else "the process group"
+    outcome = f"exit code 143, or 0 at the very end; lock released; {QUICK} rows after the rerun"
+    tell(f"SIGTERM of {targets}, rerun", f"{len(moments)} moments from the first second on", outcome)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_three_signals_in_a_row_are_as_one(
+def test_three_signals_in_a_row_act_like_one(
     number: signal.Signals, code: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about = archive(QUICK)
+    source = archive(QUICK)
     for moment in ("2 s", "4 s", "the first part"):
         output = tmp_path / moment
-        flags = score_flags(tiny_model.uri, about.folder, output, *LEASE)
+        flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
         job = start("score", *flags)
         await_moment(job, output, moment)
         for _ in range(3):
@@ -127,12 +126,9 @@ def test_three_signals_in_a_row_are_as_one(
         check_ended(job, output, code)
     last = start("score", *flags)
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
-    tell(
-        f"{number.name} of the driver, three times",
-        "3 moments",
-        f"exit {code}, lock released; {QUICK} rows after the rerun",
-    )
+    standard.check(str(output), source.uris, str(source.undisturbed))
+    outcome = f"exit code {code}, lock released; {QUICK} rows after the rerun"
+    tell(f"{number.name} of the driver, three times", "3 moments", outcome)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +140,11 @@ def test_three_signals_in_a_row_are_as_one(
         pytest.param("gcs_server", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_a_ray_that_dies_under_a_run_is_reported_and_a_rerun_completes(
+def test_the_death_of_ray_during_a_run_is_reported_and_a_rerun_completes(
     name: str, number: signal.Signals, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
-    about, output = archive(QUICK), tmp_path / "out"
-    flags = score_flags(tiny_model.uri, about.folder, output, *LEASE)
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
     job = start("score", *flags)
     until(lambda: bool(parts(output)))
     process = job.ray_process(name)
@@ -158,14 +154,14 @@ def test_a_ray_that_dies_under_a_run_is_reported_and_a_rerun_completes(
     assert standard.records(str(output)) == []
     last = start("score", *flags)
     assert last.end() == 0, last.log.read_text()
-    standard.check(str(output), about.uris, str(about.undisturbed))
-    tell(f"{number.name} of Ray's {name}, rerun", "once, while scoring",
-         f"exit 1 with one sentence, lock released; {QUICK} rows after the rerun")  # fmt: skip
+    standard.check(str(output), source.uris, str(source.undisturbed))
+    outcome = f"exit code 1 with one sentence, lock released; {QUICK} rows after the rerun"
+    tell(f"{number.name} of Ray's {name}, rerun", "once, while scoring", outcome)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nightly", "evaluate", "promote", "train", "baselines"])
-def test_every_command_that_is_ended_with_its_ray_ends_clean(
+def test_every_command_stopped_together_with_its_ray_ends_cleanly(
     name: str, tiny_model: Model, tmp_path: Path, scan_folder: ScanFolder, start: Start, tell: Tell
 ) -> None:
     scan_folder(tmp_path / "data", {"glioma": 60, "notumor": 60})
@@ -181,7 +177,7 @@ def test_every_command_that_is_ended_with_its_ray_ends_clean(
     for seconds in (3, 5, 7, 12):
         job = start(name, *flags, "--output", str(output))
         time.sleep(seconds)
-        if job.process.poll() is not None:  # a quick machine: it was over before
+        if job.process.poll() is not None:  # a fast machine: it was complete before the signal
             assert job.end() == 0, job.log.read_text()
             continue
         stopped += 1
@@ -191,28 +187,30 @@ def test_every_command_that_is_ended_with_its_ray_ends_clean(
         assert job.log.read_text().count("stopped: ") == 1
         held = [lock for folder in tmp_path.rglob("_runs") for lock in locks(folder.parent)]
         assert all(json.loads(lock.read_text())["released"] for lock in held)
-    assert stopped >= 2, "the commands must run long enough to be stopped"
-    tell(f"SIGTERM of `{name}`, its Ray and all workers", f"{stopped} moments", "exit 143, locks released")
+    assert stopped >= 2, "the command ended too early to be stopped"
+    tell(f"SIGTERM of `{name}`, its Ray and all workers", f"{stopped} moments", "exit code 143, locks released")
 
 
 @pytest.mark.slow
-def test_the_note_of_a_head_that_was_killed_is_reported(
+def test_the_address_file_of_a_killed_head_is_reported(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, launch: Launch, tell: Tell
 ) -> None:
-    about = archive(QUICK)
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # a socket's path is short
+    source = archive(QUICK)
+    short = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # the paths of sockets must be short
+    with short as folder:
         environment = {"RAY_TMPDIR": folder}
         ray = str(Path(sys.executable).with_name("ray"))
-        head = launch(ray, "start", "--head", "--block", "--port=0", "--include-dashboard=false", "--num-cpus=1",
-                      "--disable-usage-stats", f"--ray-client-server-port={free_port()}",
-                      f"--object-store-memory={100 << 20}", environment=environment)  # fmt: skip
+        options = as_flags(ray_client_server_port=free_port(), object_store_memory=100 << 20, num_cpus=1, port=0)
+        switches = ("--block", "--include-dashboard=false", "--disable-usage-stats")
+        head = launch(ray, "start", "--head", *switches, *options, environment=environment)
         until(lambda: (Path(folder) / "ray" / "ray_current_cluster").exists())
         head.signal_all(signal.SIGKILL)
-        job = start("score", *score_flags(tiny_model.uri, about.folder, tmp_path / "out"), environment=environment)
+        job = start("score", *score_flags(tiny_model.uri, source.folder, tmp_path / "out"), environment=environment)
         check_ended(job, tmp_path / "out", 1)
         for words in ("no Ray head answered at", "ray_current_cluster", "ray stop", "RAY_ADDRESS=local"):
             assert words in job.log.read_text()
         own = environment | {"RAY_ADDRESS": "local"}
-        last = start("score", *score_flags(tiny_model.uri, about.folder, tmp_path / "out"), environment=own)
+        last = start("score", *score_flags(tiny_model.uri, source.folder, tmp_path / "out"), environment=own)
         assert last.end() == 0, last.log.read_text()
-    tell("the note of a head that was killed", "once", "exit 1 with its remedy; with RAY_ADDRESS=local all rows")
+    outcome = "exit code 1 with the remedy; all rows with RAY_ADDRESS=local"
+    tell("the address file of a killed Ray head", "once", outcome)

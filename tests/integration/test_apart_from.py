@@ -1,4 +1,4 @@
-"""Evaluating with a real model: which scans count, what --apart-from leaves out, and that both are shown."""
+"""`evaluate` with a real model: which scans count, which ones --apart-from leaves out, and how both are shown."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ COPIES = 3
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Training and test scans of two classes; three test scans are copies of training scans."""
+    """Write training and test scans of two classes. Three of the test scans are copies of training scans."""
     root = tmp_path_factory.mktemp("evaluated") / "data"
     write_scans(root / "Training", {"glioma": 6, "notumor": 6})
     write_scans(root / "Testing", {"glioma": 9, "notumor": 9})
@@ -35,13 +35,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One output for all: the scans are scored once."""
+    """Return one output for all tests, so that the scans are scored once."""
     return tmp_path_factory.mktemp("evaluation")
 
 
 def evaluated(model: Model, data: Path | str, output: Path, *apart_from: Path | str) -> Evaluated:
-    return evaluate(EvaluateConfig(model=model.uri, data=str(data), output=str(output),
-                                   apart_from=tuple(map(str, apart_from))))  # fmt: skip
+    known = tuple(map(str, apart_from))
+    return evaluate(EvaluateConfig(model=model.uri, data=str(data), output=str(output), apart_from=known))
 
 
 def numbers(output: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def numbers(output: Path) -> dict[str, Any]:
 
 
 def manifest(place: Path, data: Path, folder: str, ending: str = ".csv", *, label: bool = False) -> Path:
-    """A manifest of the scans in a folder of the data."""
+    """Write a manifest of the scans in a folder of the data."""
     lines = [f"{path};{path.parent.name}" if label else str(path) for path in sorted((data / folder).rglob("*.*"))]
     path = place / f"{folder}{ending}"
     path.write_text("\n".join(["URI;Label" if label else "URI", *lines]))
@@ -57,7 +57,7 @@ def manifest(place: Path, data: Path, folder: str, ending: str = ".csv", *, labe
 
 
 @pytest.mark.parametrize("how", ["folder", "root", "manifest", "uris only", "tsv", "two"])
-def test_copies_of_known_scans_are_left_out_however_these_are_named(
+def test_copies_of_known_scans_are_left_out_however_those_are_named(
     how: str, tiny_model: Model, data: Path, output: Path, tmp_path: Path
 ) -> None:
     known = {
@@ -69,17 +69,20 @@ def test_copies_of_known_scans_are_left_out_however_these_are_named(
         "two": [data / "Training" / "glioma", data / "Training" / "notumor" / "*.png"],
     }[how]
     done = evaluated(tiny_model, data, output, *known)
-    read, ignored = 9 if how == "two" else 12, 6 + COPIES if how == "root" else 0
-    assert numbers(output)["apart_from"] == {
-        "scans": read, "test_scans_ignored": ignored, "evaluated": 6 + COPIES, "left_out": COPIES,
-    }  # fmt: skip
+    expected = {
+        "scans": 9 if how == "two" else 12,
+        "test_scans_ignored": 6 + COPIES if how == "root" else 0,
+        "evaluated": 6 + COPIES,
+        "left_out": COPIES,
+    }
+    assert numbers(output)["apart_from"] == expected
     assert (done.numbers["scans"], done.numbers["left_out"]) == (6, COPIES)
     line = f"{COPIES} of the {6 + COPIES} evaluated scans are copies of them and were left out"
     assert line in done.table()
     assert line in (output / "report.html").read_text()
 
 
-def test_known_scans_may_lie_in_s3_and_be_named_by_a_manifest_there(
+def test_known_scans_may_be_on_s3_and_listed_in_a_manifest_there(
     tiny_model: Model, data: Path, output: Path, bucket: str
 ) -> None:
     names = [path.relative_to(data / "Training").as_posix() for path in (data / "Training").rglob("*.*")]
@@ -90,7 +93,7 @@ def test_known_scans_may_lie_in_s3_and_be_named_by_a_manifest_there(
         assert evaluated(tiny_model, data, output, known).numbers["apart_from"]["left_out"] == COPIES
 
 
-def test_nothing_to_leave_out_is_told(tiny_model: Model, data: Path, output: Path, tmp_path: Path) -> None:
+def test_finding_no_copies_is_reported(tiny_model: Model, data: Path, output: Path, tmp_path: Path) -> None:
     write_scans(tmp_path / "strange", {"x": 4})
     done = evaluated(tiny_model, data, output, tmp_path / "strange")
     line = f"--apart-from: 4 scans read, 0 of the {6 + COPIES} evaluated scans are copies of them"
@@ -101,17 +104,16 @@ def test_nothing_to_leave_out_is_told(tiny_model: Model, data: Path, output: Pat
     assert numbers(output)["apart_from"] is None
 
 
-def test_leaving_out_everything_is_an_error_that_says_what_to_name(
+def test_leaving_out_every_scan_is_an_error_that_says_what_to_name(
     tiny_model: Model, data: Path, output: Path, tmp_path: Path
 ) -> None:
     for known in (data / "Testing", manifest(tmp_path, data, "Testing")):
-        with pytest.raises(
-            InputError, match=f"all {6 + COPIES} scans .* name the training scans alone in --apart-from"
-        ):
+        message = f"all {6 + COPIES} scans .* name the training scans alone in --apart-from"
+        with pytest.raises(InputError, match=message):
             evaluated(tiny_model, data, output, known)
 
 
-def test_known_scans_that_are_not_there_end_an_evaluation_before_anything_is_scored(
+def test_missing_known_scans_end_an_evaluation_before_anything_is_scored(
     tiny_model: Model, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "known.csv").write_text("uri\ngone.jpg\n")
@@ -120,15 +122,15 @@ def test_known_scans_that_are_not_there_end_an_evaluation_before_anything_is_sco
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_evaluated_is_shown_and_training_scans_alone_are_questioned(
+def test_the_evaluated_scans_are_shown_and_a_warning_given_if_there_are_only_training_scans(
     tiny_model: Model, data: Path, output: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "mribatch"):
         evaluated(tiny_model, data, output)
-    told = "\n".join(record.getMessage() for record in caplog.records)
-    assert f"{18 + COPIES} labelled scans of 2 classes in {data}" in told
-    assert f"evaluating {6 + COPIES} of {18 + COPIES} scans" in told
-    assert "no test scans" not in told
+    log = "\n".join(record.getMessage() for record in caplog.records)
+    assert f"{18 + COPIES} labelled scans of 2 classes in {data}" in log
+    assert f"evaluating {6 + COPIES} of {18 + COPIES} scans" in log
+    assert "no test scans" not in log
     (data.parent / "only").mkdir()
     shutil.copytree(data / "Training", data.parent / "only" / "train")
     caplog.clear()

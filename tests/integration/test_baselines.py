@@ -1,4 +1,4 @@
-"""The comparison on a real Ray session: it learns, it leaks nothing, it goes on where it was, its models score scans."""
+"""`compare` on a real Ray session: it learns, leaks no copies, resumes, and its models score scans."""
 
 import shutil
 from collections.abc import Callable
@@ -25,15 +25,13 @@ CLASSICAL = (*QUICK, "frozen_logistic")
 
 
 def settings(data: Path | str, output: Path | str, **changes: Any) -> BaselinesConfig:
-    return BaselinesConfig(
-        **{"data": str(data), "output": str(output), "image_side": 72, "repeats": 2, "models": QUICK,
-           "xception_weights": "none", **changes}
-    )  # fmt: skip
+    quick: dict[str, Any] = {"image_side": 72, "repeats": 2, "models": QUICK, "xception_weights": "none"}
+    return BaselinesConfig(data=str(data), output=str(output), **{**quick, **changes})
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> Path:
-    """60 scans of three classes, and copies of 16 of them."""
+    """Write 60 scans of three classes, and copies of 15 of them."""
     root = tmp_path_factory.mktemp("compared") / "data"
     scan_folder(root, {"glioma": 24, "notumor": 24, "pituitary": 12})
     for number, path in enumerate(sorted(root.rglob("*_*.*"))[::4]):
@@ -42,53 +40,53 @@ def data(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> P
 
 
 @pytest.fixture(scope="module")
-def whole(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
-    """The output of a comparison of classical models of both kinds and the cnn."""
-    output, models = tmp_path_factory.mktemp("whole") / "out", (*CLASSICAL, "cnn")
+def comparison(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+    """Return the output of a comparison of the cnn with classical models, on pixels and on frozen features."""
+    output, models = tmp_path_factory.mktemp("compared") / "out", (*CLASSICAL, "cnn")
     compare(settings(data, output, models=models, classes=("notumor", "glioma"), deep_epochs=1, batch_size=8))
     return output
 
 
-def test_every_model_has_its_row_for_each_split_and_no_copy_stands_on_both_sides(whole: Path) -> None:
-    rows = pq.read_table(whole / "comparison.parquet").to_pylist()
+def test_every_model_has_a_row_for_each_split_and_no_split_separates_copies(comparison: Path) -> None:
+    rows = pq.read_table(comparison / "comparison.parquet").to_pylist()
     assert {(row["model"], row["split"]) for row in rows} == {
         *((name, split) for name in CLASSICAL for split in (1, 2)),
         ("cnn", 1),
     }
     assert {row["test_scans_with_copy"] for row in rows} == {0}
-    learnt_from = {row["model"]: row["train_scans"] for row in rows if row["split"] == 1}
+    trained_on = {row["model"]: row["train_scans"] for row in rows if row["split"] == 1}
     held_out = next(row["test_scans"] for row in rows if row["split"] == 1)
-    assert learnt_from["knn"] == 24 + 24 + 12 - held_out
-    assert learnt_from["cnn"] < learnt_from["knn"], "it has validation scans of its own"
+    assert trained_on["knn"] == 24 + 24 + 12 - held_out
+    assert trained_on["cnn"] < trained_on["knn"], "the cnn sets validation scans aside"
     assert all(row["tp"] + row["fp"] + row["tn"] + row["fn"] == row["test_scans"] for row in rows)
     assert all(row["scans_per_s"] > 0 and row["fit_s"] > 0 and row["size_bytes"] > 1000 for row in rows)
 
 
-def test_a_comparison_leaves_nothing_behind_that_a_listing_takes_for_a_scan(whole: Path) -> None:
+def test_no_listing_takes_the_files_of_a_comparison_for_scans(comparison: Path) -> None:
     with pytest.raises(InputError, match="at least one file that is not mribatch's own output"):
-        list_scans([str(whole)])
+        list_scans([str(comparison)])
 
 
-def test_the_page_the_table_and_the_pictures_are_there(whole: Path) -> None:
-    there = {path.name for path in whole.iterdir() if path.is_file()}
-    assert {"comparison.html", "comparison.md", "comparison.parquet", "accuracy.png", "confusion_knn.png"} <= there
-    assert "k-nearest neighbours" in (whole / "comparison.md").read_text()
+def test_a_comparison_writes_its_page_its_tables_and_its_figures(comparison: Path) -> None:
+    files = {path.name for path in comparison.iterdir() if path.is_file()}
+    assert {"comparison.html", "comparison.md", "comparison.parquet", "accuracy.png", "confusion_knn.png"} <= files
+    assert "k-nearest neighbours" in (comparison / "comparison.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["knn", "frozen_logistic"])
-def test_a_fitted_model_scores_scans_as_it_did_in_the_comparison(name: str, whole: Path, data: Path) -> None:
-    output = whole.parent / f"scored-{name}"
-    scored = score(ScoreConfig(model=str(whole / "models" / name), input=(str(data / "glioma"),), output=str(output)))
+def test_a_fitted_model_scores_scans_as_in_the_comparison(name: str, comparison: Path, data: Path) -> None:
+    output, model = comparison.parent / f"scored-{name}", comparison / "models" / name
+    scored = score(ScoreConfig(model=str(model), input=(str(data / "glioma"),), output=str(output)))
     assert scored.exit_code == 0
     now = {row["scan_uri"]: row["p_glioma"] for row in pq.read_table(output).to_pylist()}
-    then = pq.read_table(whole / "answers" / f"{name}-1.parquet").to_pylist()
+    then = pq.read_table(comparison / "answers" / f"{name}-1.parquet").to_pylist()
     compared = [(now[row["scan_uri"]], row["p_glioma"]) for row in then if row["scan_uri"] in now]
     assert compared
     np.testing.assert_allclose(*zip(*compared, strict=True), atol=2e-3)
 
 
-def test_a_comparison_goes_on_with_what_is_missing_and_the_same_seed_gives_the_same_numbers(
-    whole: Path, data: Path, tmp_path: Path
+def test_a_rerun_fits_only_what_is_missing_and_the_same_seed_gives_the_same_numbers(
+    comparison: Path, data: Path, tmp_path: Path
 ) -> None:
     def compared(models: tuple[str, ...]) -> dict[str, int]:
         compare(settings(data, tmp_path / "cut", models=models, classes=("notumor", "glioma")))
@@ -97,37 +95,40 @@ def test_a_comparison_goes_on_with_what_is_missing_and_the_same_seed_gives_the_s
     before = compared(QUICK[:1])
     shutil.rmtree(tmp_path / "cut" / "models" / QUICK[0])
     after = compared(QUICK)
-    assert (tmp_path / "cut" / "models" / QUICK[0]).exists(), "answers without their model do not count"
+    assert (tmp_path / "cut" / "models" / QUICK[0]).exists(), (
+        "the model of existing answers is missing, so it is fitted again"
+    )
     again = {name for name in before if after[name] != before[name]}
-    assert again == {f"{QUICK[0]}-1.parquet"}, "all else that was there was not fitted again"
+    assert again == {f"{QUICK[0]}-1.parquet"}, "nothing else was fitted again"
     assert set(after) == {f"{name}-{split}.parquet" for name in QUICK for split in (1, 2)}
     for name in after:
-        ours, theirs = (pq.read_table(place / "answers" / name) for place in (tmp_path / "cut", whole))
-        assert ours.equals(theirs), "another run, beside other models"
+        ours, theirs = (pq.read_table(place / "answers" / name) for place in (tmp_path / "cut", comparison))
+        assert ours.equals(theirs), "they do not depend on the run or on the other models in it"
 
 
-def test_labels_that_were_shuffled_are_answered_at_chance(tmp_path: Path, scan_folder: ScanFolder) -> None:
+def test_models_trained_on_shuffled_labels_are_right_by_chance(tmp_path: Path, scan_folder: ScanFolder) -> None:
     names = scan_folder(tmp_path / "scans", {"glioma": 100, "notumor": 100})
     labels = np.random.default_rng(3).permutation(["glioma", "notumor"] * 100)
     lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
     (tmp_path / "shuffled.csv").write_text("\n".join(["uri,label", *lines]))
     compared = compare(settings(tmp_path / "shuffled.csv", tmp_path / "out", models=("svm", "logistic_regression")))
-    for one in compared.contenders:
-        right, total = sum(int(each.correct.sum()) for each in one.scores), sum(len(each.truth) for each in one.scores)
-        assert abs(right / total - 0.5) < 0.17, f"{one.name}: 3 standard deviations of 80 coins"
+    for model in compared.contenders:
+        right = sum(int(split.correct.sum()) for split in model.scores)
+        total = sum(len(split.truth) for split in model.scores)
+        assert abs(right / total - 0.5) < 0.17, f"{model.name}: 3 standard deviations of 80 coin tosses"
 
 
-def test_the_published_way_tells_both_figures_and_data_and_output_may_lie_in_s3(data: Path, bucket: str) -> None:
+def test_the_paper_protocol_reports_figures_with_and_without_copies_and_works_on_s3(data: Path, bucket: str) -> None:
     for path in (path for path in data.rglob("*.*") if path.parent.name != "pituitary"):
         uris.put(f"{bucket}/data/{path.parent.name}/{path.name}", path.read_bytes())
     compared = compare(settings(f"{bucket}/data", f"{bucket}/out", models=("gaussian_nb",), paper_protocol=True))
     assert compared.report == f"{bucket}/out/comparison.html"
-    (one,) = compared.contenders
-    assert any(copy.any() for copy in one.has_copy)
+    (contender,) = compared.contenders
+    assert any(copies.any() for copies in contender.has_copy)
     assert b"Without copies" in uris.read(f"{bucket}/out/comparison.md")
 
 
-def test_a_class_too_small_is_refused_in_a_sentence(tmp_path: Path, scan_folder: ScanFolder) -> None:
+def test_a_class_that_is_too_small_is_refused_in_one_sentence(tmp_path: Path, scan_folder: ScanFolder) -> None:
     scan_folder(tmp_path / "data", {"a": 20, "b": 2})
     with pytest.raises(InputError, match="only one scan to learn from"):
         compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1]))
@@ -137,6 +138,6 @@ def test_a_class_too_small_is_refused_in_a_sentence(tmp_path: Path, scan_folder:
         compare(settings(tmp_path / "data", tmp_path / "out", models=QUICK[:1], max_reject_rate=0.2))
 
 
-def test_a_class_that_is_not_there_is_named(data: Path, tmp_path: Path) -> None:
+def test_a_missing_class_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no scans of glioblastoma .* it has glioma, notumor, pituitary"):
         compare(settings(data, tmp_path / "out", classes=("glioma", "glioblastoma")))

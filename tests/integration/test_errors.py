@@ -1,4 +1,4 @@
-"""What is raised in any process of Ray reaches the user as one sentence, whatever Ray wraps it in."""
+"""Errors raised in any Ray process reach the user as one sentence, whatever Ray wraps them in."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,15 +16,15 @@ from mribatch.errors import ModelError, MribatchError, RunFailed
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 OURS = "weights.h5 in m has another SHA-256: copy the model directory again"
-Make = Callable[[], Exception]  # errors are made where they are raised: some cannot be sent there
+Make = Callable[[], Exception]  # makes an error where it is raised: some cannot be sent there
 
 
 class Unpicklable(ValueError):
-    """An error with something in it that cannot leave its process, as many C libraries raise."""
+    """An error that cannot be pickled, as many C libraries raise."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.handle = (each for each in ())
+        self.handle = (item for item in ())
 
 
 def ours() -> Exception:
@@ -114,12 +114,20 @@ def in_a_sink(make: Make) -> None:
     rows().write_datasink(FailingSink(make))
 
 
-PLACES = [in_a_task, in_a_task_of_a_task, in_an_actor, in_the_constructor_of_an_actor, in_a_function_over_blocks,
-          in_an_actor_over_blocks, in_the_constructor_of_an_actor_over_blocks, in_a_sink]  # fmt: skip
+PLACES = [
+    in_a_task,
+    in_a_task_of_a_task,
+    in_an_actor,
+    in_the_constructor_of_an_actor,
+    in_a_function_over_blocks,
+    in_an_actor_over_blocks,
+    in_the_constructor_of_an_actor_over_blocks,
+    in_a_sink,
+]
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_an_error_of_the_package_keeps_its_class_and_its_sentence(place: Callable[[Make], None]) -> None:
+def test_an_error_of_the_package_keeps_its_class_and_its_message(place: Callable[[Make], None]) -> None:
     with pytest.raises(MribatchError) as caught, session():
         place(ours)
     assert type(caught.value) is ModelError
@@ -128,7 +136,7 @@ def test_an_error_of_the_package_keeps_its_class_and_its_sentence(place: Callabl
 
 @pytest.mark.parametrize("kind", FOREIGN)
 @pytest.mark.parametrize("place", PLACES)
-def test_any_other_error_is_named_in_one_line_with_the_logs_to_look_into(
+def test_any_other_error_is_reported_in_one_line_that_points_to_the_logs(
     place: Callable[[Make], None], kind: str
 ) -> None:
     make, words = FOREIGN[kind]

@@ -1,4 +1,4 @@
-"""Evaluating on a real Ray session: again and again in the labelled folder itself, and with scans that cannot be read."""
+"""`evaluate` on a real Ray session: repeated inside the labelled folder, and with scans that cannot be read."""
 
 import logging
 from pathlib import Path
@@ -27,13 +27,13 @@ def test_an_evaluation_inside_the_labelled_folder_can_be_repeated(tiny_model: Mo
     assert first.rows["scan_uri"].to_pylist() == scans
     again = run(output=tmp_path / "evaluation")
     assert (again.scored.planned, again.numbers["scans"]) == (0, 8)
-    assert run(output=tmp_path).rows["scan_uri"].to_pylist() == scans, "the output is the input"
+    assert run(output=tmp_path).rows["scan_uri"].to_pylist() == scans, "output and input are the same folder"
     assert list_scans([str(tmp_path)])["scan_uri"].to_pylist() == scans
     part = run(output=tmp_path / "part", exclude="*/*_0003.*")
     assert part.numbers["scans"] == 6
 
 
-def test_a_gallery_does_without_a_scan_that_makes_decoding_raise(
+def test_the_gallery_leaves_out_a_scan_that_raises_in_decoding(
     tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     scans = write_scans(tmp_path / "scans", {"glioma": 3, "notumor": 3})
@@ -49,6 +49,6 @@ def test_a_gallery_does_without_a_scan_that_makes_decoding_raise(
     monkeypatch.setattr(uris, "read_version", odd)
     with caplog.at_level(logging.WARNING, "mribatch"):
         assert evaluate(config).numbers["scans"] == 6
-    (told,) = (message for message in caplog.messages if "gallery" in message)
-    assert "OverflowError in" in told
-    assert scans[0] not in told
+    (warning,) = (message for message in caplog.messages if "gallery" in message)
+    assert "OverflowError in" in warning
+    assert scans[0] not in warning

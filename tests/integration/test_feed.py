@@ -1,4 +1,4 @@
-"""The batches that a training worker learns from, on a real Ray session: the right pixels beside the right class, in order."""
+"""The batches of a training worker on a real Ray session: the right pixels with the right class, in order."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ SIDE = 32
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> pa.Table:
-    """90 scans, so that an epoch is several blocks, each with a number of its own in place of a class."""
+    """List 90 scans, so that an epoch has several blocks. Each has its own number in place of a class."""
     folder = tmp_path_factory.mktemp("feed")
     scan_folder(folder, {"glioma": 90})
     listed = list_scans([str(folder)])
@@ -45,10 +45,10 @@ def feed(training: pa.Table, validation: pa.Table, rank: int = 0) -> Feed:
 
 
 def test_batches_hold_the_pixels_of_their_scans_in_the_order_of_the_epoch(scans: pa.Table) -> None:
-    one = feed(scans, scans.slice(0, 1))
-    batches = list(one.train(epoch=1))
+    fed = feed(scans, scans.slice(0, 1))
+    batches = list(fed.train(epoch=1))
     assert [len(classes) for _, classes, _ in batches] == [8] * 5
-    assert np.concatenate([classes for _, classes, _ in batches]).tolist() == one.training_rows(1).tolist()
+    assert np.concatenate([classes for _, classes, _ in batches]).tolist() == fed.training_rows(1).tolist()
     uris = scans["scan_uri"].to_pylist()
     for pixels, classes, weights in batches:
         assert weights.tolist() == [1.0] * 8
@@ -57,12 +57,12 @@ def test_batches_hold_the_pixels_of_their_scans_in_the_order_of_the_epoch(scans:
             assert np.array_equal(image, expected)
 
 
-def test_validation_sees_each_scan_once_and_padding_weighs_nothing(scans: pa.Table) -> None:
-    seen = [list(feed(scans, scans.slice(0, 11), rank).validate()) for rank in (0, 1)]
-    assert [sum(len(classes) for _, classes, _ in batches) for batches in seen] == [6, 6]
+def test_validation_counts_each_scan_once_and_padding_has_no_weight(scans: pa.Table) -> None:
+    ranks = [list(feed(scans, scans.slice(0, 11), rank).validate()) for rank in (0, 1)]
+    assert [sum(len(classes) for _, classes, _ in batches) for batches in ranks] == [6, 6]
     weighed = [
         (int(number), float(weight))
-        for batches in seen
+        for batches in ranks
         for _, classes, weights in batches
         for number, weight in zip(classes, weights, strict=True)
     ]
@@ -70,7 +70,7 @@ def test_validation_sees_each_scan_once_and_padding_weighs_nothing(scans: pa.Tab
     assert [weight for _, weight in weighed].count(0.0) == 1
 
 
-def test_a_scan_that_has_gone_since_it_was_surveyed_ends_the_epoch_with_a_sentence(
+def test_a_scan_deleted_after_the_survey_ends_the_epoch_with_one_sentence(
     tmp_path: Path, scan_folder: ScanFolder
 ) -> None:
     scan_folder(tmp_path, {"glioma": 16})

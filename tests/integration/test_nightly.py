@@ -1,4 +1,4 @@
-"""Nights on one growing archive: exactly what is due is scored, a stopped or killed night is completed, alarms mean something."""
+"""`nightly` on a growing archive: it scores exactly what is due, completes stopped nights, and alarms when it should."""
 
 import json
 import os
@@ -26,8 +26,7 @@ from mribatch.models import directory
 from mribatch.predictions import ledger, lock
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.stores import uris
-from tests.conftest import ROOT, write_scans
-from tests.integration.conftest import make_model
+from tests.conftest import ROOT, make_model, write_scans
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -36,7 +35,7 @@ Scans = set[str]
 
 @dataclass
 class Place:
-    """An archive, a folder of two models with CURRENT, an output."""
+    """A root folder with an archive, two models with CURRENT, and an output."""
 
     root: Path
 
@@ -60,8 +59,8 @@ class Place:
         return done
 
     def run(self, **changes: Any) -> Done | Forecast:
-        return nightly(NightlyConfig(**{"model": str(self.root / "models"), "input": (str(self.scans),),
-                                        "output": self.output, "max_drift": 100.0, **changes}))  # fmt: skip
+        flags = {"model": str(self.root / "models"), "input": (str(self.scans),), "output": self.output}
+        return nightly(NightlyConfig(**{**flags, "max_drift": 100.0, **changes}))
 
     def rows_of(self, done: Done) -> list[str]:
         table = ledger.predictions(self.output, done.scored.digest, ["scan_uri", "run_id"])
@@ -71,16 +70,17 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, models: Path) -> Place:
     shutil.copytree(models, tmp_path / "models")
-    there = Place(tmp_path)
-    there.current("first")
-    return there
+    place = Place(tmp_path)
+    place.current("first")
+    return place
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nights") / "models"
     folder.mkdir()
-    for name, seed in {"first": 3, "second": 0}.items():  # of chance, but one that tells dark scans from bright ones
+    seeds = {"first": 3, "second": 0}  # random weights, but `first` tells dark scans from bright ones
+    for name, seed in seeds.items():
         make_model(folder / name, seed=seed)
     return folder
 
@@ -91,14 +91,15 @@ def replace(uri: str, by: str) -> None:
 
 
 def test_five_nights_score_exactly_what_is_new_changed_or_not_scored_by_the_new_model(place: Place) -> None:
-    told: list[tuple[Any, ...]] = []
+    nights: list[tuple[Any, ...]] = []
 
     def check(what: str, expected: list[str], done: Done, skipped: int, **planned: int) -> None:
         assert place.rows_of(done) == sorted(expected), what
         assert dict(done.night.tally.planned) == {"new": 0, "changed": 0, "backfill": 0, **planned}
         assert done.scored.done == skipped
         tally = done.night.tally
-        told.append((len(told) + 1, what, *tally.planned.values(), len(place.rows_of(done)), skipped, tally.vanished))
+        counts = (*tally.planned.values(), len(place.rows_of(done)), skipped, tally.vanished)
+        nights.append((len(nights) + 1, what, *counts))
 
     first = place.add("glioma", 12)
     check("12 scans", first, place.night(), 0, new=12)
@@ -107,14 +108,14 @@ def test_five_nights_score_exactly_what_is_new_changed_or_not_scored_by_the_new_
     broken = place.scans / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 no more")
     done = place.night()
-    check("6 more, and a corrupted one", [*more, str(broken)], done, 12, new=7)
+    check("6 scans added, and a corrupted one", [*more, str(broken)], done, 12, new=7)
     assert sum(done.scored.rejected.values()) == 1
 
     replace(first[0], by=more[0])
     Path(first[1]).unlink()
     late = place.add("late", 2)
     done = place.night()
-    check("2 more, one replaced, one deleted", [first[0], *late], done, 17, new=2, changed=1)
+    check("2 scans added, 1 replaced, 1 deleted", [first[0], *late], done, 17, new=2, changed=1)
     assert done.night.tally.vanished == 1
 
     place.current("second")
@@ -122,29 +123,37 @@ def test_five_nights_score_exactly_what_is_new_changed_or_not_scored_by_the_new_
     newest = place.add("newest", 1)
     done = place.night(limit=5)
     oldest = first[2:6]
-    check("1 more, a new model, at most 5", [*newest, *oldest], done, 0, new=1, backfill=4)
+    check("1 scan added, new model, limit of 5", [*newest, *oldest], done, 0, new=1, backfill=4)
     assert f"{len(listed) - 4} scans, for the next run" in Path(done.report).read_text()
     assert re.search(rf"left for the next run +{len(listed) - 4}\n", done.table())
     done = place.night()
-    check("the rest of the backfill", [uri for uri in listed if uri not in oldest], done, 5, backfill=len(listed) - 4)
+    check(
+        "none; the backfill continues", [uri for uri in listed if uri not in oldest], done, 5, backfill=len(listed) - 4
+    )
 
-    check("nothing happened", [], place.night(), len(listed) + 1)
+    check("none", [], place.night(), len(listed) + 1)
     place.current("first")
-    check("rolled back to the first model", newest, place.night(), len(listed), backfill=1)
-    _write_table(told)
+    check("back to the first model", newest, place.night(), len(listed), backfill=1)
+    _write_table(nights)
 
 
-def _write_table(told: list[tuple[Any, ...]]) -> None:
-    """The table in docs/nights.md, where NIGHTS_TABLE names a file for it."""
-    head = ("night", "since the night before", "new", "changed", "backfill", "scored", "skipped", "vanished")
-    lines = ["# What each night scored", "", "Written by `make nights`, from the test that checks it scan by scan.", "",
-             f"| {' | '.join(head)} |", "|---" * len(head) + "|"]  # fmt: skip
-    lines += [f"| {' | '.join(map(str, row))} |" for row in told]
+HEAD = """# What each night scored
+
+Written by `make nights`, from the test that checks every scan of these nights.
+
+| night | changes since the night before | new | changed | backfill | scored | skipped | vanished |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def _write_table(nights: list[tuple[Any, ...]]) -> None:
+    """Write docs/nights.md if NIGHTS_TABLE names that file."""
     if os.environ.get("NIGHTS_TABLE"):
-        Path(os.environ["NIGHTS_TABLE"]).write_text("\n".join(lines) + "\n")
+        rows = "".join(f"| {' | '.join(map(str, night))} |\n" for night in nights)
+        Path(os.environ["NIGHTS_TABLE"]).write_text(HEAD + rows)
 
 
-def test_a_night_that_its_deadline_stops_is_completed_by_the_next_one(
+def test_a_night_stopped_by_its_deadline_is_completed_by_the_next_one(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans = place.add("glioma", 24)
@@ -159,14 +168,14 @@ def test_a_night_that_its_deadline_stops_is_completed_by_the_next_one(
     assert done.night.deadline is not None
 
 
-def test_the_second_of_two_overlapping_nights_is_turned_away(place: Place) -> None:
+def test_the_second_of_two_overlapping_nights_is_refused(place: Place) -> None:
     place.add("glioma", 2)
-    digest = directory.read(str(place.root / "models")).digest
+    digest = directory.load_model(str(place.root / "models")).digest
     with lock.held(place.output, digest, "the-other", lease_s=2), pytest.raises(OutputHeld, match="the-other"):
         place.night()
 
 
-def test_an_ordinary_night_raises_no_alarm_and_a_shifted_one_does(place: Place) -> None:
+def test_an_ordinary_night_raises_no_alarm_and_one_with_shifted_scans_does(place: Place) -> None:
     place.add("glioma", 60)
     for _ in range(2):
         assert place.night(max_drift=0.25, limit=30).night.alarms == ()
@@ -207,7 +216,7 @@ def _darken(source: str, target: Path) -> None:
 
 @dataclass
 class ThreeNights:
-    """An archive in which one scan was replaced and one deleted after the first night, and a new model for the third."""
+    """An archive after three nights: a scan was replaced and one deleted before the second, a new model used in the third."""
 
     place: Place
     scans: list[str]
@@ -229,62 +238,60 @@ def three_nights(ray_session: None, models: Path, tmp_path_factory: pytest.TempP
     return ThreeNights(place, scans, place.night(report=str(place.root / "report")))
 
 
-def test_what_a_person_reads_in_the_morning_says_what_happened(three_nights: ThreeNights) -> None:
+def test_the_report_of_a_night_says_what_happened(three_nights: ThreeNights) -> None:
     place = three_nights.place
-    told = json.loads((place.root / "report" / "nightly.json").read_text())
-    assert told["tally"]["planned"] == {"new": 0, "changed": 0, "backfill": 12}
-    assert [reject["reason"] for reject in told["rejects"]] == ["empty"]
-    first, second = (
-        dict(zip(table["scan_uri"].to_pylist(), table["predicted_class"].to_pylist(), strict=True))
-        for table in (
-            read_predictions(place.output, model=str(place.root / "models" / name)) for name in ("first", "second")
-        )
-    )
-    assert {change["scan_uri"] for change in told["changes"]} == {uri for uri in second if first[uri] != second[uri]}
-    assert {change["why"] for change in told["changes"]} <= {"model"}
+    report = json.loads((place.root / "report" / "nightly.json").read_text())
+    assert report["tally"]["planned"] == {"new": 0, "changed": 0, "backfill": 12}
+    assert [reject["reason"] for reject in report["rejects"]] == ["empty"]
+
+    def classes(model: str) -> dict[str, str]:
+        rows = read_predictions(place.output, model=str(place.root / "models" / model))
+        return dict(zip(rows["scan_uri"].to_pylist(), rows["predicted_class"].to_pylist(), strict=True))
+
+    first, second = classes("first"), classes("second")
+    assert {change["scan_uri"] for change in report["changes"]} == {uri for uri in second if first[uri] != second[uri]}
+    assert {change["why"] for change in report["changes"]} <= {"model"}
     assert "empty" in (place.root / "report" / "nightly.html").read_text()
     assert three_nights.last.report.endswith("nightly.html")
 
 
-def test_the_newest_row_of_each_scan_is_read_and_the_query_in_the_readme_gives_the_same(
+def test_read_predictions_returns_the_newest_row_of_each_scan_as_does_the_query_in_the_manual(
     three_nights: ThreeNights,
 ) -> None:
-    place, gone = three_nights.place, three_nights.scans[2]
+    place, deleted = three_nights.place, three_nights.scans[2]
     newest = mribatch.read_predictions(place.output)
-    first, second = (directory.read(str(place.root / "models" / name)).digest for name in ("first", "second"))
-    by = dict(zip(newest["scan_uri"].to_pylist(), newest["model_digest"].to_pylist(), strict=True))
-    assert len(by) == newest.num_rows == 13
-    assert {uri for uri, digest in by.items() if digest == first} == {gone}, "it stays, though it has vanished"
-    assert set(by.values()) == {first, second}
-    seen = dict(zip(newest["scan_uri"].to_pylist(), newest["seen_at"].to_pylist(), strict=True))
-    assert seen.pop(gone) < min(seen.values())
-    assert len(set(seen.values())) == 1
+    first, second = (directory.load_model(str(place.root / "models" / name)).digest for name in ("first", "second"))
+    digests = dict(zip(newest["scan_uri"].to_pylist(), newest["model_digest"].to_pylist(), strict=True))
+    assert len(digests) == newest.num_rows == 13
+    assert {uri for uri, digest in digests.items() if digest == first} == {deleted}, "rows of deleted scans are kept"
+    assert set(digests.values()) == {first, second}
+    seen_at = dict(zip(newest["scan_uri"].to_pylist(), newest["seen_at"].to_pylist(), strict=True))
+    assert seen_at.pop(deleted) < min(seen_at.values())
+    assert len(set(seen_at.values())) == 1
     assert read_predictions(place.output, model=str(place.root / "models")).num_rows == 12
     assert read_predictions(place.output, latest=False).num_rows == 12 + 2 + 12
     (query,) = re.findall(r"```sql run\n(select p\.\*.*?)```", (ROOT / "docs" / "nightly.md").read_text(), re.DOTALL)
-    found = duckdb.sql(query.replace("'out/predictions/", f"'{place.output}/")).to_arrow_table().sort_by("scan_uri")
+    query = query.replace("'out/predictions/", f"'{place.output}/")
+    selected = duckdb.sql(query).to_arrow_table().sort_by("scan_uri")
     for name in ("scan_uri", "scan_version", "model_digest", "run_id", "seen_at", "confidence"):
-        assert found[name].to_pylist() == newest[name].to_pylist()
+        assert selected[name].to_pylist() == newest[name].to_pylist()
 
 
-def test_compaction_lets_old_rows_go_and_keeps_the_newest_of_each_scan(
+def test_compaction_deletes_old_rows_and_keeps_the_newest_of_each_scan(
     three_nights: ThreeNights, tmp_path: Path
 ) -> None:
     output = str(tmp_path / "out")
     shutil.copytree(three_nights.place.output, output)
     newest = read_predictions(output)
-    first, second = (
-        directory.read(str(three_nights.place.root / "models" / name)).digest for name in ("first", "second")
-    )
+    models = three_nights.place.root / "models"
+    first, second = (directory.load_model(str(models / name)).digest for name in ("first", "second"))
     assert compact(CompactConfig(output=output)).models == {first: (13, 1, 0), second: (1, 1, 0)}
     assert read_predictions(output, latest=False).num_rows == 26
     assert compact(CompactConfig(output=output, keep_models=1)).models == {first: (1, 1, 13), second: (1, 1, 0)}
     assert read_predictions(output).equals(newest)
 
 
-def test_a_dry_run_says_what_would_be_scored_and_how_long_it_takes_and_changes_nothing(
-    three_nights: ThreeNights, tmp_path: Path
-) -> None:
+def test_a_dry_run_forecasts_scans_and_seconds_and_changes_nothing(three_nights: ThreeNights, tmp_path: Path) -> None:
     place, output = three_nights.place, tmp_path / "out"
     forecast = place.run(output=str(output), dry_run=True)
     assert isinstance(forecast, Forecast)
@@ -298,7 +305,7 @@ def test_a_dry_run_says_what_would_be_scored_and_how_long_it_takes_and_changes_n
     assert sorted(Path(place.output).rglob("*")) == before
 
 
-def test_a_dry_run_after_a_score_knows_how_long_it_took(place: Place) -> None:
+def test_a_dry_run_forecasts_from_the_seconds_of_an_earlier_score(place: Place) -> None:
     place.add("glioma", 6)
     flags: dict[str, Any] = {"model": str(place.root / "models"), "input": (str(place.scans),), "output": place.output}
     scored = score(ScoreConfig(**flags, limit=4))
@@ -312,18 +319,18 @@ def test_a_dry_run_after_a_score_knows_how_long_it_took(place: Place) -> None:
     assert "by one earlier run of other models" in place.run(dry_run=True).table()
 
 
-def test_a_full_night_puts_new_rows_in_the_place_of_the_old_ones(three_nights: ThreeNights, tmp_path: Path) -> None:
+def test_a_full_night_replaces_the_old_rows(three_nights: ThreeNights, tmp_path: Path) -> None:
     place, output = three_nights.place, tmp_path / "out"
     shutil.copytree(place.output, output)
     before = read_predictions(str(output), latest=False)
     done = place.night(output=str(output), full=True)
     assert done.scored.planned == 12
     after = read_predictions(str(output), latest=False)
-    assert after["scan_uri"].to_pylist() == before["scan_uri"].to_pylist(), "each once, the vanished one too"
+    assert after["scan_uri"].to_pylist() == before["scan_uri"].to_pylist(), "each scan once, the vanished one too"
     assert after["run_id"].to_pylist().count(done.scored.run_id) == 12
 
 
-def test_two_nights_with_inputs_of_their_own_share_an_output_and_each_tells_what_its_own_input_lost(
+def test_two_nights_with_different_inputs_share_an_output_and_report_only_their_own_vanished_scans(
     place: Place,
 ) -> None:
     first, second = place.root / "one", place.root / "two"
@@ -337,20 +344,21 @@ def test_two_nights_with_inputs_of_their_own_share_an_output_and_each_tells_what
     for root in (first, second, first):
         assert night(root).night.tally.vanished == 0
     Path(scans[first][0]).unlink()
-    assert night(second).night.tally.vanished == 0, "not its scan"
+    assert night(second).night.tally.vanished == 0, "the scan of the other input"
     assert night(first, exclude=("glioma",)).night.tally.vanished == 0, "excluded"
     assert night(first, limit=1).night.tally.vanished == 1
-    assert night(first).night.tally.vanished == 0, "told once"
+    assert night(first).night.tally.vanished == 0, "reported once"
     Path(scans[first][1]).unlink()
     Path(scans[second][1]).unlink()
-    assert night(first / "notumor" / "*").night.tally.vanished == 0, "a glob that does not reach it"
+    assert night(first / "notumor" / "*").night.tally.vanished == 0, "a glob that does not match it"
     assert night(first, second).night.tally.vanished == 2
-    seen = mribatch.read_predictions(place.output)
-    assert seen.num_rows == 12
-    assert len(set(seen.filter(pc.is_in(seen["scan_uri"], pa.array(scans[second][2:])))["seen_at"].to_pylist())) == 1
+    rows = mribatch.read_predictions(place.output)
+    assert rows.num_rows == 12
+    kept = rows.filter(pc.is_in(rows["scan_uri"], pa.array(scans[second][2:])))
+    assert len(set(kept["seen_at"].to_pylist())) == 1
 
 
-def test_nights_on_s3(bucket: str, place: Place) -> None:
+def test_a_night_works_on_s3(bucket: str, place: Place) -> None:
     for path in (place.root / "models").rglob("*"):
         if path.is_file():
             uris.put(f"{bucket}/models/{path.relative_to(place.root / 'models')}", path.read_bytes())

@@ -1,4 +1,4 @@
-"""Scoring on a real Ray session: one row per scan, always; what is done is not done again."""
+"""`score` on a real Ray session: always one row per scan, and no scan is scored twice."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def scans(tmp_path: Path, scan_folder: ScanFolder) -> Path:
 
 @dataclass(frozen=True)
 class Done:
-    """40 scans and the output of a run on them. Not to be changed by a test."""
+    """40 scans and the output of a run on them. Tests must not change it."""
 
     scans: Path
     output: Path
@@ -66,18 +66,16 @@ def done(
     return Done(root / "scans", root / "out", run(tiny_model, root / "scans", root / "out"))
 
 
-def test_every_scan_gets_exactly_one_row_that_any_reader_reads(tiny_model: Model, done: Done) -> None:
+def test_every_scan_gets_exactly_one_row_that_any_parquet_reader_reads(tiny_model: Model, done: Done) -> None:
     output, scored = done.output, done.scored
     assert (scored.exit_code, scored.planned, scored.listed) == (0, 40, 40)
     frame = pd.read_parquet(output)
     assert sorted(frame["scan_uri"]) == sorted(str(path) for path in done.scans.rglob("*.*"))
     assert set(frame["status"]) == {"ok"}
-    counted = duckdb.sql(
-        f"select count(*), count(distinct scan_uri), max(abs(p_glioma + p_notumor - 1)) from '{output}/*/*.parquet'"
-    )
-    rows, distinct, off = counted.fetchall()[0]
+    columns = "count(*), count(distinct scan_uri), max(abs(p_glioma + p_notumor - 1))"
+    rows, distinct, deviation = duckdb.sql(f"select {columns} from '{output}/*/*.parquet'").fetchall()[0]
     assert (rows, distinct) == (40, 40)
-    assert off < 1e-5
+    assert deviation < 1e-5
     part = next(output.glob("model=*/part-*.parquet"))
     assert pq.read_schema(part).equals(schema.prediction_schema(tiny_model.labels), check_metadata=False)
     assert pq.read_schema(part).metadata[b"mribatch.schema"] == schema.SCHEMA_VERSION.encode()
@@ -95,7 +93,7 @@ def test_predictions_are_those_of_the_model_on_the_scan_itself(tiny_model: Model
         assert frame.loc[uri, "confidence"] == pytest.approx(expected.max(), abs=1e-5)
 
 
-def test_a_limit_is_kept_a_finished_run_scores_nothing_and_a_grown_folder_only_what_is_new(
+def test_a_run_keeps_its_limit_and_later_runs_score_only_what_is_new_or_changed(
     tiny_model: Model, scans: Path, tmp_path: Path, scan_folder: ScanFolder
 ) -> None:
     output = tmp_path / "out"
@@ -119,23 +117,19 @@ def _png_of_20000_px() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
-    )
+    chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" * 1000)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def bad_kinds(folder: Path) -> dict[str, tuple[str, str | None]]:
-    """Twelve kinds of trouble in a folder; name → the status and reason each must get."""
+def write_odd_files(folder: Path) -> dict[str, tuple[str, str | None]]:
+    """Write files of many kinds into a folder. Return the status and reason that each must get."""
     folder.mkdir(parents=True)
     grey = Image.effect_noise((64, 64), 80)
     good = folder / "good.jpg"
     grey.save(good)
-    whole = good.read_bytes()
+    intact = good.read_bytes()
     (folder / "zero.jpg").write_bytes(b"")
-    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "truncated.jpg").write_bytes(intact[: len(intact) // 2])
     (folder / "page.jpg").write_bytes(b"<!DOCTYPE html><html><body>not found</body></html>")
     grey.save(folder / "really_a_png.jpg", "PNG")
     Image.new("L", (1, 1)).save(folder / "tiny.png")
@@ -147,19 +141,23 @@ def bad_kinds(folder: Path) -> dict[str, tuple[str, str | None]]:
     Image.fromarray((np.arange(4096, dtype=np.uint16) * 16).reshape(64, 64)).save(folder / "deep.png")
     (folder / "notes.txt").write_text("a note about a scan\n")
     (folder / "random.bin").write_bytes(np.random.default_rng(0).bytes(5000))
-    return {
-        "good.jpg": ("ok", None), "zero.jpg": ("rejected", "empty"), "truncated.jpg": ("rejected", "truncated"),
-        "page.jpg": ("rejected", "not_an_image"), "really_a_png.jpg": ("ok", None), "tiny.png": ("rejected", "too_small"),
-        "huge.png": ("rejected", "too_large"), "moving.png": ("rejected", "multiple_frames"),
-        "moving.gif": ("rejected", "unsupported_format"), "print.jpg": ("ok", None), "deep.png": ("ok", None),
-        "notes.txt": ("rejected", "not_an_image"), "random.bin": ("rejected", "not_an_image"),
-    }  # fmt: skip
+    return dict.fromkeys(("good.jpg", "really_a_png.jpg", "print.jpg", "deep.png"), ("ok", None)) | {
+        "zero.jpg": ("rejected", "empty"),
+        "truncated.jpg": ("rejected", "truncated"),
+        "page.jpg": ("rejected", "not_an_image"),
+        "tiny.png": ("rejected", "too_small"),
+        "huge.png": ("rejected", "too_large"),
+        "moving.png": ("rejected", "multiple_frames"),
+        "moving.gif": ("rejected", "unsupported_format"),
+        "notes.txt": ("rejected", "not_an_image"),
+        "random.bin": ("rejected", "not_an_image"),
+    }
 
 
-def test_twelve_kinds_of_bad_files_get_a_row_each_with_the_right_reason(
+def test_each_kind_of_odd_file_gets_one_row_with_the_right_reason(
     tiny_model: Model, scans: Path, tmp_path: Path
 ) -> None:
-    expected = bad_kinds(scans / "bad")
+    expected = write_odd_files(scans / "bad")
     scored = run(tiny_model, scans, tmp_path / "out")
     frame = pd.read_parquet(tmp_path / "out")
     bad = frame[frame["scan_uri"].str.contains("/bad/")]
@@ -206,7 +204,7 @@ def test_disk_and_s3_give_the_same_rows(tiny_model: Model, done: Done, bucket: s
     assert again.planned == 0
 
 
-def test_rows_that_stand_twice_after_a_crash_are_healed_by_the_next_run(
+def test_duplicate_rows_after_a_crash_are_removed_by_the_next_run(
     tiny_model: Model, done: Done, tmp_path: Path
 ) -> None:
     output = done.copy(tmp_path)
@@ -220,23 +218,23 @@ def test_rows_that_stand_twice_after_a_crash_are_healed_by_the_next_run(
     assert not list(part.parent.glob(".*"))
 
 
-def test_a_second_run_on_a_held_output_is_turned_away(tiny_model: Model, done: Done, tmp_path: Path) -> None:
+def test_a_second_run_on_a_held_output_is_refused(tiny_model: Model, done: Done, tmp_path: Path) -> None:
     scans, output = done.scans, str(done.copy(tmp_path))
     with lock.held(output, tiny_model.digest, "first", lease_s=5.0), pytest.raises(OutputHeld, match="first"):
         run(tiny_model, scans, output, lease_s=5.0)
-    assert run(tiny_model, scans, output).done == 40, "once it is let go"
+    assert run(tiny_model, scans, output).done == 40, "once the lock is released"
 
 
-def test_a_part_slipped_in_by_a_run_that_lost_its_lock_is_removed(
+def test_a_part_written_by_a_run_that_lost_its_lock_is_removed(
     tiny_model: Model, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scans, output = done.scans, tmp_path / "out"
     stray = next(done.output.glob("model=*/part-*.parquet"))
     verify = ledger.verify
 
-    def late(*told: object) -> None:
+    def late(*arguments: object) -> None:
         (output / stray.parent.name / f"part-sleeper-{stray.name}").write_bytes(stray.read_bytes())
-        verify(*told)  # type: ignore[arg-type]
+        verify(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ledger, "verify", late)
     run(tiny_model, scans, output)

@@ -1,4 +1,4 @@
-"""Training on a real Ray session: it learns, it splits by content, one worker and two take the same steps."""
+"""`train` on a real Ray session: it learns, splits by content, and one worker takes the same steps as two."""
 
 import json
 import shutil
@@ -30,15 +30,14 @@ ScanFolder = Callable[..., list[str]]
 
 
 def settings(data: Path | str, output: Path | str, **changes: Any) -> TrainConfig:
-    return TrainConfig(
-        **{"data": str(data), "output": str(output), "backbone": "cnn", "image_side": 32, "epochs": 4, "batch_size": 8,
-           "learning_rate": 3e-3, "validation_fraction": 0.25, **changes}
-    )  # fmt: skip
+    network: dict[str, Any] = {"backbone": "cnn", "image_side": 32}
+    steps: dict[str, Any] = {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3, "validation_fraction": 0.25}
+    return TrainConfig(data=str(data), output=str(output), **{**network, **steps, **changes})
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> Path:
-    """96 images of two classes, and 32 copies of some of them."""
+    """Write 96 images of two classes, and copies of 32 of them."""
     root = tmp_path_factory.mktemp("labelled") / "data"
     scan_folder(root, {"glioma": 48, "notumor": 48})
     for number, path in enumerate(sorted(root.rglob("*.*"))[::3]):
@@ -47,86 +46,93 @@ def data(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> P
 
 
 @pytest.fixture(scope="module")
-def learnt(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Trained]:  # noqa: ARG001
-    """A training that ended, and what it was told."""
-    config = settings(data, tmp_path_factory.mktemp("learnt") / "model", epochs=6, patience=6)
+def trained(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Trained]:  # noqa: ARG001
+    """Train a model. Return the settings and the result."""
+    config = settings(data, tmp_path_factory.mktemp("trained") / "model", epochs=6, patience=6)
     return config, train(config)
 
 
 def test_training_learns_and_writes_a_model_that_scores(
-    learnt: tuple[TrainConfig, Trained], data: Path, tmp_path: Path
+    trained: tuple[TrainConfig, Trained], data: Path, tmp_path: Path
 ) -> None:
-    config, trained = learnt
-    best = min(trained.history.to_pylist(), key=lambda row: row["val_loss"])
+    config, result = trained
+    best = min(result.history.to_pylist(), key=lambda row: row["val_loss"])
     assert best["val_accuracy"] >= 0.9, "two classes of plain patterns"
-    assert trained.history.column_names == list(HISTORY)
+    assert result.history.column_names == list(HISTORY)
     model = Path(config.output)
-    assert {path.name for path in model.iterdir()} == {
-        "model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png"
-    }  # fmt: skip
+    files = {"model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png"}
+    assert {path.name for path in model.iterdir()} == files
     card = (model / "MODEL_CARD.md").read_text()
-    assert trained.model.digest in card
+    assert result.model.digest in card
     assert "not a medical device" in card
     assert card.count("| no evidence |") == 3
     for name in ("MODEL_CARD.md", "model.json"):
-        assert str(data.parent) not in (model / name).read_text(), "others do not have this folder"
+        assert str(data.parent) not in (model / name).read_text(), "folders of this machine mean nothing to others"
     assert pq.read_table(model / "history.parquet").num_rows == 6
     scored = score(ScoreConfig(model=str(model), input=(str(data),), output=str(tmp_path / "out")))
     assert (scored.planned, scored.failed) == (128, 0)
     assert scored.by_class["glioma"] == pytest.approx(64, abs=8)
 
 
-def test_a_training_leaves_nothing_behind_that_a_listing_takes_for_a_scan(learnt: tuple[TrainConfig, Trained]) -> None:
+def test_no_listing_takes_the_files_of_a_training_for_scans(trained: tuple[TrainConfig, Trained]) -> None:
     with pytest.raises(InputError, match="at least one file that is not mribatch's own output"):
-        list_scans([str(Path(learnt[0].output).parent)])
+        list_scans([str(Path(trained[0].output).parent)])
 
 
-def test_copies_of_one_image_never_stand_on_both_sides(learnt: tuple[TrainConfig, Trained]) -> None:
-    facts = learnt[1].model.facts["training"]["data"]
+def test_the_split_never_separates_copies_of_an_image(trained: tuple[TrainConfig, Trained]) -> None:
+    facts = trained[1].model.facts["training"]["data"]
     assert (facts["scans"], facts["different_images"]) == (128, 96)
     split = facts["split"]
     assert (split["train"] + split["validation"], split["set_aside"]) == (128, 0)
     assert split["validation"] >= 24, "a quarter of the images, and their copies with them"
 
 
-def test_a_run_of_the_same_name_with_other_settings_is_refused(learnt: tuple[TrainConfig, Trained]) -> None:
-    config, _ = learnt
+def test_a_run_of_the_same_name_with_other_settings_is_refused(trained: tuple[TrainConfig, Trained]) -> None:
+    config, _ = trained
     storage = Path(config.output).parent / "_training"
     with pytest.raises(ConfigError, match="other settings"):
         train(replace(config, learning_rate=1e-4, storage=str(storage), run_name=next(storage.iterdir()).name))
 
 
-def test_training_goes_on_from_another_model_with_checkpoints_and_model_on_s3(
-    learnt: tuple[TrainConfig, Trained], data: Path, bucket: str
+def test_training_starts_from_another_model_with_data_checkpoints_and_model_on_s3(
+    trained: tuple[TrainConfig, Trained], data: Path, bucket: str
 ) -> None:
-    first = learnt[1]
+    first = trained[1]
     for path in data.rglob("*.*"):
         uris.put(f"{bucket}/data/{path.relative_to(data)}", path.read_bytes())
     config = settings(
-        f"{bucket}/data", f"{bucket}/model", storage=f"{bucket}/checkpoints", run_name="s3", start_from=first.model.uri,
-        epochs=1, learning_rate=1e-5, rotation_deg=10, zoom=0.1, average=0.9,
-    )  # fmt: skip
+        f"{bucket}/data",
+        f"{bucket}/model",
+        storage=f"{bucket}/checkpoints",
+        run_name="s3",
+        start_from=first.model.uri,
+        epochs=1,
+        learning_rate=1e-5,
+        rotation_deg=10,
+        zoom=0.1,
+        average=0.9,
+    )
     second = train(config)
-    began, unlearnt = (run.history["loss"][0].as_py() for run in (second, first))
-    assert began < 0.5 * unlearnt, "what was learnt before is there"
+    began, untrained = (run.history["loss"][0].as_py() for run in (second, first))
+    assert began < 0.5 * untrained, "it starts from the trained weights"
     (before,) = second.model.facts["training"]["started_from"]
     assert before == {"digest": first.model.digest, "command": first.model.facts["training"]["command"]}
     card = uris.read(f"{bucket}/model/MODEL_CARD.md").decode()
-    assert f"`models/stage-1`: was model {first.model.digest}" in card
-    assert card.count("models/stage-1") == 3, "written by one command, read by the next, explained"
-    assert directory.read(f"{bucket}/model").digest == second.model.digest
+    assert f"`models/stage-1`: model {first.model.digest}" in card
+    assert card.count("models/stage-1") == 3, "the first command writes it, the second reads it, a line explains it"
+    assert directory.load_model(f"{bucket}/model").digest == second.model.digest
     stored = [entry.uri for entry in uris.walk(f"{bucket}/checkpoints")]
     assert any(uri.endswith("optimizer.npz") for uri in stored)
     averaged, learning = (
         uris.read(next(uri for uri in stored if uri.endswith(f"{name}.weights.h5"))) for name in ("last", "learning")
     )
-    assert averaged != learning, "the average of the weights is kept, and those that learn go on"
-    assert train(config).model.digest == second.model.digest, "it goes on where it was: nothing was left to do"
+    assert averaged != learning, "the averaged weights are kept beside those that training continues from"
+    assert train(config).model.digest == second.model.digest, "it resumes, and nothing is left to do"
     with pytest.raises(ConfigError, match="other settings"):
-        train(replace(config, start_from=second.model.uri))  # under the same name it would start from nothing else
+        train(replace(config, start_from=second.model.uri))  # a run does not change its start
 
 
-def test_too_many_unreadable_scans_stop_training_before_it_starts(data: Path, tmp_path: Path) -> None:
+def test_too_many_unreadable_scans_prevent_a_training(data: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(data, broken)
     for number in range(20):
@@ -135,7 +141,7 @@ def test_too_many_unreadable_scans_stop_training_before_it_starts(data: Path, tm
         train(settings(broken, tmp_path / "model"))
 
 
-def test_a_class_of_which_no_scan_can_be_read_is_not_left_out_silently(data: Path, tmp_path: Path) -> None:
+def test_a_class_without_a_readable_scan_is_not_left_out_silently(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "pituitary").mkdir()
     (tmp_path / "data" / "pituitary" / "1.jpg").write_bytes(b"no scan")
@@ -146,8 +152,8 @@ def test_a_class_of_which_no_scan_can_be_read_is_not_left_out_silently(data: Pat
 STEPS, GLOBAL_BATCH, SIDE = 8, 16, 32
 
 
-def _same_steps(told: dict[str, Any]) -> None:
-    """A worker that takes its share of fixed global batches, as `fit` does, and reports the losses."""
+def _same_steps(config: dict[str, Any]) -> None:
+    """Train a worker on its share of fixed global batches, as `fit` does. Write the losses to a file."""
     import keras
     import tensorflow as tf
 
@@ -160,9 +166,9 @@ def _same_steps(told: dict[str, Any]) -> None:
         model = networks.build("cnn", 2, workers=workers, seed=1)
         for layer in model.layers:
             if isinstance(layer, keras.layers.Dropout):
-                layer.rate = 0.0  # each worker draws its own; what is left must agree
-        # Adamax moves each weight by its gradient's sign, nearly: without an epsilon of the gradients' size, one that is all
-        # but 0 and rounds to the other side moves a weight the other way, and the two runs part.
+                layer.rate = 0.0  # each worker draws its own; everything else must agree
+        # Adamax moves each weight by roughly the sign of its gradient. Without an epsilon of the gradients' size, rounding
+        # could flip the sign of a gradient near 0, and the two runs would diverge.
         optimizer = keras.optimizers.Adamax(2e-4, epsilon=1e-2)
         optimizer.build(model.trainable_variables)
     step = TrainingStep(strategy, model, optimizer, augment=None)
@@ -170,18 +176,14 @@ def _same_steps(told: dict[str, Any]) -> None:
     losses = []
     for number in range(STEPS):
         classes = rng.integers(0, 2, GLOBAL_BATCH)
-        pixels = (rng.integers(0, 200, (GLOBAL_BATCH, SIDE, SIDE, 3)) + 8 * classes[:, None, None, None]).astype(
-            np.uint8
-        )
+        noise = rng.integers(0, 200, (GLOBAL_BATCH, SIDE, SIDE, 3))
+        pixels = (noise + 8 * classes[:, None, None, None]).astype(np.uint8)
         own = slice(rank * GLOBAL_BATCH // workers, (rank + 1) * GLOBAL_BATCH // workers)
-        sums = step.train(
-            (pixels[own], classes[own], np.ones(GLOBAL_BATCH // workers, np.float32)),
-            side_px=SIDE,
-            seed=(0, 2 * number),
-        )
+        batch = (pixels[own], classes[own], np.ones(GLOBAL_BATCH // workers, np.float32))
+        sums = step.train(batch, side_px=SIDE, seed=(0, 2 * number))
         losses.append(sums[0] / sums[1])
     if rank == 0:
-        Path(told["result"]).write_text(json.dumps(losses))
+        Path(config["result"]).write_text(json.dumps(losses))
     ray.train.report({})
 
 
@@ -189,37 +191,34 @@ def _losses(workers: int, folder: Path) -> list[float]:
     from ray.train.tensorflow import TensorflowTrainer
 
     result = folder / f"losses-{workers}.json"
+    retries = FailureConfig(max_failures=2)  # by the time TensorFlow takes its free port, that may be in use
     TensorflowTrainer(
         _same_steps,
         train_loop_config={"result": str(result)},
         scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 0.5}),
-        run_config=RunConfig(
-            name=f"same-{workers}",
-            storage_path=str(folder),
-            failure_config=FailureConfig(
-                max_failures=2
-            ),  # the port that Ray found free for TensorFlow may be taken by then
-        ),
+        run_config=RunConfig(name=f"same-{workers}", storage_path=str(folder), failure_config=retries),
     ).fit()
     return list(json.loads(result.read_text()))
 
 
 def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_path: Path) -> None:
-    """Tolerance: 1e-3 relative after 8 steps; float32 sums in another order, batch statistics over the wire."""
-    one, two = _losses(1, tmp_path), _losses(2, tmp_path)
-    assert len(one) == STEPS
-    assert one[-1] < one[0], "it learns, so a step that does nothing would show"
-    np.testing.assert_allclose(one, two, rtol=1e-3)
+    """Allow 1e-3 relative after 8 steps: float32 sums run in another order, batch statistics over the network."""
+    alone, shared = _losses(1, tmp_path), _losses(2, tmp_path)
+    assert len(alone) == STEPS
+    assert alone[-1] < alone[0], "it learns, so a step that does nothing would show"
+    np.testing.assert_allclose(alone, shared, rtol=1e-3)
 
 
 def test_two_workers_train_one_model_on_shares_of_the_scans(data: Path, tmp_path: Path) -> None:
-    trained = train(settings(data, tmp_path / "model", workers=2, batch_size=4, epochs=3))
-    first, *_, last = trained.history.to_pylist()
+    result = train(settings(data, tmp_path / "model", workers=2, batch_size=4, epochs=3))
+    first, *_, last = result.history.to_pylist()
     assert last["epoch"] == 3
     assert last["loss"] < first["loss"]
     assert last["val_accuracy"] >= 0.75, "two classes of plain patterns"
 
 
-def test_a_model_that_does_not_fit_is_no_start(learnt: tuple[TrainConfig, Trained], data: Path, tmp_path: Path) -> None:
+def test_training_does_not_start_from_a_model_of_another_backbone(
+    trained: tuple[TrainConfig, Trained], data: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match="xception"):
-        train(settings(data, tmp_path / "third", start_from=learnt[1].model.uri, backbone="xception", image_side=71))
+        train(settings(data, tmp_path / "third", start_from=trained[1].model.uri, backbone="xception", image_side=71))

@@ -1,4 +1,4 @@
-"""The pages in a real browser, where there is one: nothing complains, and the page may ask nobody for anything."""
+"""Open the HTML pages in a real browser, if there is one: no complaints on the console, no requests to the network."""
 
 import html
 import json
@@ -17,10 +17,7 @@ from tests.unit.test_page import NUMBERS, mistakes_at, png
 from tests.unit.test_page import page as evaluation_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium, which is not here: `make browser` installs it"
-)
-
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which `make browser` installs")
 
 FLAGS = (
     "--headless",
@@ -44,10 +41,21 @@ def opened(text: str, folder: Path, *flags: str) -> subprocess.CompletedProcess[
 
 
 def complaints(text: str, folder: Path) -> list[str]:
-    """Return what the browser's console says of a page, including requests that the page's own policy blocks."""
+    """Return the messages on the browser's console, including requests that the page's own policy blocks."""
     done = opened(text, folder, f"--screenshot={folder / 'page.png'}")
     assert (folder / "page.png").read_bytes().startswith(b"\x89PNG")
     return [line for line in done.stderr.splitlines() if re.search(r"CONSOLE", line)]
+
+
+MEASURE = """
+    onload = () => {
+      const excess = Object.fromEntries([...document.querySelectorAll("iframe")].map(frame => {
+        const root = frame.contentDocument.documentElement;
+        return [frame.id, root.scrollWidth - root.clientWidth];
+      }));
+      document.body.textContent = "RESULT" + JSON.stringify(excess) + "END";
+    }
+"""
 
 
 def excess(pages: dict[str, str], width: int, folder: Path) -> dict[str, int]:
@@ -56,10 +64,7 @@ def excess(pages: dict[str, str], width: int, folder: Path) -> dict[str, int]:
         f'<iframe id="{name}" style="border: 0; width: {width}px" srcdoc="{html.escape(text)}"></iframe>'
         for name, text in pages.items()
     )
-    script = """onload = () => document.body.textContent = "RESULT" + JSON.stringify(Object.fromEntries(
-        [...document.querySelectorAll("iframe")].map(frame => {
-          const root = frame.contentDocument.documentElement; return [frame.id, root.scrollWidth - root.clientWidth] }))) + "END" """
-    done = opened(f"<!doctype html><body>{frames}<script>{script}</script>", folder, "--dump-dom")
+    done = opened(f"<!doctype html><body>{frames}<script>{MEASURE}</script>", folder, "--dump-dom")
     widths: dict[str, int] = json.loads(re.findall("RESULT(.*)END", done.stdout)[0])
     return widths
 
@@ -104,6 +109,6 @@ def test_long_names_and_wide_tables_scroll_in_place_and_never_widen_the_page(tmp
     assert excess(pages, width, tmp_path) == dict.fromkeys(pages, 0)
 
 
-def test_a_page_that_asked_for_something_would_be_kept_from_it_and_found_out(tmp_path: Path) -> None:
+def test_a_request_of_a_page_would_be_blocked_and_reported(tmp_path: Path) -> None:
     asking = page().replace("</main>", '<img src="https://example.invalid/pixel.png" alt=""></main>')
     assert any("Content Security Policy" in line for line in complaints(asking, tmp_path))

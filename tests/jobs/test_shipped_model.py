@@ -1,4 +1,4 @@
-"""What a new user sees first: the shipped model on the sample scans."""
+"""The demo: the shipped model on the sample scans."""
 
 import json
 import subprocess
@@ -10,33 +10,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from mribatch.reports import figures
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.conftest import ROOT, as_flags
 
 
 def evaluated(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        "jobs/evaluate.py",
-        "--model",
-        "models/brain-mri-v1",
-        "--data",
-        "samples",
-        "--output",
-        str(output),
-        *more,
-    ]
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, check=False)
+    flags = as_flags(model="models/brain-mri-v1", data="samples", output=output)
+    command = [sys.executable, "jobs/evaluate.py", *flags, *more]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+Demo = tuple[Path, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Run `make demo` into a temporary folder."""
     output = tmp_path_factory.mktemp("demo")
     return output, evaluated(output)
 
 
-def test_the_demo_gets_all_17_samples_right_and_says_where_everything_is(
-    demo: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
+def test_the_demo_classifies_all_17_samples_correctly_and_names_its_files(demo: Demo) -> None:
     output, done = demo
     assert done.returncode == 0, done.stderr
     assert "WRONG" not in done.stdout
@@ -54,19 +47,15 @@ def test_the_demo_gets_all_17_samples_right_and_says_where_everything_is(
     assert (output / "training_curves.png").read_bytes() == figures.training_curves(history, 3), "epoch 3 was kept"
 
 
-def test_an_evaluation_says_what_it_left_out_and_how_sure_the_model_was(
-    demo: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
+def test_an_evaluation_says_what_it_left_out_and_reports_the_mean_confidence(demo: Demo) -> None:
     output, done = demo
     assert "balanced accuracy 1.0000 · mean confidence 0.9" in done.stdout
-    said = "this evaluation left out neither copies nor near copies"
-    assert f"copies of training scans: {said}" in done.stdout
-    assert said in (output / "report.html").read_text()
+    sentence = "this evaluation left out neither copies nor near copies"
+    assert f"copies of training scans: {sentence}" in done.stdout
+    assert sentence in (output / "report.html").read_text()
 
 
-def test_copies_of_training_scans_are_left_out_of_an_evaluation(
-    demo: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
+def test_copies_of_training_scans_are_left_out_of_an_evaluation(demo: Demo) -> None:
     output, _ = demo
     known = len(list((ROOT / "samples/glioma").iterdir()))
     done = evaluated(output, "--apart-from", "samples/glioma")
@@ -78,9 +67,7 @@ def test_copies_of_training_scans_are_left_out_of_an_evaluation(
     assert (numbers["scans"], numbers["left_out"]) == (17 - known, known)
 
 
-def test_an_evaluation_that_leaves_out_every_scan_says_so(
-    demo: tuple[Path, subprocess.CompletedProcess[str]],
-) -> None:
+def test_an_evaluation_that_leaves_out_every_scan_is_refused(demo: Demo) -> None:
     output, _ = demo
     done = evaluated(output, "--apart-from", "samples")
     assert done.returncode == 2

@@ -1,3 +1,3 @@
-"""What a scan's bytes begin with that is to kill, hang or break its decoder. Nothing else, so that tests can import it."""
+"""The first bytes of scans that kill, hang or break their decoder. In a module of their own for tests to import."""
 
 KILLS, HANGS, RAISES = b"KILLS ITS DECODER", b"HANGS ITS DECODER", b"RAISES IN ITS DECODER"

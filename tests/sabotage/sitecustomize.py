@@ -1,8 +1,11 @@
-"""What fault tests do to a process from inside. Python loads this by itself where the folder is on PYTHONPATH.
+"""Break a process from inside, for fault tests. Python loads this file by itself if its folder is on PYTHONPATH.
 
-A scan whose file name or content begins with one of the words below kills, hangs or breaks the process that works on it; the
-environment variable SABOTAGE names a step of the run, `module:function:before|after[:count[:word]]`, at which the driver
-is killed, counting those calls whose arguments hold the word; SABOTAGE_CLOCK_H sets the package's clock by so many hours. Nothing of the package knows of this.
+- A scan whose file name or content begins with one of the words below kills, hangs or breaks its decoder or predictor.
+- SABOTAGE names a step of the run, `module:function:before|after[:count[:word]]`. The driver is killed before or after
+  that call; only calls whose arguments contain the word are counted.
+- SABOTAGE_CLOCK_H shifts the package's clock by so many hours.
+
+The package does not know this file.
 """
 
 import functools
@@ -24,7 +27,7 @@ STEP = os.environ.get("SABOTAGE", "")
 CLOCK_H = float(os.environ.get("SABOTAGE_CLOCK_H", "0"))
 
 if any(word.endswith(("jobs/score.py", "jobs/train.py")) for word in sys.orig_argv):
-    os.environ["SABOTAGE_DRIVER"] = str(os.getpid())  # Ray's workers inherit it
+    os.environ["SABOTAGE_DRIVER"] = str(os.getpid())  # Ray's workers inherit this
 
 
 class _Skewed(datetime):
@@ -34,14 +37,14 @@ class _Skewed(datetime):
 
 
 def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
-    def decode(data: bytes, spec: Any) -> Any:
+    def decode(data: bytes, *rest: Any) -> Any:
         if data.startswith(KILLS):
             os.kill(os.getpid(), signal.SIGSEGV)
         while data.startswith(HANGS):
             time.sleep(1)
         if data.startswith(RAISES):
             raise ZeroDivisionError("JOHN^DOE")
-        return real(data, spec)
+        return real(data, *rest)
 
     return decode
 
@@ -80,12 +83,12 @@ def _at_a_step(real: Callable[..., Any], when: str, count: int, word: str) -> Ca
 
 def _kill_the_driver() -> None:
     os.kill(int(os.environ["SABOTAGE_DRIVER"]), signal.SIGKILL)
-    time.sleep(600)  # whoever did it does nothing more
+    time.sleep(600)  # this process, too, does nothing more
 
 
 def _sabotaged(module: ModuleType) -> None:
     if module.__name__ == "mribatch.scans.decode":
-        module.decode = _decode(module.decode)  # type: ignore[attr-defined]
+        module.frames = _decode(module.frames)  # type: ignore[attr-defined]
     if module.__name__ == "mribatch.models.predictor":
         module.Predictor.__call__ = _predict(module.Predictor.__call__)  # type: ignore[attr-defined]
     if hasattr(module, "datetime") and CLOCK_H:
@@ -102,13 +105,10 @@ def _sabotaged(module: ModuleType) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Sabotages modules of the package as they are imported; other processes of Ray never load them."""
+    """Sabotage modules of the package as they are imported. Ray's own processes never load them."""
 
     def find_spec(
-        self,
-        name: str,
-        _path: Sequence[str] | None,
-        _target: ModuleType | None = None,
+        self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if not name.startswith("mribatch."):
             return None

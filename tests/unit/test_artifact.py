@@ -1,4 +1,4 @@
-"""A model directory is whole, small and exactly what its digest names, or it is refused."""
+"""A model directory is complete, small and exactly what its digest names, or it is refused."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from mribatch.errors import ModelError
 from mribatch.models import directory, networks
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
-from tests.integration.conftest import make_model
+from tests.conftest import make_model
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +38,17 @@ def test_kernels_are_stored_in_half_precision_and_vectors_in_full(model: Model) 
     assert kinds[1] == {"float32"}
 
 
-def test_what_is_loaded_computes_what_was_saved_but_for_half_precision(model: Model) -> None:
+def test_a_loaded_network_computes_what_the_saved_one_did_up_to_half_precision(model: Model) -> None:
     from mribatch.models import networks
 
     original = networks.build("cnn", 2, side_px=32, seed=0)
-    loaded = networks.load(directory.named(model.uri))
+    loaded = networks.load_network(directory.open_model(model.uri))
     images = np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)).astype(np.float32)
     np.testing.assert_allclose(loaded.predict(images, verbose=0), original.predict(images, verbose=0), atol=5e-3)
 
 
 def test_the_frozen_function_computes_what_the_network_computes(model: Model) -> None:
-    loaded = networks.load(directory.named(model.uri))
+    loaded = networks.load_network(directory.open_model(model.uri))
     pixels = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), np.uint8)
     expected = loaded.predict(pixels / 127.5 - 1, verbose=0)
     np.testing.assert_allclose(Predictor(model.uri).probabilities(pixels), expected, atol=1e-5)
@@ -65,25 +65,25 @@ def test_a_missing_file_is_named(model: Model, tmp_path: Path, name: str) -> Non
     folder = copy_of(model, tmp_path / "copy")
     (folder / name).unlink()
     with pytest.raises(ModelError, match=name):
-        directory.read(str(folder))
+        directory.load_model(str(folder))
 
 
 def test_truncated_weights_are_refused_at_every_load(model: Model, tmp_path: Path) -> None:
     folder = copy_of(model, tmp_path / "copy")
     weights = folder / "weights.h5"
     weights.write_bytes(weights.read_bytes()[:-100])
-    for use in (directory.read, Predictor):
+    for use in (directory.load_model, Predictor):
         with pytest.raises(ModelError, match=r"expected SHA-256 .* found"):
             use(str(folder))
 
 
 def test_a_model_replaced_after_planning_is_refused(model: Model) -> None:
     with pytest.raises(ModelError, match=f"expected model 0123456789ab in .*, found {model.digest}"):
-        directory.named(model.uri, "0123456789ab")
+        directory.open_model(model.uri, "0123456789ab")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"labels": ["glioma"]}, "two or more"),
         ({"labels": ["glioma", "glioma"]}, "each once"),
@@ -92,12 +92,14 @@ def test_a_model_replaced_after_planning_is_refused(model: Model) -> None:
         ({"format": 99}, "format 99"),
     ],
 )
-def test_an_altered_description_is_refused(model: Model, tmp_path: Path, change: dict[str, object], said: str) -> None:
+def test_an_altered_description_is_refused(
+    model: Model, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
     folder = copy_of(model, tmp_path / "copy")
     facts = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(facts | change))
-    with pytest.raises(ModelError, match=said):
-        directory.read(str(folder))
+    with pytest.raises(ModelError, match=message):
+        directory.load_model(str(folder))
 
 
 def test_labels_that_do_not_fit_the_weights_are_refused(model: Model, tmp_path: Path) -> None:
@@ -106,4 +108,4 @@ def test_labels_that_do_not_fit_the_weights_are_refused(model: Model, tmp_path: 
     del facts["digest"]
     (folder / "model.json").write_text(json.dumps(facts | {"labels": ["a", "b", "c"]}))
     with pytest.raises(ModelError, match="do not fit"):
-        networks.load(directory.named(str(folder)))
+        networks.load_network(directory.open_model(str(folder)))

@@ -1,4 +1,4 @@
-"""A model's card says how far to trust it, and names commands that anybody can run; the shipped model agrees with itself."""
+"""A model's card shows its test results and commands that anybody can run; the shipped model agrees with its card."""
 
 import io
 import json
@@ -20,6 +20,7 @@ from mribatch.models import card, directory, recipe
 from mribatch.models.format import Model
 from mribatch.reports import figures
 from mribatch.settings.compare import BaselinesConfig
+from mribatch.settings.score import ScoreConfig
 from mribatch.settings.train import TrainConfig
 from tests.conftest import ROOT
 
@@ -31,55 +32,68 @@ FACTS: dict[str, Any] = {
     "image_side_px": 32,
     "training": {
         "command": "python jobs/train.py --data LABELLED --output OUTPUT --backbone cnn",
-        "data": {"scans": 9, "different_images": 8, "rejected": 1, "by_label": {"glioma": 4, "notumor": 5},
-                 "content_sha256": "0" * 64,
-                 "split": {"protocol": "by content", "train": 7, "validation": 2, "test": 0, "set_aside": 0}},
-        "kept": "last", "epoch": 2, "epochs": 2, "hours": 0.1, "started_from": [],
+        "data": {
+            "scans": 9,
+            "different_images": 8,
+            "rejected": 1,
+            "by_label": {"glioma": 4, "notumor": 5},
+            "content_sha256": "0" * 64,
+            "split": {"protocol": "by content", "train": 7, "validation": 2, "test": 0, "set_aside": 0},
+        },
+        "kept": "last",
+        "epoch": 2,
+        "epochs": 2,
+        "hours": 0.1,
+        "started_from": [],
     },
     "metrics": {"val_loss": 0.1, "val_accuracy": 0.9},
     "libraries": {"mribatch": "0"},
     "created_at": "2025-01-01T00:00:00+00:00",
-}  # fmt: skip
+}
 
 
 def numbers(digest: str, right: int, scans: int) -> dict[str, Any]:
-    """What jobs/evaluate.py writes to metrics.json, as far as a card needs it; all scans are gliomas."""
+    """Return the part of metrics.json that a card needs; all scans are gliomas."""
     return {
-        "model_digest": digest, "scans": scans, "accuracy": right / scans, "accuracy_95": [0.2, 0.4],
-        "balanced_accuracy": right / scans, "mean_confidence": 0.95,
+        "model_digest": digest,
+        "scans": scans,
+        "accuracy": right / scans,
+        "accuracy_95": [0.2, 0.4],
+        "balanced_accuracy": right / scans,
+        "mean_confidence": 0.95,
         "per_class": {"glioma": {"recall": right / scans, "support": scans}, "notumor": {"recall": 0.0, "support": 0}},
-    }  # fmt: skip
+    }
 
 
-# What a card says of trust
+# Test results
 
 
-def test_a_model_without_evidence_says_so_before_anything_else() -> None:
+def test_a_card_without_evidence_says_so_before_anything_else() -> None:
     text = card.model_card(FACTS)
     assert text.count("| no evidence |") == len(card.RELATIONS) == 3
     assert text.index("There is no evidence from another source") < text.index("Classifies one brain-MRI image")
     validation = text[text.index("## Validation") :]
-    assert "near copies of them are not set aside" in validation
+    assert "include near copies of them" in validation
     assert "public collection" not in text, "the data of a model is not known to be public"
 
 
-def test_evidence_is_told_with_its_interval_its_confidence_and_what_it_was_measured_on() -> None:
+def test_evidence_is_shown_with_its_interval_its_confidence_and_its_scans() -> None:
     evidence = {
         "published": card.evidence_of(numbers("", 99, 100), "The testing scans."),
         "other_source": card.evidence_of(numbers("", 30, 100), "Scans of another hospital."),
     }
     text = card.model_card(FACTS | {"evidence": evidence})
-    assert "right on 30.00% at a mean confidence of 95.00%" in text[: text.index("99.00%")]
+    assert "accuracy is 30.00% at a mean confidence of 95.00%" in text[: text.index("99.00%")]
     assert "| another source | 100 | 30 | 30.00% (20.00% to 40.00%) | 30.00% | 95.00% |" in text
     assert text.count("| no evidence |") == 1
-    assert "`OTHER.csv`: Scans of another hospital. Right by class: glioma 30 of 100, notumor no scan." in text
+    assert "`OTHER.csv`: Scans of another hospital. Correct by class: glioma 30 of 100, notumor no scans." in text
     assert "--data TESTING" in text
     assert "--data APART.csv" not in text
 
 
-def test_a_classical_model_has_the_same_honesty() -> None:
-    training = FACTS["training"] | {"chosen": {}, "data": {"scans": 9, "different_images": 8, "train": 7, "test": 2,
-                                                           "split": "by content"}}  # fmt: skip
+def test_the_card_of_a_classical_model_shows_missing_evidence_too() -> None:
+    data = {"scans": 9, "different_images": 8, "train": 7, "test": 2, "split": "by content"}
+    training = FACTS["training"] | {"chosen": {}, "data": data}
     text = card.classical_card("SVM", FACTS | {"head": {"features": "pixels"}, "training": training})
     assert text.count("| no evidence |") == 3
     assert "patient data" in text
@@ -88,11 +102,17 @@ def test_a_classical_model_has_the_same_honesty() -> None:
 # Commands that others can run
 
 
-def test_a_command_is_told_without_local_paths() -> None:
+def test_a_portable_command_has_no_local_paths() -> None:
     config = TrainConfig(
-        data="/mnt/hospital/scans", output="../keep/v3", backbone_weights="/opt/w.h5", epochs=3, epoch_sides=(128, 160),
-        storage="/scratch", run_name="mine", paper_protocol=True,
-    )  # fmt: skip
+        data="/mnt/hospital/scans",
+        output="../keep/v3",
+        backbone_weights="/opt/w.h5",
+        epochs=3,
+        epoch_sides=(128, 160),
+        storage="/scratch",
+        run_name="mine",
+        paper_protocol=True,
+    )
     command = recipe.portable(config.command("jobs/train.py"))
     assert not any(place in command for place in ("/mnt", "/opt", "/scratch", "..", "mine"))
     parsed = tyro.cli(TrainConfig, args=shlex.split(command)[2:])
@@ -104,7 +124,7 @@ def test_a_command_is_told_without_local_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "placeholder"),
     [
         ("a/set", "LABELLED"),
         ("a/Training/", "LABELLED/Training"),
@@ -112,15 +132,17 @@ def test_a_command_is_told_without_local_paths() -> None:
         ("x.CSV", "LABELLED.csv"),
     ],
 )
-def test_labelled_scans_keep_the_part_of_their_place_that_matters(data: str, told: str) -> None:
-    assert recipe.portable(f"python jobs/train.py --data {data}") == f"python jobs/train.py --data {told}"
+def test_labelled_scans_keep_the_part_of_their_path_that_matters(data: str, placeholder: str) -> None:
+    assert recipe.portable(f"python jobs/train.py --data {data}") == f"python jobs/train.py --data {placeholder}"
 
 
-def test_a_comparison_is_told_without_local_paths_too() -> None:
+def test_a_portable_comparison_has_no_local_paths_either() -> None:
     config = BaselinesConfig(data="/d", output="/o", xception_weights="/w.h5", resnet50v2_weights="none", seed=3)
     command = recipe.portable(config.command("jobs/baselines.py"))
-    assert command == ("python jobs/baselines.py --data LABELLED --output OUTPUT --xception-weights XCEPTION_WEIGHTS "
-                       "--resnet50v2-weights none --seed 3")  # fmt: skip
+    assert command == (
+        "python jobs/baselines.py --data LABELLED --output OUTPUT --xception-weights XCEPTION_WEIGHTS "
+        "--resnet50v2-weights none --seed 3"
+    )
     assert set(recipe.meanings([command])) == {"LABELLED", "OUTPUT", "XCEPTION_WEIGHTS"}
 
 
@@ -142,7 +164,7 @@ def test_a_chain_whose_beginning_is_not_recorded_says_so() -> None:
         "started_from": [{"digest": "0123456789ab", "command": ""}],
     }
     text = card.model_card(FACTS | {"training": training})
-    assert "It starts from model 0123456789ab, START below, whose training is not recorded." in text
+    assert "Started from model 0123456789ab (START below), whose training is not recorded." in text
     assert "--start-from START" in text
     assert "stage-1" not in text
 
@@ -152,13 +174,13 @@ def test_a_chain_whose_beginning_is_not_recorded_says_so() -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
-    """The shipped model under another name, as an earlier version left it: local paths and no evidence."""
+    """Return a copy of the shipped model as an earlier version left it: with local paths and without evidence."""
     shutil.copytree(SHIPPED, tmp_path / "model")
     facts = json.loads((tmp_path / "model" / "model.json").read_text())
     del facts["evidence"]
     facts["training"]["command"] = train_command("../keep/v3", "models/other").replace("cnn", "xception")
     (tmp_path / "model" / "model.json").write_text(json.dumps(facts))
-    return directory.read(str(tmp_path / "model"))
+    return directory.load_model(str(tmp_path / "model"))
 
 
 def evaluation(folder: Path, digest: str, right: int) -> Evidence:
@@ -170,7 +192,7 @@ def evaluation(folder: Path, digest: str, right: int) -> Evidence:
 def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: Model, tmp_path: Path) -> None:
     describe(model.uri, {"published": evaluation(tmp_path / "a", model.digest, 99)})
     described = describe(model.uri, {"other_source": evaluation(tmp_path / "b", model.digest, 31)})
-    assert described.digest == model.digest == directory.read(model.uri).digest
+    assert described.digest == model.digest == directory.load_model(model.uri).digest
     assert set(described.facts["evidence"]) == {"published", "other_source"}, "what is not named stays"
     text = (Path(model.uri) / "MODEL_CARD.md").read_text()
     assert text.startswith(f"# Model {model.digest}\n")
@@ -199,18 +221,18 @@ def test_facts_of_another_model_do_not_replace_those_of_this_one(model: Model) -
 
 @pytest.fixture(scope="module")
 def shipped() -> Model:
-    return directory.read(str(SHIPPED))
+    return directory.load_model(str(SHIPPED))
 
 
 def test_the_shipped_card_and_curves_are_those_of_its_facts_and_history(shipped: Model) -> None:
-    text = card.model_card(shipped.facts).replace("{digest}", shipped.digest)
+    text = directory.fill_in(card.model_card(shipped.facts), shipped)
     assert (SHIPPED / "MODEL_CARD.md").read_text() == text
     history = pq.read_table(SHIPPED / "history.parquet")
     drawn = Image.open(io.BytesIO(figures.training_curves(history, shipped.facts["training"]["epoch"])))
     kept = Image.open(SHIPPED / "curves.png")
     assert kept.size == drawn.size
     difference = np.abs(np.asarray(kept.convert("L"), np.int16) - np.asarray(drawn.convert("L"), np.int16))
-    assert (difference > 64).mean() < 0.001, "another machine may draw an edge otherwise, but no ring elsewhere"
+    assert (difference > 64).mean() < 0.001, "another machine may draw edges differently, but not the ring elsewhere"
 
 
 def test_the_metrics_and_the_epoch_of_the_shipped_model_are_those_of_its_history(shipped: Model) -> None:
@@ -233,6 +255,24 @@ def test_the_shipped_model_names_no_place_that_others_lack(shipped: Model) -> No
     assert (first.backbone, first.image_side) == (shipped.backbone, shipped.image_spec.side_px)
 
 
+def test_the_first_command_of_the_shipped_card_can_be_run_as_it_stands() -> None:
+    command = re.search(r"^mribatch score (.*)$", (SHIPPED / "MODEL_CARD.md").read_text(), re.MULTILINE)
+    assert command
+    config = tyro.cli(ScoreConfig, args=shlex.split(command[1]))
+    assert (ROOT / "models" / config.model).samefile(SHIPPED)
+    assert all((ROOT / place).exists() for place in config.input)
+
+
+def test_the_shipped_card_shows_the_three_figures_before_anything_else(shipped: Model) -> None:
+    results = (SHIPPED / "MODEL_CARD.md").read_text().split("\n## ")[1]
+    assert results.startswith("Test results\n")
+    for key, (description, place) in card.RELATIONS.items():
+        result = shipped.facts["evidence"][key]
+        row = f"| {description} | {result['scans']} | {result['right']} | {result['right'] / result['scans']:.2%} ("
+        assert row in results
+        assert f"--data {place} " in results
+
+
 def test_the_three_figures_of_the_shipped_model_stand_at_the_top_of_the_readme_and_in_the_manual(
     shipped: Model,
 ) -> None:
@@ -240,15 +280,15 @@ def test_the_three_figures_of_the_shipped_model_stand_at_the_top_of_the_readme_a
     top, section = readme[: readme.index("\n## ")], manual[manual.index("## The shipped model") :]
     section = section[: section.index("\n## ", 3)]
     for key in card.RELATIONS:
-        found = shipped.facts["evidence"][key]
-        share = found["right"] / found["scans"]
+        result = shipped.facts["evidence"][key]
+        share = result["right"] / result["scans"]
         assert f"{share:.1%}" in top, key
-        assert re.search(rf"\| {found['scans']} \| {found['right']} \| \**{share:.2%}", section), key
+        assert re.search(rf"\| {result['scans']} \| {result['right']} \| \**{share:.2%}", section), key
 
 
-def test_the_best_figure_of_the_shipped_model_stands_nowhere_alone(shipped: Model) -> None:
+def test_the_best_figure_of_the_shipped_model_is_never_shown_alone(shipped: Model) -> None:
     evidence = {key: shipped.facts["evidence"][key] for key in ("published", "other_source")}
-    best, worst = (found["right"] / found["scans"] for found in evidence.values())
+    best, worst = (result["right"] / result["scans"] for result in evidence.values())
     for path in (ROOT / "README.md", SHIPPED / "MODEL_CARD.md", *(ROOT / "docs").glob("*.md")):
         for part in re.split(r"^## ", path.read_text(), flags=re.MULTILINE):
             claims = part.replace("The paper claims 99.39%", "")

@@ -77,7 +77,11 @@ def test_every_config_checks_its_types(config: type) -> None:
         (NightlyConfig, {"full": "no"}, "full must be True or False, got 'no' (str)"),
         (NightlyConfig, {"max_drift": math.inf}, "--max-drift must be a finite number, got inf"),
         (NightlyConfig, {"deadline": 6}, "deadline must be a text, got 6 (int)"),
-        (TrainConfig, {"backbone": "Xception"}, "one of xception, resnet50v2, cnn, got 'Xception' (str): did you mean xcep"),
+        (
+            TrainConfig,
+            {"backbone": "Xception"},
+            "one of xception, resnet50v2, cnn, got 'Xception' (str): did you mean xcep",
+        ),
         (TrainConfig, {"backbone": 1}, "backbone must be one of xception, resnet50v2, cnn, got 1 (int)"),
         (TrainConfig, {"workers": "2"}, "workers must be auto or a whole number, got '2' (str)"),
         (TrainConfig, {"workers": "Auto"}, "did you mean auto?"),
@@ -86,7 +90,7 @@ def test_every_config_checks_its_types(config: type) -> None:
         (CompactConfig, {"keep_days": 1.5}, "keep_days must be a whole number, got 1.5 (float)"),
         (PromoteConfig, {"candidate": 2}, "candidate must be a text, got 2 (int)"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_type_is_told_in_one_sentence(config: type, settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make(config, **settings)

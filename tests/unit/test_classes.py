@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.commands.classes import shown
+from mribatch.commands.classes import list_labelled
 from tests.unit.test_labelled import touch
 
 
 def lines(root: Path, caplog: pytest.LogCaptureFixture, classes: tuple[str, ...] = ()) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.INFO, "mribatch"):
-        shown(str(root), classes=classes)
-    return "\n".join(record.getMessage() for record in caplog.records).splitlines()
+        list_labelled(str(root), classes=classes)
+    messages = [record.getMessage() for record in caplog.records]
+    return "\n".join(message for message in messages if not message.endswith("…")).splitlines()
 
 
 def fill(root: Path, counts: dict[str, int]) -> None:
@@ -22,9 +23,9 @@ def fill(root: Path, counts: dict[str, int]) -> None:
 
 def test_classes_are_shown_with_their_counts_by_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path, {"Training/glioma": 12, "Training/notumor": 7, "Testing/glioma": 5, "valid/notumor": 6})
-    told = lines(tmp_path, caplog)
-    assert told[0] == f"30 labelled scans of 2 classes in {tmp_path}"
-    assert [line.split() for line in told[1:]] == [
+    shown_lines = lines(tmp_path, caplog)
+    assert shown_lines[0] == f"30 labelled scans of 2 classes in {tmp_path}"
+    assert [line.split() for line in shown_lines[1:]] == [
         ["class", "training", "validation", "test"],
         ["glioma", "12", "0", "5"],
         ["notumor", "7", "6", "0"],
@@ -33,8 +34,8 @@ def test_classes_are_shown_with_their_counts_by_split(tmp_path: Path, caplog: py
 
 def test_classes_without_splits_are_one_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path, {"glioma": 12, "notumor": 7, "other": 9})
-    told = lines(tmp_path, caplog)
-    assert [line.split() for line in told[1:]] == [
+    shown_lines = lines(tmp_path, caplog)
+    assert [line.split() for line in shown_lines[1:]] == [
         ["class", "scans"],
         ["glioma", "12"],
         ["notumor", "7"],
@@ -45,10 +46,10 @@ def test_classes_without_splits_are_one_column(tmp_path: Path, caplog: pytest.Lo
 
 def test_classes_that_are_far_smaller_are_questioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path, {"glioma": 1001, "notumor": 10, "cache": 4})
-    told = lines(tmp_path, caplog)[-1]
+    shown_lines = lines(tmp_path, caplog)[-1]
     assert (
-        told
-        == "warning: very few scans of cache (4), notumor (10), against 1,001 of the largest class: are these classes?"
+        shown_lines
+        == "warning: very few scans of cache (4), notumor (10), but 1,001 of the largest class: are these classes?"
     )
     (tmp_path / "notumor" / "more.jpg").write_bytes(b"")
     assert "notumor" not in lines(tmp_path, caplog)[-1]
@@ -64,7 +65,7 @@ def test_a_class_called_like_an_output_is_questioned(
 
 def test_hundreds_of_folders_that_are_patients_fill_no_screen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path, {f"P{number:03}": 3 for number in range(200)})
-    told = lines(tmp_path, caplog)
-    assert len(told) == 2 + 40 + 1 + 1
-    assert "… and 160 more classes" in told[-2]
-    assert "P004 (3) and 195 more, against 3 of the largest class: are these classes?" in told[-1]
+    shown_lines = lines(tmp_path, caplog)
+    assert len(shown_lines) == 2 + 40 + 1 + 1
+    assert "… and 160 more classes" in shown_lines[-2]
+    assert "P004 (3) and 195 more, but 3 of the largest class: are these classes?" in shown_lines[-1]

@@ -1,4 +1,4 @@
-"""Classical models: what they see is the pixels' own, they are tuned within what they learn from, and they come back from disk."""
+"""Classical models: their features, their tuning on training scans only, and their way to disk and back."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import sklearn
 import skops.io
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,7 +22,7 @@ from mribatch.models import classical_engine, directory, features
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
 from mribatch.training import classical
-from mribatch.training.classical import RECIPES, Span
+from mribatch.training.classical import CLASSICAL_MODELS, Span
 from tests.conftest import write_scans
 
 SIDE = 24
@@ -30,7 +31,7 @@ LABELS = ("glioma", "notumor")
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """80 scans of two classes as RGB (80, 24, 24, 3), one darker, so that a linear model tells them; and their classes."""
+    """Return 80 RGB scans (80, 24, 24, 3) of two classes, one darker, so that a linear model separates them; and their classes."""
     written = write_scans(tmp_path_factory.mktemp("scans"), dict.fromkeys(LABELS, 40), side_px=SIDE)
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in written])
     pixels[40:] //= 2
@@ -42,24 +43,23 @@ def fitted(name: str, features: NDArray[Any], classes: NDArray[np.int64], cache:
 
 
 def saved(name: str, pipeline: Any, folder: Path, **changes: Any) -> Model:
-    facts = {"labels": list(LABELS), "backbone": "none", "image_side_px": SIDE,
-             "head": {"classifier": name, "features": "pixels"}, "libraries": {"scikit-learn": _version()}}  # fmt: skip
+    facts = {
+        "labels": list(LABELS),
+        "backbone": "none",
+        "image_side_px": SIDE,
+        "head": {"classifier": name, "features": "pixels"},
+        "libraries": {"scikit-learn": sklearn.__version__},
+    }
     return directory.save_classical(
         str(folder), classical.stored(pipeline), None, facts | changes, "A test's, {digest}."
     )
 
 
-def _version() -> str:
-    import sklearn
-
-    return str(sklearn.__version__)
-
-
 def test_grey_is_the_luma_that_pillow_gives(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
-    pillow = np.stack([np.asarray(Image.fromarray(each).convert("L")).ravel() for each in colour])
+    pillow = np.stack([np.asarray(Image.fromarray(image).convert("L")).ravel() for image in colour])
     assert np.abs(features.grey(colour).astype(int) - pillow).max() <= 1
-    assert (features.grey(scans[0]).reshape(-1, SIDE, SIDE) == scans[0][..., 0]).all(), "grey stays as it is"
+    assert (features.grey(scans[0]).reshape(-1, SIDE, SIDE) == scans[0][..., 0]).all(), "grey does not change"
 
 
 def test_the_components_of_the_span_are_those_of_the_pixels(
@@ -70,27 +70,32 @@ def test_the_components_of_the_span_are_those_of_the_pixels(
     products = features.products(pixels)
     span = Span(products[::2, ::2])
     np.testing.assert_allclose(span.coordinates(products[::2, ::2]), span.training, atol=1e-3)
-    there = Pipeline([("pca", PCA(0.95, svd_solver="full")), ("keep", classical.Leading(0.8))])
-    there.fit(span.training)
-    direct = PCA(0.8, svd_solver="full").fit(features.scaled(learnt))
-    assert there["keep"].kept_ == pytest.approx(direct.n_components_, abs=1), "0.95 is passed by a part of a component"
-    whole = classical.on_pixels(there, span, *features.centred(learnt))
-    kept = min(there["keep"].kept_, direct.n_components_)
-    np.testing.assert_allclose(
-        whole["pca"].explained_variance_ratio_[:kept], direct.explained_variance_ratio_[:kept], rtol=1e-3
+    components = Pipeline([("pca", PCA(0.95, svd_solver="full")), ("keep", classical.Leading(0.8))])
+    components.fit(span.training)
+    direct = PCA(0.8, svd_solver="full").fit(features.unit_scaled(learnt))
+    assert components["keep"].kept_ == pytest.approx(direct.n_components_, abs=1), (
+        "0.95 is passed by a part of a component"
     )
-    ours, theirs = there.transform(span.coordinates(products[1::2, ::2])), direct.transform(features.scaled(other))
+    pipeline = classical.on_pixels(components, span, *features.centred(learnt))
+    kept = min(components["keep"].kept_, direct.n_components_)
+    np.testing.assert_allclose(
+        pipeline["pca"].explained_variance_ratio_[:kept], direct.explained_variance_ratio_[:kept], rtol=1e-3
+    )
+    ours, theirs = (
+        components.transform(span.coordinates(products[1::2, ::2])),
+        direct.transform(features.unit_scaled(other)),
+    )
     np.testing.assert_allclose(np.abs(ours[:, :kept]), np.abs(theirs[:, :kept]), atol=1e-3)
-    np.testing.assert_allclose(whole.transform(features.scaled(other)), ours, atol=1e-3)
+    np.testing.assert_allclose(pipeline.transform(features.unit_scaled(other)), ours, atol=1e-3)
 
 
 def test_rows_without_pixels_have_no_features(scans: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     pixels = [scans[0][0].tobytes(), None, scans[0][1].tobytes()]
     table = pa.table({"pixels": pa.array(pixels, pa.binary(SIDE * SIDE * 3)), "decoder_peak_bytes": [1, 1, 1]})
-    seen = features.Extractor(None, SIDE, None)(table)
-    assert seen.column_names == ["pixels"]
-    assert seen["pixels"].is_valid().to_pylist() == [True, False, True]
-    kept = features.array(seen["pixels"].drop_null(), np.uint8)
+    extracted = features.Extractor(None, SIDE, None)(table)
+    assert extracted.column_names == ["pixels"]
+    assert extracted["pixels"].is_valid().to_pylist() == [True, False, True]
+    kept = features.rows_of(extracted["pixels"].drop_null(), np.uint8)
     np.testing.assert_array_equal(kept, features.grey(scans[0][:2]))
 
 
@@ -106,7 +111,7 @@ def test_a_class_with_one_scan_cannot_be_tuned(tmp_path: Path) -> None:
         fitted("gaussian_nb", features, np.array([0] * 8 + [1]), tmp_path)
 
 
-def test_copies_of_one_image_stand_in_one_fold() -> None:
+def test_copies_of_an_image_are_in_one_fold() -> None:
     groups, classes = np.repeat(np.arange(12), 2), np.repeat([0, 1], 12)
     features = np.zeros((24, 2), np.float32)
     folds = list(classical._folds(features, classes, groups, 0))
@@ -115,7 +120,7 @@ def test_copies_of_one_image_stand_in_one_fold() -> None:
         assert not set(groups[train]) & set(groups[test])
 
 
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.features == "pixels"])
+@pytest.mark.parametrize("name", [name for name, model in CLASSICAL_MODELS.items() if model.features == "pixels"])
 def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     name: str, scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:
@@ -123,35 +128,37 @@ def test_each_model_learns_plain_patterns_and_scores_the_same_from_disk(
     learnt, other = np.flatnonzero(np.arange(80) % 4 > 0), np.arange(0, 80, 4)
     products = features.products(features.grey(pixels))
     span = Span(products[np.ix_(learnt, learnt)])
-    found = fitted(name, span.training, classes[learnt], tmp_path / "cache")
-    probabilities = classical_engine.probabilities(found.pipeline, span.coordinates(products[np.ix_(other, learnt)]), 2)
+    result = fitted(name, span.training, classes[learnt], tmp_path / "cache")
+    probabilities = classical_engine.probabilities(
+        result.pipeline, span.coordinates(products[np.ix_(other, learnt)]), 2
+    )
     assert (probabilities.argmax(axis=1) == classes[other]).mean() >= 0.7, "two classes of plain patterns"
-    assert set(found.chosen) == set(RECIPES[name].tuned)
-    whole = classical.on_pixels(found.pipeline, span, *features.centred(features.grey(pixels[learnt])))
-    model = saved(name, whole, tmp_path / "model")
+    assert set(result.chosen) == set(CLASSICAL_MODELS[name].grid)
+    pipeline = classical.on_pixels(result.pipeline, span, *features.centred(features.grey(pixels[learnt])))
+    model = saved(name, pipeline, tmp_path / "model")
     again = Predictor(model.uri).probabilities(pixels[other])
     np.testing.assert_allclose(again, probabilities, atol=1e-3)
     assert model.is_classical
     assert model.kind == name
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_class_of_three_scans_two_of_them_to_learn_from_can_be_fitted(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", CLASSICAL_MODELS)
+def test_a_class_with_two_training_scans_can_be_fitted(name: str, tmp_path: Path) -> None:
     classes = np.array([0] * 16 + [1] * 2)
-    seen = (np.random.default_rng(0).normal(size=(18, 30)) + classes[:, None]).astype(np.float32)
-    found = fitted(name, seen, classes, tmp_path)
-    assert classical_engine.probabilities(found.pipeline, seen, 2).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    inputs = (np.random.default_rng(0).normal(size=(18, 30)) + classes[:, None]).astype(np.float32)
+    result = fitted(name, inputs, classes, tmp_path)
+    assert classical_engine.probabilities(result.pipeline, inputs, 2).sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_same_seed_gives_the_same_answers(
     scans: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
 ) -> None:
     pixels, classes = scans
-    seen = Span(features.products(features.grey(pixels))).training
-    first, second = (fitted("mlp", seen, classes, tmp_path / str(n)) for n in (0, 1))
+    inputs = Span(features.products(features.grey(pixels))).training
+    first, second = (fitted("mlp", inputs, classes, tmp_path / str(n)) for n in (0, 1))
     assert first.chosen == second.chosen
     np.testing.assert_array_equal(
-        *(classical_engine.probabilities(each.pipeline, seen, 2) for each in (first, second)), strict=True
+        *(classical_engine.probabilities(result.pipeline, inputs, 2) for result in (first, second)), strict=True
     )
 
 
@@ -168,11 +175,11 @@ def test_a_classifier_of_another_scikit_learn_is_refused(tmp_path: Path) -> None
         Predictor(model.uri)
 
 
-def test_a_classifier_that_was_altered_is_refused(tmp_path: Path) -> None:
+def test_an_altered_classifier_is_refused(tmp_path: Path) -> None:
     model = saved("svm", Pipeline([("model", "passthrough")]), tmp_path / "model")
     (tmp_path / "model" / "classifier.skops").write_bytes(skops.io.dumps(PCA()))
     with pytest.raises(ModelError, match="SHA-256"):
-        directory.read(model.uri)
+        directory.load_model(model.uri)
 
 
 def test_a_model_on_pixels_needs_no_tensorflow(tmp_path: Path) -> None:

@@ -20,8 +20,12 @@ Node = dict[str, Any]
 def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> Node:
     """A node as Ray lists it."""
     resources = {"CPU": cpus, "GPU": gpus, "memory": 1e9}
-    return {"NodeID": f"{cpus}-{gpus}", "NodeManagerAddress": "10.0.0.1", "Alive": alive,
-            "Resources": {name: amount for name, amount in resources.items() if amount}}  # fmt: skip
+    return {
+        "NodeID": f"{cpus}-{gpus}",
+        "NodeManagerAddress": "10.0.0.1",
+        "Alive": alive,
+        "Resources": {name: amount for name, amount in resources.items() if amount},
+    }
 
 
 def started(pool: dict[str, Any]) -> int:
@@ -38,8 +42,8 @@ def grows(pool: dict[str, Any]) -> bool:
 
 
 def test_dead_nodes_and_a_head_without_cores_do_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    works, gone, head, half = node(2), node(4, alive=False), node(0), node(0.5)
-    monkeypatch.setattr(ray, "nodes", lambda: [head, works, gone, half])
+    works, dead, head, half = node(2), node(4, alive=False), node(0), node(0.5)
+    monkeypatch.setattr(ray, "nodes", lambda: [head, works, dead, half])
     assert nodes.working_nodes() == [works]
 
 

@@ -1,4 +1,4 @@
-"""What the comparison of models promises: its numbers are those of the answers, and all ways to read it say the same."""
+"""The comparison of models: its numbers follow from the scores, and table, Markdown and page agree."""
 
 from typing import Any
 
@@ -22,19 +22,26 @@ TRUTH = np.array([0] * 10 + [1] * 10)
 
 
 def scores(wrong: list[int], labels: tuple[str, ...] = LABELS, truth: Any = TRUTH) -> Scores:
-    """Scans answered right, but for some."""
+    """Return scores in which only these rows are wrong."""
     probabilities = np.full((len(truth), len(labels)), 0.1 / (len(labels) - 1))
-    said = np.array([(each + (row in wrong)) % len(labels) for row, each in enumerate(truth)])
-    probabilities[np.arange(len(truth)), said] = 0.9
+    predicted = np.array([(label + (row in wrong)) % len(labels) for row, label in enumerate(truth)])
+    probabilities[np.arange(len(truth)), predicted] = 0.9
     return Scores(labels=labels, truth=truth, probabilities=probabilities)
 
 
 def contender(name: str, *splits: Scores, copies: int = 0) -> Contender:
-    has_copy = [np.arange(len(each.truth)) < copies for each in splits]
+    has_copy = [np.arange(len(split.truth)) < copies for split in splits]
     return Contender(
-        name=name, title=name.upper(), scores=splits, has_copy=has_copy, seconds=[3.0] * len(splits),
-        chosen=[{"model__C": 1.0}] * len(splits), train_scans=80, scans_per_s=123.4, size_bytes=4_200_000,
-    )  # fmt: skip
+        name=name,
+        title=name.upper(),
+        scores=splits,
+        has_copy=has_copy,
+        seconds=[3.0] * len(splits),
+        chosen=[{"model__C": 1.0}] * len(splits),
+        train_scans=80,
+        scans_per_s=123.4,
+        size_bytes=4_200_000,
+    )
 
 
 GOOD = contender("good", scores([0]), scores([1, 12]))
@@ -42,7 +49,7 @@ POOR = contender("poor", scores([0, 3, 4, 5, 6, 7, 8, 9]), scores([1, 2, 3]))
 
 
 def test_the_most_accurate_comes_first_by_the_mean_over_the_splits() -> None:
-    assert [one.name for one in ranked([POOR, GOOD])] == ["good", "poor"]
+    assert [model.name for model in ranked([POOR, GOOD])] == ["good", "poor"]
     assert GOOD.accuracy == pytest.approx((19 / 20 + 18 / 20) / 2)
     low, high = GOOD.interval
     assert low < GOOD.accuracy < high
@@ -64,7 +71,7 @@ def test_more_classes_have_a_confusion_matrix_and_no_positives() -> None:
     assert "TP" not in markdown([contender("three", scores([0], labels, truth))], {})
 
 
-def test_copies_are_told_apart_where_there_are_any() -> None:
+def test_accuracy_without_copies_is_shown_if_there_are_copies() -> None:
     leaky = contender("leaky", scores([15]), copies=10)
     assert leaky.accuracy == pytest.approx(19 / 20)
     assert leaky.accuracy_without_copies == pytest.approx(9 / 10)
@@ -72,17 +79,17 @@ def test_copies_are_told_apart_where_there_are_any() -> None:
     assert "Without copies" not in markdown([GOOD], {})
 
 
-def test_all_scans_being_copies_leaves_no_accuracy_without() -> None:
+def test_without_copies_there_is_no_accuracy_if_all_scans_are_copies() -> None:
     assert contender("leaky", scores([]), copies=20).accuracy_without_copies is None
 
 
-def test_models_on_unlike_numbers_of_splits_are_told_to_compare_on_the_first_one() -> None:
+def test_models_with_different_numbers_of_splits_are_compared_on_the_first_one() -> None:
     once = contender("once", scores([0, 1]))
-    told = markdown([GOOD, once], {})
-    assert "First split" in told
-    assert "| GOOD | 92.50% |" in told
-    assert "| 95.00% |" in told.split("| GOOD |")[1].splitlines()[0]
-    assert "on the first split only" in told
+    text = markdown([GOOD, once], {})
+    assert "First split" in text
+    assert "| GOOD | 92.50% |" in text
+    assert "| 95.00% |" in text.split("| GOOD |")[1].splitlines()[0]
+    assert "on the first split only" in text
     assert "First split" not in markdown([GOOD, POOR], {})
 
 
@@ -121,14 +128,14 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
     assert text.encode("utf-8")
 
 
-def test_names_in_markdown_are_no_markup() -> None:
+def test_names_in_markdown_never_become_markup() -> None:
     text = markdown([contender("<img src=x>|*b*", scores([0]))], {"[link](x)": "`code`\n# heading \udcff"})
     assert "| \\<IMG SRC=X>\\|\\*B\\* | 95.00% |" in text
     assert "- \\[link](x): \\`code\\`\\\\n# heading \\\\udcff\n" in text
     assert text.encode("utf-8")
 
 
-def test_bars_are_drawn_for_one_model_and_for_many_and_not_for_none() -> None:
+def test_bars_are_drawn_for_any_number_of_models_except_none() -> None:
     many = [f"model {n}" for n in range(14)]
     drawn = figures.accuracy_bars(many, [0.5 + n / 40 for n in range(14)], [(0.4, 0.9)] * 14)
     assert drawn.startswith(b"\x89PNG")

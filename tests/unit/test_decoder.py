@@ -1,4 +1,4 @@
-"""Decoding in a process of its own: a scan that kills or hangs it costs that scan."""
+"""Decoding in a separate process: a scan that kills or hangs it costs only that scan."""
 
 import io
 import os
@@ -20,7 +20,7 @@ SPEC = ImageSpec(side_px=32)
 
 @pytest.fixture
 def decoder(monkeypatch: pytest.MonkeyPatch) -> Decoder:
-    """A decoder whose process some scans kill or hang."""
+    """Return a decoder whose process some scans kill or hang."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "sabotage"))
     return Decoder(SPEC, timeout_s=1.0)
 
@@ -37,11 +37,11 @@ def process_of(decoder: Decoder) -> int:
 
 
 def test_a_scan_is_decoded_as_in_the_process_itself(decoder: Decoder) -> None:
-    there, here = only(decoder.decode(scan())), decode(scan(), SPEC)
-    assert there == here
-    assert there.pixels is not None
-    assert here.pixels is not None
-    assert (there.pixels == here.pixels).all()
+    sandboxed, direct = only(decoder.decode(scan())), decode(scan(), SPEC)
+    assert sandboxed == direct
+    assert sandboxed.pixels is not None
+    assert direct.pixels is not None
+    assert (sandboxed.pixels == direct.pixels).all()
 
 
 def test_bad_bytes_get_their_own_reason_from_there(decoder: Decoder) -> None:

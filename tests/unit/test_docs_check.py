@@ -77,7 +77,7 @@ def test_equal_headings_get_numbered_anchors() -> None:
         ("mribatch score --model m --input i --output o --limit many", "many"),
         ("mribatch score --model m --input i", "--output"),
         ("mribatch train --data d --output o --backbone vgg", "vgg"),
-        ("mribatch train --data d --output o --epochs 0", "--epochs must be 1 or more"),
+        ("mribatch train --data d --output o --epochs 0", "--epochs must be at least 1"),
         ("mribatch paint --output o", "paint"),
         ("mribatch", "no command"),
         ("python jobs/score.py --modle m", "modle"),

@@ -1,4 +1,4 @@
-"""What drift promises: an ordinary night is quiet, however small, another mix of scans is not, and numbers by hand."""
+"""Drift: an ordinary night raises no alarm, however small; a different mix of scans does; values computed by hand."""
 
 from math import log
 from typing import Any
@@ -32,27 +32,27 @@ def nights(mix: Any, scans: int, count: int = 10, seed: int = 0) -> list[list[in
 @pytest.mark.parametrize("mix", [CLASS_MIX, CONFIDENCE_MIX, SHARP_MIX])
 def test_ten_ordinary_nights_of_any_size_raise_no_alarm(mix: tuple[float, ...], scans: int) -> None:
     drawn = np.array(nights(mix, scans, 7 + 10))
-    found = [drift(drawn[night - 7 : night].sum(axis=0), drawn[night]) for night in range(7, len(drawn))]
-    assert [one.level for one in found] == ["none"] * 10
+    drifts = [drift(drawn[night - 7 : night].sum(axis=0), drawn[night]) for night in range(7, len(drawn))]
+    assert [result.level for result in drifts] == ["none"] * 10
 
 
-def test_chance_alone_passes_the_noise_about_once_in_a_thousand_nights() -> None:
+def test_chance_alone_exceeds_the_noise_about_once_in_a_thousand_nights() -> None:
     before, tonight = nights(CLASS_MIX, 3000, 20_000, seed=2), nights(CLASS_MIX, 400, 20_000, seed=3)
-    found = [drift(a, b) for a, b in zip(before, tonight, strict=True)]
-    above = sum((one.index or 0) > (one.noise or 0) for one in found)
+    drifts = [drift(a, b) for a, b in zip(before, tonight, strict=True)]
+    above = sum((result.index or 0) > (result.noise or 0) for result in drifts)
     assert 8 <= above <= 40  # 20 expected, four standard deviations
 
 
-def test_twenty_scans_pass_the_customary_thresholds_by_chance_and_no_alarm_is_raised() -> None:
-    found = [drift(nights(CLASS_MIX, 5000, 1)[0], tonight) for tonight in nights(CLASS_MIX, 20, 50)]
-    assert max(one.index or 0 for one in found) > 0.25
-    assert {one.level for one in found} == {"none"}
+def test_twenty_scans_exceed_the_customary_thresholds_by_chance_and_raise_no_alarm() -> None:
+    drifts = [drift(nights(CLASS_MIX, 5000, 1)[0], tonight) for tonight in nights(CLASS_MIX, 20, 50)]
+    assert max(result.index or 0 for result in drifts) > 0.25
+    assert {result.level for result in drifts} == {"none"}
 
 
 def test_another_class_mix_is_major() -> None:
-    found = drift([2300, 2400, 2800, 2500], [600, 100, 200, 100])
-    assert found.level == "major"
-    assert found.index is not None and found.index > 0.25
+    result = drift([2300, 2400, 2800, 2500], [600, 100, 200, 100])
+    assert result.level == "major"
+    assert result.index is not None and result.index > 0.25
 
 
 def test_a_somewhat_different_mix_is_moderate() -> None:
@@ -60,11 +60,11 @@ def test_a_somewhat_different_mix_is_moderate() -> None:
     assert drift([2500, 2500, 2500, 2500], [165, 335, 165, 335]).level == "moderate"  # 0.12
 
 
-def test_a_small_difference_that_is_no_chance_raises_no_alarm() -> None:
-    found = drift([250_000, 250_000], [240_000, 260_000])
-    assert found.index is not None and found.noise is not None
-    assert found.noise < found.index < 0.1
-    assert found.level == "none"
+def test_a_small_difference_beyond_chance_raises_no_alarm() -> None:
+    result = drift([250_000, 250_000], [240_000, 260_000])
+    assert result.index is not None and result.noise is not None
+    assert result.noise < result.index < 0.1
+    assert result.level == "none"
 
 
 def test_thresholds_can_be_chosen() -> None:
@@ -73,7 +73,7 @@ def test_thresholds_can_be_chosen() -> None:
     assert drift(before, tonight, moderate=0.05, major=0.1).level == "major"
 
 
-def test_index_has_the_value_worked_out_by_hand() -> None:
+def test_index_has_the_value_computed_by_hand() -> None:
     # half a scan more in each bin: shares 50.5/101 twice, and 90.5/101, 10.5/101
     assert population_stability_index([50, 50], [90, 10]) == pytest.approx(40 / 101 * log(90.5 / 10.5))
     # a published example, with so many scans that the half ones do not show: 0.1 to 0.2, 0.9 to 0.8
@@ -108,14 +108,14 @@ def test_one_class_alone_is_no_drift() -> None:
 
 
 @pytest.mark.parametrize(("before", "tonight"), [([0, 0], [5, 5]), ([5, 5], [0, 0]), ([0, 0], [0, 0]), ([], [])])
-def test_without_scans_on_either_side_nothing_is_said(before: list[int], tonight: list[int]) -> None:
+def test_without_scans_on_either_side_there_is_no_index(before: list[int], tonight: list[int]) -> None:
     assert drift(before, tonight) == Drift(index=None, noise=None, level="none")
     with pytest.raises(InputError, match="nothing to compare"):
         population_stability_index(before, tonight)
 
 
 @pytest.mark.parametrize(("before", "tonight"), [([1, 2], [1, 2, 3]), ([1, -1], [1, 1]), ([[1]], [[1]])])
-def test_counts_that_do_not_fit_together_are_refused_in_a_sentence(before: Any, tonight: Any) -> None:
+def test_counts_of_different_bins_are_refused_in_a_sentence(before: Any, tonight: Any) -> None:
     with pytest.raises(InputError, match="counts of the same bins"):
         drift(before, tonight)
 
@@ -129,7 +129,7 @@ def test_confidences_fall_into_their_ranges_and_an_edge_into_the_one_above() -> 
     assert confidence_counts(confidences) == [2, 1, 0, 0, 0, 0, 1, 1, 2]
 
 
-def test_every_confidence_is_counted_once_also_one_that_rounding_put_above_one() -> None:
+def test_every_confidence_is_counted_once_even_if_rounding_put_it_above_one() -> None:
     confidences = np.random.default_rng(0).uniform(0, 1, 1000).astype(np.float32)
     assert sum(confidence_counts(confidences)) == 1000
     assert confidence_counts(np.array([1.0000002], np.float32))[-1] == 1
@@ -140,6 +140,6 @@ def test_no_confidences_are_counts_of_zero() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1, np.inf])
-def test_what_is_no_confidence_is_refused(wrong: float) -> None:
+def test_values_outside_0_to_1_are_refused(wrong: float) -> None:
     with pytest.raises(InputError, match="0…1"):
         confidence_counts(np.array([0.5, wrong], np.float32))

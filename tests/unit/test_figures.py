@@ -1,4 +1,4 @@
-"""What the pictures promise: whole PNG files, always the same ones, that show what the scores say."""
+"""Figures: complete PNG files, equal for equal input, that show the scores."""
 
 import io
 import subprocess
@@ -41,8 +41,8 @@ def history(val_loss: list[float | None], epochs: int | None = None) -> pa.Table
     return pa.table(columns)
 
 
-def entry(truth: str | None, said: int, side: tuple[int, int] = (20, 20)) -> ScanEntry:
-    return ScanEntry(image=np.full((*side, 3), 90, np.uint8), truth=truth, probabilities=tuple(SURE[said]))
+def entry(truth: str | None, predicted: int, side: tuple[int, int] = (20, 20)) -> ScanEntry:
+    return ScanEntry(image=np.full((*side, 3), 90, np.uint8), truth=truth, probabilities=tuple(SURE[predicted]))
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -56,7 +56,7 @@ def has(png: bytes, colour: tuple[int, int, int]) -> bool:
 
 
 def drawn(function: Callable[..., bytes], *args: Any) -> Any:
-    """The matplotlib figure and its title, before they become bytes."""
+    """Return the matplotlib figure and its title, before they are encoded."""
     return function.__wrapped__(*args)  # type: ignore[attr-defined]
 
 
@@ -95,7 +95,7 @@ def test_drawing_never_loads_pyplot() -> None:
 
 def test_training_curves_mark_the_epoch_of_lowest_validation_loss() -> None:
     figure, title = drawn(figures.training_curves, history([0.5, 0.4, 0.45, 0.6]))
-    assert title == "Lowest validation loss is 0.4000, after epoch 2 of 4"
+    assert title == "Lowest validation loss: 0.4000, after epoch 2 of 4"
     assert [axes.get_title("left") or axes.get_title() for axes in figure.axes] == [n.capitalize() for n in NAMES]
     for axes in figure.axes:
         training, validation, best = axes.lines
@@ -108,14 +108,14 @@ def test_training_curves_mark_the_epoch_that_was_kept_and_not_the_best_one() -> 
     figure, title = drawn(figures.training_curves, history([0.5, 0.4, 0.45, 0.6]), 4)
     assert title == (
         "The weights of epoch 4 of 4 were kept, with a validation loss of 0.6000\n"
-        "Lowest validation loss is 0.4000, after epoch 2"
+        "Lowest validation loss: 0.4000, after epoch 2"
     )
     for axes in figure.axes:
         _, validation, ring = axes.lines
         assert ring.get_label() == "epoch of the kept weights"
         assert (ring.get_xdata(), ring.get_ydata()) == ([4], [validation.get_ydata()[3]])
     _, title = drawn(figures.training_curves, history([0.5, 0.4]), 2)
-    assert title == "The weights of epoch 2 of 2 were kept\nLowest validation loss is 0.4000, after epoch 2"
+    assert title == "The weights of epoch 2 of 2 were kept\nLowest validation loss: 0.4000, after epoch 2"
     _, title = drawn(figures.training_curves, history([None, float("nan")]), 2)
     assert title == "The weights of epoch 2 of 2 were kept"
     with pytest.raises(InputError, match="epoch 3"):
@@ -125,7 +125,7 @@ def test_training_curves_mark_the_epoch_that_was_kept_and_not_the_best_one() -> 
 def test_one_epoch_and_missing_validation_are_drawn_too() -> None:
     assert pixels(figures.training_curves(history([0.5]))).size
     figure, title = drawn(figures.training_curves, history([None, float("nan")]))
-    assert title == "Trained to epoch 2 of 2"
+    assert title == "Trained to epoch 2; no validation loss"
     assert len(figure.axes[0].lines) == 2
 
 
@@ -140,7 +140,7 @@ def test_confusion_cells_show_counts_and_the_share_of_the_true_class() -> None:
     figure, title = drawn(figures.confusion_matrix, WRONG)
     cells = [text.get_text() for text in figure.axes[0].texts]
     assert cells == ["1\n50.0%", "1\n50.0%", "0", "0", "1\n33.3%", "2\n66.7%", "0", "0", "1\n100.0%"]
-    assert title == "50.00% of 6 scans classified right\nMost frequent mistake: meningioma taken for notumor (2)"
+    assert title == "50.00% of 6 scans classified correctly\nMost frequent mistake: meningioma predicted as notumor (2)"
     ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
     assert ticks == ["glioma\n2 scans", "meningioma\n3 scans", "notumor\n1 scan"]
 
@@ -149,7 +149,7 @@ def test_only_mistakes_are_orange() -> None:
     all_taken_for_another = scores([0, 1], [SURE[1], SURE[1]])
     assert has(figures.confusion_matrix(all_taken_for_another), ORANGE)
     assert not has(figures.confusion_matrix(RIGHT), ORANGE)
-    assert drawn(figures.confusion_matrix, RIGHT)[1] == "All 3 scans classified right"
+    assert drawn(figures.confusion_matrix, RIGHT)[1] == "All 3 scans classified correctly"
 
 
 def test_a_class_without_scans_has_no_share_and_no_roc_curve() -> None:
@@ -157,21 +157,21 @@ def test_a_class_without_scans_has_no_share_and_no_roc_curve() -> None:
     cells = [text.get_text() for text in drawn(figures.confusion_matrix, two_of_three)[0].axes[0].texts]
     assert cells[6:] == ["–", "–", "–"]
     figure, title = drawn(figures.roc_curves, two_of_three)
-    assert "Without scans, so without a curve: notumor" in title
+    assert "No scans, so no curve: notumor" in title
     curves = [line.get_label() for line in figure.axes[0].lines]
     assert curves == ["glioma  0.7500", "meningioma  0.7500", "macro average  0.7500", "chance  0.5"]
 
 
 def test_roc_title_names_the_hardest_class() -> None:
-    assert drawn(figures.roc_curves, WRONG)[1].startswith("Hardest to tell from the rest: meningioma")
-    assert drawn(figures.roc_curves, RIGHT)[1] == "Every class is told from the rest without a mistake"
+    assert drawn(figures.roc_curves, WRONG)[1].startswith("Hardest to distinguish from the other classes: meningioma")
+    assert drawn(figures.roc_curves, RIGHT)[1] == "Every class is separated from the others without a mistake"
 
 
 def test_scans_of_one_class_only_still_give_every_picture() -> None:
-    one = scores([1, 1], SURE[:2])
-    assert drawn(figures.roc_curves, one)[1] == "No ROC curve: all scans are of one class"
+    single = scores([1, 1], SURE[:2])
+    assert drawn(figures.roc_curves, single)[1] == "No ROC curve: all scans are of one class"
     for draw in (figures.roc_curves, figures.confusion_matrix, figures.reliability):
-        assert pixels(draw(one)).size
+        assert pixels(draw(single)).size
 
 
 def test_macro_curve_is_the_mean_of_the_class_curves() -> None:
@@ -184,11 +184,11 @@ def test_macro_curve_is_the_mean_of_the_class_curves() -> None:
 def test_reliability_shows_accuracy_at_the_mean_confidence_of_each_bin() -> None:
     figure, title = drawn(figures.reliability, WRONG)
     curve, histogram = figure.axes
-    points = next(line for line in curve.lines if line.get_label() == "scans of similar confidence")
+    points = next(line for line in curve.lines if line.get_label() == "scans with similar confidence")
     assert points.get_xdata() == pytest.approx([0.8])
     assert points.get_ydata() == pytest.approx([0.5])
     assert sum(bar.get_height() for bar in histogram.patches) == 6
-    assert title == "80.0% sure on average, 50.0% right: expected calibration error 0.300"
+    assert title == "Mean confidence 80.0%, accuracy 50.0%: expected calibration error 0.300"
 
 
 def test_only_wrong_scans_are_framed_in_red() -> None:
@@ -198,7 +198,7 @@ def test_only_wrong_scans_are_framed_in_red() -> None:
 
 def test_scan_page_says_truth_prediction_and_every_probability() -> None:
     figure, title = drawn(figures.scan_page, [entry("glioma", 0), entry("notumor", 1), entry(None, 2)], LABELS)
-    assert title == "3 scans with the model's probabilities: 1 wrong, 1 right"
+    assert title == "3 scans with the model's probabilities: 1 wrong, 1 correct"
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert texts[::2] == [["✓ glioma", "true: glioma"], ["✗ meningioma", "true: notumor"], ["notumor", "truth unknown"]]
     assert texts[1::2] == [["80.0%", "10.0%", "10.0%"], ["10.0%", "80.0%", "10.0%"], ["10.0%", "10.0%", "80.0%"]]
@@ -222,7 +222,7 @@ def test_many_classes_show_the_most_probable_six() -> None:
     assert shown == ["class 1", "class 3", "class 4", "class 6", "class 7", "class 8"]
 
 
-def test_odd_class_names_are_drawn_without_noise() -> None:
+def test_odd_class_names_are_drawn_without_warnings() -> None:
     odd = scores([0, 1, 2], SURE, ("$\\nonsense$", "脑膜瘤\n\u202egnp.", "very " * 20))
     for draw in (figures.confusion_matrix, figures.roc_curves, figures.reliability):
         assert pixels(draw(odd)).size

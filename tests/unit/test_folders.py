@@ -1,4 +1,4 @@
-"""What labels promise of folders as the world has them: what a person would expect, or a sentence with folder and change."""
+"""Folders as people lay them out: read as a person would expect, or rejected with the folder and the remedy."""
 
 import unicodedata
 from pathlib import Path
@@ -14,8 +14,8 @@ from tests.unit.test_labelled import labels_of, touch, wrong
 
 @pytest.mark.parametrize("validation", ["valid", "Valid", "validate", "VALIDATION", "val", "dev"])
 def test_a_roboflow_export_has_three_splits(tmp_path: Path, validation: str) -> None:
-    touch(tmp_path, "README.roboflow.txt", "data.yaml", *(f"{split}/{label}/1.jpg" for split in ("train", validation, "test")
-                                                           for label in ("a", "b")))  # fmt: skip
+    scans = [f"{split}/{label}/1.jpg" for split in ("train", validation, "test") for label in ("a", "b")]
+    touch(tmp_path, "README.roboflow.txt", "data.yaml", *scans)
     assert {split for _, split in labels_of(tmp_path).values()} == {"training", "validation", "test"}
 
 
@@ -26,9 +26,9 @@ def test_a_folder_called_like_a_split_is_no_class(tmp_path: Path, name: str) -> 
     for root in ("alone", "beside"):
         other = "train" if root == "beside" else "other"
         touch(tmp_path / root, f"{name}/a/1.jpg", f"{name}/b/1.jpg", f"{other}/a/1.jpg", f"{other}/b/1.jpg")
-        told = wrong(tmp_path / root)
-        assert f"{tmp_path}/{root}/{name} is called like a split" in told
-        assert "rename it to train, validation or test" in told
+        message = wrong(tmp_path / root)
+        assert f"{tmp_path}/{root}/{name} has the name of a split" in message
+        assert "rename it to train, validation or test" in message
 
 
 @pytest.mark.parametrize("name", ["attest", "latest", "devil", "contest", "glioma"])
@@ -39,16 +39,14 @@ def test_a_class_whose_name_only_contains_that_of_a_split_is_a_class(name: str) 
 
 def test_a_folder_beside_splits_is_named_with_the_change(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "unlabeled/1.jpg")
-    told = wrong(tmp_path)
-    assert f"move {tmp_path}/unlabeled into one of the splits, or out of {tmp_path}" in told
+    message = wrong(tmp_path)
+    assert f"move {tmp_path}/unlabeled into one of the splits, or out of {tmp_path}" in message
 
 
 def test_splits_inside_classes_are_no_scans_without_a_split(tmp_path: Path) -> None:
-    """All would train, the test scans too."""
+    """Otherwise all of them would be training scans, even the test scans."""
     touch(tmp_path, "a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg")
-    assert f"{tmp_path}/a has folders inside that are called like splits or other classes (test, train)" in wrong(
-        tmp_path
-    )
+    assert f"{tmp_path}/a contains folders with the names of splits or other classes (test, train)" in wrong(tmp_path)
 
 
 # Copies of the data inside it, and folders around it
@@ -66,9 +64,9 @@ def test_splits_inside_classes_are_no_scans_without_a_split(tmp_path: Path) -> N
 )
 def test_a_copy_of_the_data_inside_it_is_no_class(tmp_path: Path, copy: str) -> None:
     touch(tmp_path, "yes/1.jpg", "no/1.jpg", copy)
-    told = wrong(tmp_path)
-    assert f"the class folder {tmp_path}/{copy.split('/')[0]} has folders inside" in told
-    assert f"move it out of {tmp_path}" in told
+    message = wrong(tmp_path)
+    assert f"the class folder {tmp_path}/{copy.split('/')[0]} contains folders with the names" in message
+    assert f"move it out of {tmp_path}" in message
 
 
 def test_a_copy_beside_splits_and_one_inside_a_split_are_named(tmp_path: Path) -> None:
@@ -76,7 +74,7 @@ def test_a_copy_beside_splits_and_one_inside_a_split_are_named(tmp_path: Path) -
     touch(tmp_path / "x", *(f"Training/{name}" for name in classes), *(f"copy/Training/{name}" for name in classes))
     assert f"move {tmp_path}/x/copy " in wrong(tmp_path / "x")
     touch(tmp_path / "y", *(f"Training/{name}" for name in classes), *(f"Training/Training/{name}" for name in classes))
-    assert f"{tmp_path}/y/Training/Training is called like a split" in wrong(tmp_path / "y")
+    assert f"{tmp_path}/y/Training/Training has the name of a split" in wrong(tmp_path / "y")
 
 
 def test_a_class_inside_another_class_is_questioned_and_one_inside_itself_is_not(tmp_path: Path) -> None:
@@ -90,23 +88,23 @@ def test_numbers_inside_classes_that_are_numbers_are_patients(tmp_path: Path) ->
     touch(tmp_path / "x", "0/1/a.jpg", "0/2/a.jpg", "1/0/a.jpg", "2/a.jpg")
     assert len(labels_of(tmp_path / "x")) == 4
     touch(tmp_path / "y", "0/a.jpg", "1/a.jpg", "archive/0/a.jpg", "archive/1/a.jpg")
-    assert f"{tmp_path}/y/archive has folders inside" in wrong(tmp_path / "y")
+    assert f"{tmp_path}/y/archive contains folders with the names" in wrong(tmp_path / "y")
 
 
 @pytest.mark.parametrize("inner", ["archive", "archive/Brain MRI"])
 @pytest.mark.parametrize("split", ["", "Training/"])
 def test_a_root_around_the_data_says_which_folder_to_name(tmp_path: Path, inner: str, split: str) -> None:
     touch(tmp_path, "README.md", f"{inner}/{split}a/1.jpg", f"{inner}/{split}b/1.jpg")
-    told = wrong(tmp_path)
-    assert "found only archive" in told
-    assert f"if the classes are the folders in {tmp_path}/{inner}, name that one" in told
+    message = wrong(tmp_path)
+    assert "found only archive" in message
+    assert f"if the classes are the folders in {tmp_path}/{inner}, name that folder" in message
 
 
 def test_a_single_class_with_patients_does_not_make_them_classes_or_tell_their_names(tmp_path: Path) -> None:
     touch(tmp_path, "glioma/Jane Doe/1.jpg", "glioma/John Doe/1.jpg")
-    told = wrong(tmp_path)
-    assert "found only glioma" in told
-    assert "Doe" not in told
+    message = wrong(tmp_path)
+    assert "found only glioma" in message
+    assert "Doe" not in message
 
 
 # Names of classes
@@ -127,10 +125,10 @@ def test_a_single_class_with_patients_does_not_make_them_classes_or_tell_their_n
 )
 def test_classes_that_look_like_one_are_questioned(tmp_path: Path, first: str, second: str) -> None:
     touch(tmp_path, f"{first}/1.jpg", f"{second}/1.jpg", "other/1.jpg")
-    assert "look like one class named twice: rename one" in wrong(tmp_path)
+    assert "look like the same class: give both one name" in wrong(tmp_path)
     lines = [f"{first}/1.jpg,{first}", f"{second}/1.jpg,{second}"]
     (tmp_path / "m.csv").write_text("\n".join(["uri,label", *lines]))
-    assert "look like one class named twice" in wrong(tmp_path / "m.csv")
+    assert "look like the same class" in wrong(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize(
@@ -157,14 +155,15 @@ def test_the_classes_that_are_named_are_taken_and_no_question_is_asked_of_others
     assert labelled(str(tmp_path), classes=("a", "b"))["label"].to_pylist() == ["a", "b"]
 
 
-# What stands beside classes
+# Files beside the class folders
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["data.zip", "Brain MRI.tar.gz", "scans.7z", "set.RAR", "README", "Readme.docx", "LICENSE", "labels.tsv", "notebook.ipynb",
-     "train.py", "DICOMDIR", "CITATION.cff", "checksums.sha256", "data.dvc", "thumbs.db"],
-)  # fmt: skip
+ARCHIVES = ["data.zip", "Brain MRI.tar.gz", "scans.7z", "set.RAR"]
+TEXTS = ["README", "Readme.docx", "LICENSE", "CITATION.cff", "labels.tsv"]
+OTHERS = ["notebook.ipynb", "train.py", "DICOMDIR", "checksums.sha256", "data.dvc", "thumbs.db"]
+
+
+@pytest.mark.parametrize("name", [*ARCHIVES, *TEXTS, *OTHERS])
 def test_documents_and_archives_beside_classes_are_no_scans(tmp_path: Path, name: str) -> None:
     touch(tmp_path / "x", name, "a/1.jpg", "b/1.jpg")
     assert set(labels_of(tmp_path / "x")) == {"a/1.jpg", "b/1.jpg"}
@@ -174,21 +173,21 @@ def test_documents_and_archives_beside_classes_are_no_scans(tmp_path: Path, name
 
 def test_a_stray_scan_is_named_with_the_change(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "preview.png")
-    told = wrong(tmp_path)
-    assert f"a scan, preview.png, stands directly in {tmp_path}" in told
-    assert "move it into the folder of its class, or out of there" in told
+    message = wrong(tmp_path)
+    assert f"a scan, preview.png, lies directly in {tmp_path}" in message
+    assert "move it into the folder of its class, or out of there" in message
 
 
 def test_a_folder_of_documents_is_no_class(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg", "docs/paper.pdf", "docs/old/notes.txt")
-    assert f"{tmp_path}/docs holds documents only" in wrong(tmp_path)
+    assert f"{tmp_path}/docs contains documents only" in wrong(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["", "train/"])
 @pytest.mark.parametrize("names", [("images", "labels"), ("Image", "Mask")])
 def test_pictures_and_their_annotations_are_no_classes(tmp_path: Path, names: tuple[str, str], split: str) -> None:
     touch(tmp_path, f"{split}{names[0]}/1.jpg", f"{split}{names[1]}/1.png")
-    assert "look like pictures and their annotations, not like classes" in wrong(tmp_path)
+    assert "look like images and their annotations, not like classes" in wrong(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["labels.xlsx", "labels.json", "scan.jpg"])

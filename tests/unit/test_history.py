@@ -1,4 +1,4 @@
-"""What the history promises: why and in which order scans are due, which row is a scan's newest, who was seen last."""
+"""The history: why and in which order scans are due, which row is the newest, what was listed last."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ DAY = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def listing(*scans: str) -> pa.Table:
-    """Scans as name or name@version."""
+    """Return a listing of scans given as name or name@version."""
     pairs = [(name, version or "1-1") for name, _, version in (scan.partition("@") for scan in scans)]
     return pa.table([[name for name, _ in pairs], [version for _, version in pairs]], schema=schema.PLAN)
 
@@ -33,12 +33,14 @@ def part(
     name: str = "",
 ) -> None:
     """Write the rows of some scans as a run on that day does."""
-    rows = [
-        {"scan_uri": uri, "scan_version": version, "frame": frame, "status": "ok", "predicted_class": label,
-         "model_digest": digest, "run_id": f"run{day}", "scored_at": DAY + timedelta(days=day)}
-        for uri, version in zip(*(listing(*scans)[key].to_pylist() for key in schema.PLAN.names), strict=True)
-        for frame in range(frames)
-    ]  # fmt: skip
+    facts = {
+        "status": "ok",
+        "predicted_class": label,
+        "model_digest": digest,
+        "run_id": f"run{day}",
+        "scored_at": DAY + timedelta(days=day),
+    }
+    rows = [{**scan, "frame": frame, **facts} for scan in listing(*scans).to_pylist() for frame in range(frames)]
     table = pa.Table.from_pylist(rows, schema=schema.prediction_schema(("glioma", "notumor")))
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
@@ -69,8 +71,12 @@ def test_new_scans_come_first_then_changed_ones_then_the_backfill_oldest_predict
     part(tmp_path, OLD, ["a", "d"], day=2)
     part(tmp_path, OLD, ["b", "c@1-1"], day=1)
     assert due(tmp_path, "a", "b", "c@2-2", "d", "e") == [
-        ("e", "new"), ("c", "changed"), ("b", "backfill"), ("a", "backfill"), ("d", "backfill")
-    ]  # fmt: skip
+        ("e", "new"),
+        ("c", "changed"),
+        ("b", "backfill"),
+        ("a", "backfill"),
+        ("d", "backfill"),
+    ]
 
 
 def test_a_version_that_only_an_older_model_knows_is_no_change_and_the_latest_prediction_counts(tmp_path: Path) -> None:
@@ -99,14 +105,14 @@ def test_the_newest_row_is_the_one_scored_last_whichever_model_and_version(tmp_p
 def test_the_version_listed_last_wins_over_the_clock(tmp_path: Path) -> None:
     part(tmp_path, OLD, ["a@1-1"], day=0)
     part(tmp_path, OLD, ["a@2-2"], day=1)
-    history.mark_seen(str(tmp_path), listing("a@1-1"), DAY, OLD)
-    assert newest(tmp_path, history.seen(str(tmp_path))) == [("a", "1-1", OLD, 0)]
+    history.record_listing(str(tmp_path), listing("a@1-1"), DAY, OLD)
+    assert newest(tmp_path, history.last_listing(str(tmp_path))) == [("a", "1-1", OLD, 0)]
 
 
 def test_a_version_without_a_row_yet_leaves_the_scan_its_last_one(tmp_path: Path) -> None:
     part(tmp_path, OLD, ["a@1-1"], day=0)
-    history.mark_seen(str(tmp_path), listing("a@2-2"), DAY, OLD)
-    assert newest(tmp_path, history.seen(str(tmp_path))) == [("a", "1-1", OLD, 0)]
+    history.record_listing(str(tmp_path), listing("a@2-2"), DAY, OLD)
+    assert newest(tmp_path, history.last_listing(str(tmp_path))) == [("a", "1-1", OLD, 0)]
 
 
 def test_frames_are_of_one_version_and_one_model(tmp_path: Path) -> None:
@@ -121,17 +127,17 @@ def test_a_row_that_stands_twice_while_parts_are_compacted_is_given_once(tmp_pat
     assert newest(tmp_path) == [("a", "1-1", OLD, 0), ("b", "1-1", OLD, 0)]
 
 
-# Who was seen
+# The last listing
 
 
 def test_vanished_scans_stay_marked_by_the_last_night_that_saw_them(tmp_path: Path) -> None:
     output = str(tmp_path)
-    assert history.last_model(history.seen(output)) is None
-    assert history.mark_seen(output, listing("a", "b", "c"), DAY, OLD) == 0
-    assert history.mark_seen(output, listing("a", "c@2-2"), DAY + timedelta(days=1), OLD) == 1
-    assert history.mark_seen(output, listing("a", "c@2-2"), DAY + timedelta(days=2), OLD) == 0, "told once"
-    assert history.last_model(history.seen(output)) == OLD
-    assert history.seen(output).to_pylist() == [
+    assert history.last_model(history.last_listing(output)) is None
+    assert history.record_listing(output, listing("a", "b", "c"), DAY, OLD) == 0
+    assert history.record_listing(output, listing("a", "c@2-2"), DAY + timedelta(days=1), OLD) == 1
+    assert history.record_listing(output, listing("a", "c@2-2"), DAY + timedelta(days=2), OLD) == 0, "counted once"
+    assert history.last_model(history.last_listing(output)) == OLD
+    assert history.last_listing(output).to_pylist() == [
         {"scan_uri": "a", "scan_version": "1-1", "seen_at": DAY + timedelta(days=2)},
         {"scan_uri": "b", "scan_version": "1-1", "seen_at": DAY},
         {"scan_uri": "c", "scan_version": "2-2", "seen_at": DAY + timedelta(days=2)},
@@ -144,36 +150,39 @@ def below(*folders: str) -> Callable[[str], bool]:
 
 def test_a_night_counts_what_is_gone_from_its_own_inputs_only(tmp_path: Path) -> None:
     output, days = str(tmp_path), [DAY + timedelta(days=day) for day in range(8)]
-    assert history.mark_seen(output, listing("a/1", "a/2"), days[0], OLD, below("a/")) == 0
-    assert history.mark_seen(output, listing("b/1", "b/2"), days[1], OLD, below("b/")) == 0
-    assert history.mark_seen(output, listing("a/1"), days[2], OLD, below("a/")) == 1, "a/2, and nothing of b"
-    assert history.mark_seen(output, listing("b/2"), days[3], OLD, below("b/")) == 1, "b/1, which two nights had missed"
-    assert history.mark_seen(output, listing("a/1", "b/2"), days[4], OLD, below("a/", "b/")) == 0, "told once"
-    assert history.mark_seen(output, listing("b/2"), days[5], OLD, below("b/")) == 0
-    assert history.mark_seen(output, listing("a/3"), days[6], OLD, below("a/", "b/")) == 2, "a/1 and b/2"
-    assert history.mark_seen(output, listing("a/1", "a/3"), days[7], OLD, below("a/")) == 0, "it has come back"
-    assert {row["scan_uri"]: row["seen_at"] for row in history.seen(output).to_pylist()} == {
-        "a/1": days[7], "a/2": days[0], "a/3": days[7], "b/1": days[1], "b/2": days[5]
-    }  # fmt: skip
-    assert history.mark_seen(output, listing("a/3"), days[7], OLD, below("a/")) == 1, "and gone again"
+    assert history.record_listing(output, listing("a/1", "a/2"), days[0], OLD, below("a/")) == 0
+    assert history.record_listing(output, listing("b/1", "b/2"), days[1], OLD, below("b/")) == 0
+    assert history.record_listing(output, listing("a/1"), days[2], OLD, below("a/")) == 1, "a/2, and nothing of b"
+    assert history.record_listing(output, listing("b/2"), days[3], OLD, below("b/")) == 1, (
+        "b/1, which two nights had missed"
+    )
+    assert history.record_listing(output, listing("a/1", "b/2"), days[4], OLD, below("a/", "b/")) == 0, "counted once"
+    assert history.record_listing(output, listing("b/2"), days[5], OLD, below("b/")) == 0
+    assert history.record_listing(output, listing("a/3"), days[6], OLD, below("a/", "b/")) == 2, "a/1 and b/2"
+    assert history.record_listing(output, listing("a/1", "a/3"), days[7], OLD, below("a/")) == 0, "it has come back"
+    listed = {row["scan_uri"]: days.index(row["seen_at"]) for row in history.last_listing(output).to_pylist()}
+    assert listed == {"a/1": 7, "a/2": 0, "a/3": 7, "b/1": 1, "b/2": 5}
+    assert history.record_listing(output, listing("a/3"), days[7], OLD, below("a/")) == 1, "and gone again"
 
 
 def test_the_list_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
-    rows = [{"scan_uri": uri, "scan_version": "1-1", "seen_at": DAY + timedelta(days=day)} for uri, day in
-            {"told": 0, "here": 1, "gone": 1}.items()]  # fmt: skip
+    rows = [
+        {"scan_uri": uri, "scan_version": "1-1", "seen_at": DAY + timedelta(days=day)}
+        for uri, day in (("counted", 0), ("here", 1), ("vanished", 1))
+    ]
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema.SEEN), buffer)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema.LAST_LISTED), buffer)
     uris.put(f"{tmp_path}/_runs/seen", buffer.getvalue().to_pybytes())
-    assert history.seen(str(tmp_path)).num_rows == 3
-    assert history.mark_seen(str(tmp_path), listing("here"), DAY + timedelta(days=2), OLD) == 1
-    assert history.seen(str(tmp_path)).schema.equals(schema.SEEN)
+    assert history.last_listing(str(tmp_path)).num_rows == 3
+    assert history.record_listing(str(tmp_path), listing("here"), DAY + timedelta(days=2), OLD) == 1
+    assert history.last_listing(str(tmp_path)).schema.equals(schema.LAST_LISTED)
 
 
 def test_a_broken_list_of_who_was_seen_is_named(tmp_path: Path) -> None:
-    history.mark_seen(str(tmp_path), listing("a"), DAY, OLD)
+    history.record_listing(str(tmp_path), listing("a"), DAY, OLD)
     (tmp_path / "_runs" / "seen").write_bytes(b"PAR1")
     with pytest.raises(RunFailed, match=r"_runs/seen .* remove it"):
-        history.seen(str(tmp_path))
+        history.last_listing(str(tmp_path))
 
 
 def test_nights_come_in_order_and_only_the_last_ones(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""JPEG: whole files are scored whatever stands beside their pixels; of damage, all that can be told is refused."""
+"""JPEG: complete files are scored, whatever surrounds their pixels; detectable damage is rejected."""
 
 import io
 import random
@@ -37,7 +37,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 
 @cache
 def picture(number: int, mode: str) -> Image.Image:
-    """A head on black: a bright ellipse with stripes and noise; no two alike."""
+    """Return a head on black: a bright ellipse with stripes and noise, different for each number."""
     noise = np.random.default_rng(number)
     y, x = np.mgrid[-1:1:160j, -1 : 1 : (160 + 13 * number % 50) * 1j]
     head = x**2 / 0.5 + y**2 / (0.5 + 0.3 * noise.random()) < 1
@@ -55,20 +55,20 @@ def jpeg(number: int = 0, mode: str = "RGB", variant: str = "baseline") -> bytes
 
 
 def scan_data(data: bytes) -> list[tuple[int, int]]:
-    """Where the entropy-coded data of each scan begins and ends."""
-    found, position = [], 2
+    """Return start and end of the entropy-coded data of each scan."""
+    ranges, position = [], 2
     while (marker := _MARKER.search(data, position)) and marker[1] != b"\xd9":
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
         if marker[1] == b"\xda":
             following = _MARKER.search(data, position)
             end = len(data) if following is None else following.start()
-            found.append((position, end))
+            ranges.append((position, end))
             position = end
-    return found
+    return ranges
 
 
 def before(data: bytes, marker: int, junk: bytes) -> bytes:
-    """The file with something put before its first segment of a kind."""
+    """Insert something before the first segment of a kind."""
     at = data.index(bytes([0xFF, marker]))
     return data[:at] + junk + data[at:]
 
@@ -91,7 +91,7 @@ def libjpeg_warns(data: bytes) -> bool:
     return False
 
 
-# Whole files
+# Complete files
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -125,17 +125,17 @@ HARMLESS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("what", HARMLESS)
 def test_what_is_beside_the_pixels_does_not_matter(what: str) -> None:
-    whole = jpeg()
-    odd = HARMLESS[what](whole)
-    assert odd != whole
-    assert ok(odd).pixels_sha256 == ok(whole).pixels_sha256
+    sound = jpeg()
+    odd = HARMLESS[what](sound)
+    assert odd != sound
+    assert ok(odd).pixels_sha256 == ok(sound).pixels_sha256
 
 
 # Damage
 
 
 def damaged(data: bytes, draw: random.Random, kind: str) -> bytes:
-    """Zeros, a cut or flipped bits at random in the entropy-coded data."""
+    """Damage the entropy-coded data at random with zeros, a cut or flipped bits."""
     scans = scan_data(data)
     start, end = draw.choices(scans, [end - start for start, end in scans])[0]
     at = draw.randrange(start, end)
@@ -169,7 +169,7 @@ def test_hole_of_zeros_becomes_corrupt(kind: str) -> None:
         broken = damaged(data, draw, kind)
         missed[variant] += broken != data and reason(broken) is not Reason.CORRUPT
     assert not sum(missed[variant] for variant in SEQUENTIAL), missed
-    assert sum(missed.values()) <= 12, missed  # of 48: short ones, in scans that refine
+    assert sum(missed.values()) <= 12, missed  # of 48: short holes in refinement scans
 
 
 def test_cut_with_an_end_marker_behind_becomes_corrupt_and_a_cut_truncated() -> None:
@@ -191,7 +191,7 @@ def test_flipped_bits_that_libjpeg_warns_of_are_refused(flips: int) -> None:
 
 
 def test_progressive_file_without_its_last_scans_becomes_corrupt() -> None:
-    """To libjpeg the end of each scan is a legal end: it shows what has come so far."""
+    """For libjpeg a file may end after any scan; it then shows what it has so far."""
     data = jpeg(variant="progressive")
     for _, end in scan_data(data)[:-1]:
         assert reason(data[:end] + b"\xff\xd9") is Reason.CORRUPT
@@ -206,11 +206,11 @@ def test_flat_pictures_whose_data_are_zeros_are_whole() -> None:
             ok(file.getvalue())
 
 
-# What is not read
+# Unsupported kinds
 
 
 def with_frame(data: bytes, offset: int, value: int) -> bytes:
-    """A byte of the frame header changed; its marker is at -8."""
+    """Change a byte of the frame header; its marker is at -8."""
     changed = bytearray(data)
     changed[data.index(b"\xff\xc0") + offset] = value
     return bytes(changed)
@@ -223,7 +223,7 @@ def with_frame(data: bytes, offset: int, value: int) -> bytes:
         (1, 0xC9, "arithmetic"),
         (1, 0xC5, "hierarchical"),
         (4, 12, "12 bits"),
-        (11, 0x42, "subsampled"),
+        (11, 0x42, "subsampling"),
     ],
 )
 def test_kinds_of_jpeg_that_are_not_read_become_unsupported_format(offset: int, value: int, word: str) -> None:

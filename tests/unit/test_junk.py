@@ -1,4 +1,4 @@
-"""What `_junk` promises: names of systems and tools are no scans, in no listing; what a person names is listed."""
+"""Files of systems and tools are never scans, in any listing; a folder that the user names is always listed."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from mribatch.stores import uris
 from mribatch.stores.junk import is_junk
 from tests.unit.test_labelled import touch
 
-JUNK = [
-    "@eaDir/SYNOFILE_THUMB_a.jpg", "#recycle/a.jpg", "@Recycle/a.jpg", "__MACOSX/a.jpg", "$RECYCLE.BIN/a.jpg",
-    "System Volume Information/x", "lost+found/x", ".git/x", ".Trash-1000/a.jpg", "Thumbs.db", "THUMBS.DB", "ehthumbs.db",
-    "desktop.ini", ".DS_Store", "._a.jpg", "~$labels.xlsx", "Icon\r", "_SUCCESS", "glioma_$folder$",
-]  # fmt: skip
+NAS = ["@eaDir/SYNOFILE_THUMB_a.jpg", "#recycle/a.jpg", "@Recycle/a.jpg"]
+MACOS = ["__MACOSX/a.jpg", ".DS_Store", "._a.jpg", "Icon\r"]
+WINDOWS = ["$RECYCLE.BIN/a.jpg", "System Volume Information/x", "Thumbs.db", "THUMBS.DB", "ehthumbs.db", "desktop.ini"]
+OTHERS = ["lost+found/x", ".git/x", ".Trash-1000/a.jpg", "~$labels.xlsx", "_SUCCESS", "glioma_$folder$"]
+JUNK = [*NAS, *MACOS, *WINDOWS, *OTHERS]
 SCANS = ["a.jpg", "thumbs.db.jpg", "lost and found/a.jpg", "recycled/a.jpg", "eaDir/a.jpg", "~a.jpg", "a/~b", "_a.jpg"]
 
 

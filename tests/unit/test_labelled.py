@@ -1,6 +1,7 @@
-"""What `source` promises before Ray comes in: labels from folders and manifests, listings, one row per scan."""
+"""Labels from folders and manifests, listings, and one row per decoded scan, without Ray."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ SPEC = ImageSpec(side_px=16)
 
 
 def touch(root: Path, *names: str) -> None:
-    """Files that stand for scans: labels come from names, nothing is opened."""
+    """Create empty files in place of scans: labels come from names, nothing is opened."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +32,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def labels_of(root: Path) -> dict[str, tuple[str, str | None]]:
-    """Label and split by the name below the root."""
+    """Return label and split by name relative to the root."""
     rows = labelled(str(root)).to_pylist()
     return {uris.relative(row["scan_uri"], str(root)): (row["label"], row["split"]) for row in rows}
 
@@ -67,9 +68,16 @@ def test_the_table_has_its_schema_its_versions_and_is_sorted(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("folders", "split"),
-    [("Training", "training"), ("train", "training"), ("TRAIN", "training"), ("Testing", "test"), ("test", "test"),
-     ("Validation", "validation"), ("val", "validation")],
-)  # fmt: skip
+    [
+        ("Training", "training"),
+        ("train", "training"),
+        ("TRAIN", "training"),
+        ("Testing", "test"),
+        ("test", "test"),
+        ("Validation", "validation"),
+        ("val", "validation"),
+    ],
+)
 def test_split_folders_name_the_split(tmp_path: Path, folders: str, split: str) -> None:
     touch(tmp_path, f"{folders}/a/deep/1.jpg", f"{folders}/b/1.jpg")
     assert labels_of(tmp_path) == {f"{folders}/a/deep/1.jpg": ("a", split), f"{folders}/b/1.jpg": ("b", split)}
@@ -100,7 +108,7 @@ def test_a_class_folder_without_scans_is_named(tmp_path: Path) -> None:
 
 
 def test_a_split_folder_without_scans_is_named(tmp_path: Path) -> None:
-    """Else an evaluation would take all the training scans for want of testing ones."""
+    """Otherwise an evaluation without test scans would use all the training scans."""
     touch(tmp_path, "Training/a/1.jpg", "Training/b/1.jpg", "Testing/README")
     assert f"{tmp_path}/Testing" in wrong(tmp_path)
 
@@ -154,12 +162,13 @@ def test_a_scan_whose_name_is_not_utf8_keeps_its_label_and_a_class_cannot_be_cal
 @pytest.mark.shared
 def test_the_real_data_has_its_published_numbers(shared: Path) -> None:
     table = labelled(str(shared / "data" / "brain-tumor-mri"))
-    counted = table.group_by(["split", "label"]).aggregate([("scan_uri", "count")]).to_pylist()
-    assert {(row["split"], row["label"]): row["scan_uri_count"] for row in counted} == {
-        ("training", "glioma"): 1321, ("training", "meningioma"): 1339, ("training", "notumor"): 1591,
-        ("training", "pituitary"): 1457, ("test", "glioma"): 151, ("test", "meningioma"): 153,
-        ("test", "notumor"): 201, ("test", "pituitary"): 150,
-    }  # fmt: skip
+    counts: dict[str, Counter[str]] = {"training": Counter(), "test": Counter()}
+    for row in table.select(["split", "label"]).to_pylist():
+        counts[row["split"]][row["label"]] += 1
+    assert counts == {
+        "training": {"glioma": 1321, "meningioma": 1339, "notumor": 1591, "pituitary": 1457},
+        "test": {"glioma": 151, "meningioma": 153, "notumor": 201, "pituitary": 150},
+    }
 
 
 # Manifests
@@ -212,7 +221,7 @@ def test_a_csv_as_excel_saves_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"uri": ["a.jpg", "b.jpg"]}, "lacks the column label, it has uri"),
         ({"path": ["a.jpg"], "class": ["x"]}, "lacks the column uri and label"),
@@ -229,22 +238,27 @@ def test_a_csv_as_excel_saves_it_is_read(tmp_path: Path) -> None:
         ({"uri": [], "label": []}, "no scans in"),
     ],
 )
-def test_a_manifest_that_does_not_fit_says_where(tmp_path: Path, columns: dict[str, list[str]], told: str) -> None:
+def test_a_manifest_that_does_not_fit_says_where(tmp_path: Path, columns: dict[str, list[str]], message: str) -> None:
     touch(tmp_path, "a.jpg", "b.jpg", "folder/c.jpg")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         labelled(manifest(tmp_path, columns))
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("m.csv", b""), ("m.csv", b"uri,label\na,b,c\n"), ("m.csv", b"uri,label\na,\xff\n"), ("m.parquet", b"no Parquet"),
-     ("m.parquet", b"")],
-)  # fmt: skip
+    [
+        ("m.csv", b""),
+        ("m.csv", b"uri,label\na,b,c\n"),
+        ("m.csv", b"uri,label\na,\xff\n"),
+        ("m.parquet", b"no Parquet"),
+        ("m.parquet", b""),
+    ],
+)
 def test_a_manifest_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    told = wrong(tmp_path / name)
-    assert f"{tmp_path}/{name} could not be read" in told
-    assert "\n" not in told
+    message = wrong(tmp_path / name)
+    assert f"{tmp_path}/{name} could not be read" in message
+    assert "\n" not in message
 
 
 def test_a_column_that_is_no_text_at_all_is_refused(tmp_path: Path) -> None:
@@ -281,8 +295,8 @@ def test_an_archive_says_what_it_would_list(tmp_path: Path) -> None:
     touch(tmp_path, "one/a.jpg", "one/b/c.jpg", "two/d.jpg", "two/e.png", "three/f.jpg", "one/out/_runs/0a.lock-1")
     names, covers = archive_of(tmp_path, "b")
     assert names == [f"{tmp_path}/{name}" for name in ("one/a.jpg", "two/d.jpg")]
-    covered = {name for name in ("one/x", "one/b/x", "two/x.jpg", "two/x.png", "three/x", "one/out/_runs/0a.lock-1", "one/a.jpg")
-               if covers(f"{tmp_path}/{name}")}  # fmt: skip
+    possible = ("one/x", "one/b/x", "two/x.jpg", "two/x.png", "three/x", "one/out/_runs/0a.lock-1", "one/a.jpg")
+    covered = {name for name in possible if covers(f"{tmp_path}/{name}")}
     assert covered == {"one/x", "two/x.jpg", "one/a.jpg"}
 
 
@@ -291,8 +305,8 @@ def test_an_exclusion_that_matches_nothing_is_told_in_one_line(
 ) -> None:
     touch(tmp_path, "one/a.jpg", "one/b/c.jpg", "two/d.jpg")
     archive_of(tmp_path, "b", "nothing/**")
-    (told,) = caplog.messages
-    assert told.startswith("--exclude nothing/** matches nothing")
+    (message,) = caplog.messages
+    assert message.startswith("--exclude nothing/** matches nothing")
 
 
 def test_a_listing_that_is_excluded_whole_says_so(tmp_path: Path) -> None:
@@ -302,13 +316,13 @@ def test_a_listing_that_is_excluded_whole_says_so(tmp_path: Path) -> None:
 
 
 def test_a_second_evaluation_inside_the_labelled_folder_meets_no_class_of_its_own(tmp_path: Path) -> None:
-    touch(tmp_path, "a/1.jpg", "b/1.jpg", "evaluation/metrics.json", "evaluation/report.html", "evaluation/scans.png",
-          "evaluation/predictions/_runs/0123456789ab.lock-1", "evaluation/predictions/model=0123456789ab/part-1.parquet",
-          "model/model.json", "model/weights.h5", "_training/run/checkpoint_1/state.json")  # fmt: skip
+    predictions = ("_runs/0123456789ab.lock-1", "model=0123456789ab/part-1.parquet")
+    evaluation = ("metrics.json", "report.html", "scans.png", *(f"predictions/{name}" for name in predictions))
+    training = ("model/model.json", "model/weights.h5", "_training/run/checkpoint_1/state.json")
+    touch(tmp_path, "a/1.jpg", "b/1.jpg", *(f"evaluation/{name}" for name in evaluation), *training)
     assert set(labels_of(tmp_path)) == {"a/1.jpg", "b/1.jpg"}
     split = tmp_path / "split"
-    touch(split, "Training/a/1.jpg", "Training/b/1.jpg", "Testing/a/1.jpg", "Testing/b/1.jpg",
-          "out/_runs/0123456789ab.lock-1")  # fmt: skip
+    touch(split, "Training/a/1.jpg", "Training/b/1.jpg", "Testing/a/1.jpg", "Testing/b/1.jpg", f"out/{predictions[0]}")
     assert len(labels_of(split)) == 4
 
 
@@ -334,7 +348,7 @@ def test_the_folder_that_a_disk_keeps_for_itself_is_no_class(tmp_path: Path) -> 
     assert set(labels_of(tmp_path)) == {"a/1.jpg", "b/1.jpg"}
 
 
-# One row per scan, whatever became of it
+# One row per scan, whatever happens to it
 
 
 def test_every_scan_keeps_its_row_with_the_reason(
@@ -342,20 +356,20 @@ def test_every_scan_keeps_its_row_with_the_reason(
 ) -> None:
     scan_folder(tmp_path, {"a": 5})
     table = list_scans([str(tmp_path)])
-    good, changed, gone, large, closed = table["scan_uri"].to_pylist()
+    good, changed, deleted, large, closed = table["scan_uri"].to_pylist()
     Path(changed).write_bytes(b"other")
-    Path(gone).unlink()
+    Path(deleted).unlink()
     os.truncate(large, 1 << 40)  # a sparse terabyte: it must not be read
     versions = {entry.uri: entry.version for entry in uris.find([large])}
-    table = pa.table([table["scan_uri"], [versions.get(u, v) for u, v in zip(*table.to_pydict().values(), strict=True)]],
-                     schema=schema.PLAN)  # fmt: skip
+    rows = [row | {"scan_version": versions.get(row["scan_uri"], row["scan_version"])} for row in table.to_pylist()]
+    table = pa.Table.from_pylist(rows, schema=schema.PLAN)
     fail_reading(closed, monkeypatch)
     rows = {row["scan_uri"]: row for row in decoding.decode_table(table, spec=SPEC).to_pylist()}
-    told = {uri: (row["status"], row["reason"]) for uri, row in rows.items()}
-    assert told == {
+    statuses = {uri: (row["status"], row["reason"]) for uri, row in rows.items()}
+    assert statuses == {
         good: (Status.OK, None),
         changed: (Status.REJECTED, Reason.CHANGED),
-        gone: (Status.REJECTED, Reason.VANISHED),
+        deleted: (Status.REJECTED, Reason.VANISHED),
         large: (Status.REJECTED, Reason.TOO_LARGE),
         closed: (Status.FAILED, Reason.UNREADABLE),
     }

@@ -1,4 +1,4 @@
-"""What the ledger promises: what has a row is not done again, what has none is, and a run that lies is found out."""
+"""The ledger: scans with a row are not scored again, all others are, and wrong receipts are noticed."""
 
 import json
 import os
@@ -27,15 +27,25 @@ def listing(*names: str, version: str = "1-1") -> pa.Table:
 
 
 def part(
-    output: str | Path, name: str, scans: Sequence[str], version: str = "1-1", frames: int = 1, day: int = 1,
+    output: str | Path,
+    name: str,
+    scans: Sequence[str],
+    version: str = "1-1",
+    frames: int = 1,
+    day: int = 1,
     reason: str | None = None,
-) -> Receipt:  # fmt: skip
-    """Write a part as the sink does, and give the receipt for it."""
-    rows = [
-        {"scan_uri": scan, "scan_version": version, "frame": frame, "status": "ok", "predicted_class": "glioma",
-         "reason": reason, "model_digest": DIGEST, "run_id": "run", "scored_at": datetime(2025, 1, day, tzinfo=UTC)}
-        for scan in scans for frame in range(frames)
-    ]  # fmt: skip
+) -> Receipt:
+    """Write a part as the sink does, and return the receipt for it."""
+    facts = {
+        "scan_version": version,
+        "status": "ok",
+        "predicted_class": "glioma",
+        "reason": reason,
+        "model_digest": DIGEST,
+        "run_id": "run",
+        "scored_at": datetime(2025, 1, day, tzinfo=UTC),
+    }
+    rows = [{"scan_uri": scan, "frame": frame, **facts} for scan in scans for frame in range(frames)]
     table = pa.Table.from_pylist(rows, schema=schema.prediction_schema(LABELS))
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
@@ -44,8 +54,8 @@ def part(
 
 
 def receipt(name: str | None, rows: int = 0, failed: Sequence[str] = ()) -> Receipt:
-    told = [(scan, "StorageUnavailable") for scan in failed]
-    return Receipt(part=name, rows=rows, rejected={}, failed=told, left=[], by_class={}, by_node={}, peak_bytes={})
+    failures = [(scan, "StorageUnavailable") for scan in failed]
+    return Receipt(part=name, rows=rows, rejected={}, failed=failures, left=[], by_class={}, by_node={}, peak_bytes={})
 
 
 def plan(output: str | Path, table: pa.Table, limit: int | None = None) -> Plan:
@@ -126,9 +136,9 @@ def test_a_part_that_is_no_parquet_is_named(tmp_path: Path, content: bytes) -> N
 def test_a_part_cut_anywhere_is_named(tmp_path: Path) -> None:
     part(tmp_path, "part-1-1.parquet", ["a"])
     path = tmp_path / f"model={DIGEST}" / "part-1-1.parquet"
-    whole = path.read_bytes()
-    for kept in range(0, len(whole), len(whole) // 20):
-        path.write_bytes(whole[:kept])
+    data = path.read_bytes()
+    for kept in range(0, len(data), len(data) // 20):
+        path.write_bytes(data[:kept])
         with pytest.raises(RunFailed, match=r"part-1-1\.parquet"):
             plan(tmp_path, listing("a"))
 
@@ -172,7 +182,7 @@ def test_a_row_that_tells_that_a_scan_was_gone_gives_way_to_one_that_tells_more(
 
 
 def test_copies_of_parts_leave_the_larger_one(tmp_path: Path) -> None:
-    """A compaction that was killed: the new part stands, and some of the old ones."""
+    """Return an output after a killed compaction: the new part exists, and some of the old ones."""
     part(tmp_path, "part-0-new-3.parquet", ["a", "b", "c"])
     part(tmp_path, "part-0-old-1.parquet", ["b"])
     part(tmp_path, "part-1-1.parquet", ["c"])
@@ -201,30 +211,30 @@ def test_a_run_that_wrote_what_was_planned_passes(tmp_path: Path) -> None:
     planned = plan(tmp_path, listing("a", "b", "c", "d"))
     first = part(tmp_path, "part-2-2.parquet", ["b", "c"])
     verify(planned, tmp_path, first, receipt(None, failed=["d"]))
-    assert todo(plan(tmp_path, listing("a", "b", "c", "d"))) == ["d"]  # failed, so to do again
+    assert todo(plan(tmp_path, listing("a", "b", "c", "d"))) == ["d"]  # failed, so planned again
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
-        ([["a"]], "1 scans are missing, 0 stand twice, 0 were not planned"),
-        ([["a", "b"], ["b"]], "0 scans are missing, 1 stand twice, 0 were not planned"),
-        ([["a", "b", "c"]], "0 scans are missing, 0 stand twice, 1 were not planned"),
+        ([["a"]], "1 scans are missing, 0 appear twice, 0 were not planned"),
+        ([["a", "b"], ["b"]], "0 scans are missing, 1 appear twice, 0 were not planned"),
+        ([["a", "b", "c"]], "0 scans are missing, 0 appear twice, 1 were not planned"),
         ([], "2 scans are missing"),
     ],
 )
 def test_a_run_whose_rows_are_not_those_planned_fails_and_says_how(
-    tmp_path: Path, written: list[list[str]], told: str
+    tmp_path: Path, written: list[list[str]], message: str
 ) -> None:
     planned = plan(tmp_path, listing("a", "b"))
     receipts = [part(tmp_path, f"part-{n}-{len(rows)}.parquet", rows) for n, rows in enumerate(written)]
-    with pytest.raises(RunFailed, match=told):
+    with pytest.raises(RunFailed, match=message):
         verify(planned, tmp_path, *receipts)
 
 
 def test_a_row_of_another_version_than_planned_is_not_the_row(tmp_path: Path) -> None:
     planned = plan(tmp_path, listing("a"))
-    with pytest.raises(RunFailed, match="1 scans are missing, 0 stand twice, 1 were not planned"):
+    with pytest.raises(RunFailed, match="1 scans are missing, 0 appear twice, 1 were not planned"):
         verify(planned, tmp_path, part(tmp_path, "part-1-1.parquet", ["a"], version="1-2"))
 
 

@@ -1,4 +1,4 @@
-"""What labels promise of manifests as the world has them: read, or a sentence with the file, the row and the change."""
+"""Manifests as people write them: read correctly, or rejected with the file, the row and the remedy."""
 
 import unicodedata
 from pathlib import Path
@@ -21,7 +21,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def labels(root: Path, content: str | bytes, name: str = "m.csv") -> list[tuple[str, str, str | None, str | None]]:
-    """What is read of a manifest, row by row."""
+    """Return what is read from a manifest, row by row."""
     (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     rows = labelled(str(root / name)).to_pylist()
     return [(row["scan_uri"].removeprefix(f"{root}/"), row["label"], row["split"], row["patient_id"]) for row in rows]
@@ -29,10 +29,10 @@ def labels(root: Path, content: str | bytes, name: str = "m.csv") -> list[tuple[
 
 def refused(root: Path, content: str | bytes, name: str = "m.csv") -> str:
     (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    told = wrong(root / name)
-    assert f"{root}/{name}" in told
-    assert "\n" not in told
-    return told
+    message = wrong(root / name)
+    assert f"{root}/{name}" in message
+    assert "\n" not in message
+    return message
 
 
 PLAIN = [(*row, None, None) for row in ROWS]
@@ -55,9 +55,9 @@ def test_unicode_is_read_by_its_mark(root: Path, encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
 def test_an_encoding_that_can_only_be_guessed_is_refused_with_its_line(root: Path, encoding: str) -> None:
-    told = refused(root, "uri,label\na.jpg,glioma\nb/c d.jpg,Größe\n".encode(encoding))
-    assert "line 3 is not UTF-8" in told
-    assert 'save it as "CSV UTF-8"' in told
+    message = refused(root, "uri,label\na.jpg,glioma\nb/c d.jpg,Größe\n".encode(encoding))
+    assert "line 3 is not UTF-8" in message
+    assert 'save it as "CSV UTF-8"' in message
 
 
 def test_utf_16_without_its_mark_and_a_spreadsheet_are_refused(root: Path) -> None:
@@ -90,8 +90,9 @@ def test_a_patients_column_is_known_however_it_is_spelled(root: Path, name: str)
     with pytest.raises(InputError, match="validation scans have classes without training scans"):
         labels(root, text)
     assert labels(root, text.replace("valid", "")) == [
-        ("a.jpg", "glioma", "training", "007"), ("b/c d.jpg", "notumor", None, None),
-    ]  # fmt: skip
+        ("a.jpg", "glioma", "training", "007"),
+        ("b/c d.jpg", "notumor", None, None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +107,8 @@ def test_a_patients_column_is_known_however_it_is_spelled(root: Path, name: str)
     ],
 )
 def test_other_names_for_the_columns_are_not_guessed_but_proposed(root: Path, header: str, changes: list[str]) -> None:
-    told = refused(root, f"{header}\n")
-    assert all(change in told for change in changes), told
+    message = refused(root, f"{header}\n")
+    assert all(change in message for change in changes), message
 
 
 def test_a_column_that_comes_twice_is_refused(root: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_quoted_field_may_hold_the_separator(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ("a.jpg,glioma\nb.jpg,glioma,x\n", "row 2, line 3, has 3 fields and the header 2"),
         ('a.jpg,glioma\n"b.jpg,glioma\n', "row 2, line 3: unexpected end of data.: check its quotes"),
@@ -141,30 +142,30 @@ def test_a_quoted_field_may_hold_the_separator(root: Path) -> None:
             "a.jpg,glioma\na.jpg,notumor\n",
             "names 1 scans twice, the first in row 1, line 2 and row 2, line 3: keep one",
         ),
-        ("a.jpg,glioma\nb\\c d.jpg,notumor\n", "in row 2, line 3, .*path of Windows; write / for"),
-        ("C:\\scans\\a.jpg,glioma\n", "in row 1, line 2, .*path of Windows"),
-        ("a.jpg,glioma\nC:/scans/b.jpg,notumor\n", "in row 2, line 3, .*path of Windows"),
+        ("a.jpg,glioma\nb\\c d.jpg,notumor\n", "in row 2, line 3, .*Windows path; write / for"),
+        ("C:\\scans\\a.jpg,glioma\n", "in row 1, line 2, .*Windows path"),
+        ("a.jpg,glioma\nC:/scans/b.jpg,notumor\n", "in row 2, line 3, .*Windows path"),
     ],
 )
-def test_a_row_that_does_not_fit_is_named_with_its_line_and_the_change(root: Path, rows: str, told: str) -> None:
+def test_a_row_that_does_not_fit_is_named_with_its_line_and_the_change(root: Path, rows: str, message: str) -> None:
     (root / "m.csv").write_text("uri,label\n" + rows)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         labelled(str(root / "m.csv"))
 
 
 def test_a_name_in_another_unicode_form_and_an_unknown_scheme_are_named_with_their_rows(root: Path) -> None:
     touch(root, unicodedata.normalize("NFD", "Größe.jpg"))
-    told = refused(root, "uri,label\na.jpg,x\n" + unicodedata.normalize("NFC", "Größe.jpg") + ",y\n")
-    assert "in row 2, line 3" in told
-    assert "in another Unicode form" in told
+    message = refused(root, "uri,label\na.jpg,x\n" + unicodedata.normalize("NFC", "Größe.jpg") + ",y\n")
+    assert "in row 2, line 3" in message
+    assert "in another Unicode form" in message
     (root / "m.csv").write_text("uri,label\na.jpg,x\ngs://bucket/b.jpg,y\n")
     with pytest.raises(ConfigError, match=r"row 2, line 3 of the manifest .*m.csv: expected .* got gs://bucket/b.jpg"):
         labelled(str(root / "m.csv"))
 
 
 def test_a_split_that_is_none_is_named_with_its_row(root: Path) -> None:
-    told = refused(root, "uri,label,split\na.jpg,x,train\nb/c d.jpg,y,holdout\n")
-    assert "has the split 'holdout' in row 2, line 3: expected train, validation or test" in told
+    message = refused(root, "uri,label,split\na.jpg,x,train\nb/c d.jpg,y,holdout\n")
+    assert "has the split 'holdout' in row 2, line 3: expected train, validation or test" in message
 
 
 def test_parquet_is_read_by_the_same_rules_and_counts_rows(root: Path) -> None:
@@ -173,8 +174,9 @@ def test_parquet_is_read_by_the_same_rules_and_counts_rows(root: Path) -> None:
     )
     pq.write_table(table, root / "m.parquet")
     assert labels(root, (root / "m.parquet").read_bytes(), "m.parquet") == [
-        ("a.jpg", "glioma", None, "7"), ("b/c d.jpg", "notumor", None, None),
-    ]  # fmt: skip
+        ("a.jpg", "glioma", None, "7"),
+        ("b/c d.jpg", "notumor", None, None),
+    ]
     pq.write_table(pa.table({"file": ["a.jpg"], "label": ["x"]}), root / "n.parquet")
     assert "rename the column `file` to `uri`" in wrong(root / "n.parquet")
     pq.write_table(pa.table({"uri": ["a.jpg", "b/c d.jpg"], "label": ["x", None]}), root / "o.parquet")
@@ -185,9 +187,9 @@ def test_parquet_is_read_by_the_same_rules_and_counts_rows(root: Path) -> None:
 
 
 def training(*uris: Path) -> tuple[list[str], int]:
-    """The names of the scans, and how many test scans do not count."""
-    found = training_scans([str(uri) for uri in uris])
-    return [uri.rpartition("/")[2] for uri in found.scans["scan_uri"].to_pylist()], found.test_scans
+    """Return the names of the training scans and the number of test scans left out."""
+    trained = training_scans([str(uri) for uri in uris])
+    return [uri.rpartition("/")[2] for uri in trained.scans["scan_uri"].to_pylist()], trained.test_scans
 
 
 def test_training_scans_are_read_from_folders_files_globs_and_manifests(tmp_path: Path) -> None:

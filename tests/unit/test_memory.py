@@ -1,4 +1,4 @@
-"""What decoding takes is what the header claims, and no more than is reserved for it."""
+"""Decoding takes the memory that the header claims, and no more than is reserved for it."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ SIDE = 2400  # several strips of each kind
 
 
 def noise(dtype: str, side: int, channels: int = 1) -> NDArray[Any]:
-    """Values that no codec makes smaller."""
+    """Return values that no codec can compress."""
     raw = np.random.default_rng(0).bytes(side * side * channels * np.dtype(dtype).itemsize)
     values = np.frombuffer(raw, dtype.replace("f", "i")).reshape((side, side, channels)[: 3 if channels > 1 else 2])
     return values.astype(dtype) if "f" in dtype else values
@@ -48,7 +48,7 @@ def png(bits: int, colour_type: int, channels: int, interlaced: bool = False) ->
             chunk(b"IDAT", packer.compress(bytes(row + 1) if interlaced else b"\0" + draw.bytes(row)))
             for _ in range(side)
         ]
-        rest = bytes(8 * side) if interlaced else b""  # more rows, and shorter ones, each begin with their filter
+        rest = bytes(8 * side) if interlaced else b""  # more and shorter rows, each with a filter byte
         return b"".join(
             [b"\x89PNG\r\n\x1a\n", *parts, chunk(b"IDAT", packer.compress(rest) + packer.flush()), chunk(b"IEND", b"")]
         )
@@ -96,7 +96,7 @@ LARGEST: dict[str, Callable[[int], bytes]] = {
 
 @pytest.fixture(scope="module")
 def at_rest() -> int:
-    """The memory of a decoder that has decoded small scans of each kind."""
+    """Return the memory of a decoder that has decoded small scans of each kind."""
     decoder = Decoder(ImageSpec(side_px=224))
     for file in LARGEST.values():
         assert only(decoder.decode(file(16))).status is Status.OK
@@ -108,11 +108,11 @@ def test_what_a_scan_takes_is_known_from_its_header(kind: str, at_rest: int) -> 
     data = LARGEST[kind](SIDE)
     decoder = Decoder(ImageSpec(side_px=224))
     assert only(decoder.decode(data)).status is Status.OK
-    taken = decoder.peak_bytes() - at_rest + len(data)  # and once more where it was read
+    taken = decoder.peak_bytes() - at_rest + len(data)  # and the copy of the process that read it
     refused = only(Decoder(ImageSpec(side_px=224, max_memory_bytes=taken - 1)).decode(data))
     assert refused.reason is Reason.TOO_LARGE, "more was taken than the header claimed"
 
 
 def test_what_is_reserved_is_what_the_cap_allows() -> None:
-    """A worker of Ray that has read the first scans, and its decoder, have 294 MB (measured)."""
+    """A Ray worker that has read its first scans takes 294 MB with its decoder (measured)."""
     assert MAX_MEMORY_BYTES + 294_000_000 <= DECODER_BYTES

@@ -1,4 +1,4 @@
-"""What the numbers promise, against values worked out by hand or published, never against the library itself."""
+"""Metrics, checked against values computed by hand or published, never against the library itself."""
 
 import json
 from math import log
@@ -28,12 +28,12 @@ TRUTH = np.array([0, 0, 1, 1, 1, 2, 2])
 PROBABILITIES = np.array(
     [
         [0.80, 0.10, 0.10],  # right
-        [0.30, 0.60, 0.10],  # a glioma taken for a meningioma
+        [0.30, 0.60, 0.10],  # a glioma predicted as meningioma
         [0.20, 0.70, 0.10],  # right
         [0.10, 0.50, 0.40],  # right
         [0.25, 0.65, 0.10],  # right
         [0.10, 0.20, 0.70],  # right
-        [0.50, 0.30, 0.20],  # nothing taken for a glioma
+        [0.50, 0.30, 0.20],  # a notumor predicted as glioma
     ]
 )
 
@@ -54,7 +54,7 @@ def test_loss_is_the_mean_negative_logarithm_of_the_truths_probability() -> None
     assert measure(scores())["loss"] == pytest.approx(expected)
 
 
-def test_a_truth_of_probability_zero_costs_a_finite_loss() -> None:
+def test_probability_zero_of_the_true_class_gives_a_finite_loss() -> None:
     assert measure(scores([0], [[0.0, 1.0, 0.0]]))["loss"] == pytest.approx(7 * log(10))
 
 
@@ -113,7 +113,7 @@ def test_numbers_are_strict_json(truth: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", [np.float16, np.float32])
-def test_probabilities_that_sum_to_one_within_their_rounding_are_taken(precision: type[np.floating[Any]]) -> None:
+def test_probabilities_that_sum_to_one_up_to_rounding_are_accepted(precision: type[np.floating[Any]]) -> None:
     logits = np.random.default_rng(0).normal(0, 2, (500, 3)).astype(precision)
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert softmax.dtype == precision
@@ -166,7 +166,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy_weighted_b
     assert expected_calibration_error(confidence, correct) == pytest.approx(expected)
 
 
-def test_certain_and_right_is_perfectly_calibrated_and_certain_and_wrong_not_at_all() -> None:
+def test_certain_correct_answers_are_perfectly_calibrated_and_certain_wrong_ones_not_at_all() -> None:
     certain = np.ones(5)
     assert expected_calibration_error(certain, np.ones(5, bool)) == 0
     assert expected_calibration_error(certain, np.zeros(5, bool)) == 1
@@ -199,7 +199,7 @@ def test_worst_mistakes_come_first_then_the_least_certain_right_ones() -> None:
     assert worst_first(scores(), limit=0) == []
 
 
-def test_a_mistake_is_the_worse_the_less_the_truth_was_believed() -> None:
+def test_a_mistake_is_worse_the_lower_the_probability_of_the_true_class() -> None:
     barely, badly = [0.40, 0.45, 0.15], [0.05, 0.90, 0.05]
     assert worst_first(scores([0, 0], [barely, badly]), limit=2) == [1, 0]
 
@@ -221,20 +221,20 @@ def test_a_mistake_is_the_worse_the_less_the_truth_was_believed() -> None:
         ({"probabilities": PROBABILITIES / 2}, "sum to 1.*off by 0.5"),
     ],
 )
-def test_scores_that_do_not_fit_together_are_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+def test_inconsistent_scores_are_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         scores(**changes)
 
 
 def test_mcnemars_exact_test_has_the_published_values() -> None:
-    """Sign-test tables: 1 against 9 gives 22/1024, 0 against 5 gives 2/32; who never differ do not differ."""
+    """From sign-test tables: 1 against 9 gives 22/1024, 0 against 5 gives 2/32."""
     assert mcnemar(1, 9) == pytest.approx(22 / 1024)
     assert mcnemar(5, 0) == pytest.approx(2 / 32)
     assert mcnemar(3, 3) == 1.0
     assert mcnemar(0, 0) == 1.0
 
 
-def test_holm_multiplies_the_smallest_by_their_number_and_never_orders_anew() -> None:
+def test_holm_multiplies_the_smallest_by_their_number_and_keeps_the_order() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []

@@ -1,4 +1,4 @@
-"""What the networks promise: the one that trains on one worker computes what Keras' own layers compute."""
+"""Networks and training steps: on one worker, a network computes what Keras' own layers compute."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SIDES = {"cnn": 32, "xception": 71}
 
 
 def trained_once(backbone: str, workers: int | None) -> dict[str, Any]:
-    """A network's output for a batch, its gradients and its weights after it."""
+    """Return a network's output for a batch, its gradients, and its weights after the batch."""
     import tensorflow as tf
 
     from mribatch.models import networks
@@ -30,18 +30,18 @@ def trained_once(backbone: str, workers: int | None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("backbone", SIDES)
-def test_one_worker_trains_with_the_numbers_of_keras_own_batch_normalization(backbone: str) -> None:
-    expected, found = (trained_once(backbone, workers) for workers in (None, 1))
-    told = (
-        ("output", "weights", "gradients") if backbone == "cnn" else ("output", "weights")
-    )  # deep ones amplify rounding
-    for what in told:
-        for ours, theirs in zip(found[what], expected[what], strict=True):
+def test_training_on_one_worker_gives_the_results_of_keras_batch_normalization(backbone: str) -> None:
+    expected, computed = (trained_once(backbone, workers) for workers in (None, 1))
+    compared = ["output", "weights"]
+    if backbone == "cnn":  # a deeper network amplifies rounding in its gradients
+        compared.append("gradients")
+    for what in compared:
+        for ours, theirs in zip(computed[what], expected[what], strict=True):
             size = float(np.abs(theirs).max())
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-3 * size + 1e-5, err_msg=what)
 
 
-def test_weights_of_a_network_that_trains_fit_one_that_predicts(tmp_path: Any) -> None:
+def test_the_weights_of_a_network_for_training_fit_one_for_prediction(tmp_path: Any) -> None:
     from mribatch.models import networks
 
     trains, predicts = networks.build("cnn", 3, workers=1, seed=1), networks.build("cnn", 3, side_px=32, seed=2)
@@ -52,7 +52,7 @@ def test_weights_of_a_network_that_trains_fit_one_that_predicts(tmp_path: Any) -
 
 
 def small_step() -> tuple[Any, "step.TrainingStep"]:
-    """A network for two labels, and the step that trains it."""
+    """Return a network for two labels and the step that trains it."""
     import keras
     import tensorflow as tf
 
@@ -69,7 +69,7 @@ def small_batch() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.floa
     return pixels, np.array([0, 1, 0, 1]), np.ones(4, np.float32)
 
 
-def test_a_step_without_finite_gradients_is_left_out_and_counted() -> None:
+def test_a_step_without_finite_gradients_is_skipped_and_counted() -> None:
     model, training = small_step()
     pixels, classes, weights = small_batch()
     skipped = step.TrainingStep.SUMS.index("skipped")
@@ -81,9 +81,7 @@ def test_a_step_without_finite_gradients_is_left_out_and_counted() -> None:
         np.testing.assert_array_equal(ours.numpy(), theirs)
 
 
-def test_a_process_that_is_killed_leaves_no_files_of_tensorflow_behind(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_process_leaves_no_files_of_tensorflow_behind(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model, training = small_step()
@@ -94,7 +92,7 @@ def test_a_process_that_is_killed_leaves_no_files_of_tensorflow_behind(
 
 
 def disks(count: int) -> NDArray[np.uint8]:
-    """A bright disk in the middle of each image, and a dot beside it."""
+    """Return images with a bright disk in the centre and a dot beside it."""
     y, x = np.mgrid[-1:1:65j, -1:1:65j]
     images = np.repeat(((x**2 + y**2 < 0.25) * 200).astype(np.uint8)[None, ..., None], 3, axis=-1)
     images[0, 6:10, 30:34] = 255
@@ -107,12 +105,12 @@ def augmented(pixels: NDArray[np.uint8], seed: int, **how: float) -> NDArray[np.
     return step.augmented(pixels, tf.constant(65), tf.constant([0, seed]), step.Augmentation(**how)).numpy()
 
 
-def test_scans_are_turned_and_zoomed_about_their_middle_and_otherwise_as_in_the_paper() -> None:
+def test_scans_are_rotated_and_zoomed_about_their_centre_and_otherwise_as_in_the_paper() -> None:
     pixels = disks(16)
     plain, turned, zoomed = augmented(pixels, 1), augmented(pixels, 1, rotation_deg=40), augmented(pixels, 1, zoom=0.3)
     middle = np.s_[:, 22:43, 22:43]
     np.testing.assert_allclose(turned[middle], plain[middle], atol=1e-3, err_msg="a disk stays where it is")
-    assert np.abs(turned - plain).max() > 0.5, "what stands beside it moves"
+    assert np.abs(turned - plain).max() > 0.5, "the dot beside it moves"
     bright = [(images[..., 0] > 0).sum(axis=(1, 2)) for images in (plain, zoomed)]
     assert (bright[1] > 1.1 * bright[0]).any()
     assert (bright[1] < 0.9 * bright[0]).any()

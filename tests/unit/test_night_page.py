@@ -1,5 +1,6 @@
-"""What the morning's page promises: the state first and in words, the numbers that add up, and no text becomes markup."""
+"""The page of a night: the state comes first and in words, the numbers add up, and no text becomes markup."""
 
+import html
 import re
 from collections import Counter
 from datetime import datetime, timedelta
@@ -73,34 +74,34 @@ def page(**changes: Any) -> str:
 
 
 def state(**changes: Any) -> str:
-    """What stands before anything else on the page, as text."""
+    """Return the first section of the page as text."""
     first = re.search(r"<main>\n<section[^>]*>(.*?)</section>", page(**changes), re.DOTALL)
     assert first
     return re.sub(r"<[^>]+>|\n", " ", first[1])
 
 
-def test_page_stands_alone_without_script_or_request() -> None:
+def test_page_is_self_contained_without_script_or_request() -> None:
     text = page(alarms=["Look."])
     document = Document(text)
     names = {name for name, _ in document.elements}
     assert not names & {"script", "link", "iframe", "object", "embed", "base", "form", "a", "img"}
-    assert not [key for _, found in document.elements for key in found if key in ("src", "href")]
+    assert not [key for _, attributes in document.elements for key in attributes if key in ("src", "href")]
     assert not re.search(r"url\(|@import|https?://", text)
     assert any("default-src 'none'" in meta.get("content", "") for meta in document.all("meta"))
 
 
-def test_header_and_footer_say_that_it_is_no_medical_device() -> None:
+def test_header_and_footer_say_that_it_is_not_a_medical_device() -> None:
     document = Document(page())
     assert DISCLAIMER in document.text["header"]
     assert DISCLAIMER in document.text["footer"]
 
 
-def test_page_has_the_parts_that_readers_and_screen_readers_go_by() -> None:
+def test_page_has_the_landmarks_that_screen_readers_need() -> None:
     document = Document(page())
     names = Counter(name for name, _ in document.elements)
-    assert [names[once] for once in ("title", "h1", "header", "main", "footer")] == [1] * 5
+    assert [names[tag] for tag in ("title", "h1", "header", "main", "footer")] == [1] * 5
     assert all(heading["scope"] in ("row", "col") for heading in document.all("th"))
-    regions = [found["aria-label"] for found in document.all("div") if found.get("role") == "region"]
+    regions = [attributes["aria-label"] for attributes in document.all("div") if attributes.get("role") == "region"]
     assert len(regions) == len(set(regions)) == len(document.all("table"))
     order = ["Result", "Why scans were planned", "Archive", "Drift", "Class changes", "Rejected scans", "Run"]
     assert re.findall("<h2>(.*?)</h2>", page())[1:] == order
@@ -112,16 +113,16 @@ def test_page_is_made_for_light_dark_and_paper() -> None:
     assert style.count("@media print") == 1
 
 
-def test_a_night_that_went_well_says_so_first() -> None:
-    assert "All well" in state()
+def test_a_night_without_alarms_says_so_first() -> None:
+    assert "No alarms" in state()
     assert "1,341 scans scored, 3 rejected, 1 failed, none left over." in state()
     assert "ALARM" not in page()
 
 
-def test_a_night_with_nothing_to_score_went_well() -> None:
+def test_a_night_with_nothing_to_score_has_no_alarms() -> None:
     nothing = {"new": 0, "changed": 0, "backfill": 0}
     words = state(tally=tally(planned=nothing, scored=nothing, failed=0), rejects=())
-    assert "All well" in words
+    assert "No alarms" in words
     assert "There was nothing to score." in words
 
 
@@ -129,7 +130,7 @@ def test_a_night_stopped_by_the_deadline_says_how_many_scans_are_left() -> None:
     assert "Stopped by the deadline" in state(tally=tally(left_over=7001))
     assert "7,001 scans left over" in state(tally=tally(left_over=7001))
     assert "1 scan left over" in state(tally=tally(left_over=1))
-    assert "All well" not in page(tally=tally(left_over=1))
+    assert "No alarms" not in page(tally=tally(left_over=1))
 
 
 def test_an_alarm_says_all_its_reasons_first_and_the_deadline_too() -> None:
@@ -137,10 +138,10 @@ def test_an_alarm_says_all_its_reasons_first_and_the_deadline_too() -> None:
     assert "ALARM" in words
     for reason in ("9% were rejected.", "The class mix is another one.", "12 scans left over"):
         assert reason in words
-    assert "All well" not in words
+    assert "No alarms" not in words
 
 
-def test_tiles_say_what_became_of_the_scans_and_how_fast() -> None:
+def test_tiles_show_the_outcome_of_the_scans_and_the_speed() -> None:
     text = Document(page(tally=tally(left_over=5))).text["dl"]
     for tile in ("Scored1,341of 1,345 planned", "Rejected3", "Failed1", "Left over5", "Duration2 min 14 s"):
         assert tile in text
@@ -156,7 +157,7 @@ def test_durations_are_read_at_a_glance(seconds: float, words: str) -> None:
     assert ("Scans per second–" in text) is (seconds == 0)
 
 
-def test_scans_are_counted_by_why_they_were_planned() -> None:
+def test_scans_are_counted_by_the_reason_for_scoring() -> None:
     rows = Document(page()).rows
     for row in (
         ["New", "1,300", "1,297"],
@@ -185,8 +186,8 @@ def test_drift_is_shown_as_shares_in_numbers_with_its_verdict_in_words() -> None
     assert "Major drift: population stability index (PSI) 2.4" in document.text["p"]
 
 
-def test_bars_are_as_wide_as_the_shares_and_silent() -> None:
-    bars = [found for found in Document(page()).all("span") if "style" in found]
+def test_bars_are_as_wide_as_the_shares_and_hidden_from_screen_readers() -> None:
+    bars = [attributes for attributes in Document(page()).all("span") if "style" in attributes]
     assert [bar["style"] for bar in bars[:4]] == [f"width: {width}%" for width in ("96.15", "100.00", "96.15", "92.31")]
     assert all(bar["aria-hidden"] == "true" for bar in bars)
 
@@ -195,7 +196,7 @@ def test_bars_are_as_wide_as_the_shares_and_silent() -> None:
     ("before", "tonight", "words"),
     [
         ([2500, 2500, 2500, 2500], [165, 335, 165, 335], "Moderate drift"),
-        ([250_000, 250_000], [240_000, 260_000], "More than chance, but too little to matter"),
+        ([250_000, 250_000], [240_000, 260_000], "Beyond chance, but negligible"),
         ([50, 50], [0, 5], "No drift beyond chance"),
     ],
 )
@@ -229,6 +230,18 @@ def test_rejects_are_counted_by_reason_most_frequent_first_and_listed() -> None:
     assert ["s3://b/bad-1.jpg", "empty", ""] in rows
 
 
+def test_failed_scans_are_listed_by_cause_in_tables_with_names_of_their_own() -> None:
+    document = Document(page(failures={"storage <down>": ["s3://b/1.jpg"], "out of memory": ["s3://b/2.jpg"] * 201}))
+    assert "Failed scans" in document.text["h2"]
+    assert "out of memorystorage <down>" in document.text["h3"], "in the order of the causes' names"
+    assert ["s3://b/1.jpg"] in document.rows
+    assert document.rows.count(["s3://b/2.jpg"]) == 200
+    assert "Showing the first 200 of 201. The run's record holds all of them." in document.text["p"]
+    regions = [attributes["aria-label"] for attributes in document.all("div") if attributes.get("role") == "region"]
+    assert len(regions) == len(set(regions))
+    assert "Failed scans" not in Document(page()).text["h2"]
+
+
 def test_long_lists_show_their_first_two_hundred_and_say_how_many_there_are() -> None:
     document = Document(page(changes=[change(n) for n in range(1234)], rejects=[reject(n) for n in range(5678)]))
     listed = [row[0] for row in document.rows if row[0].startswith("s3://b/")]
@@ -239,7 +252,7 @@ def test_long_lists_show_their_first_two_hundred_and_say_how_many_there_are() ->
     assert ["truncated", "5,678"] in document.rows
 
 
-def test_two_hundred_are_listed_without_a_word_about_it() -> None:
+def test_two_hundred_are_listed_without_a_note() -> None:
     assert "the first" not in page(changes=[change(n) for n in range(200)])
 
 
@@ -279,8 +292,8 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
     }
     document = Document(page(**hostile))
     plain = Document(page(alarms=["a"]))
-    assert {found for found, _ in document.elements} == {found for found, _ in plain.elements}
-    assert not [key for _, found in document.elements for key in found if key.startswith("on")]
+    assert {tag for tag, _ in document.elements} == {tag for tag, _ in plain.elements}
+    assert not [key for _, attributes in document.elements for key in attributes if key.startswith("on")]
     assert document.text["title"] == document.text["h1"] == name
     assert name in document.text["li"]
     for row in (
@@ -294,3 +307,15 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
 
 def test_the_same_night_gives_the_same_page() -> None:
     assert page() == page()
+
+
+def test_failed_scans_are_listed_by_cause_and_the_first_200_of_each() -> None:
+    text = page(
+        failures={"access denied": [f"s3://b/{n}.png" for n in range(201)], "out of memory": ["/scans/<a>.png"]}
+    )
+    assert "Failed scans" in text
+    assert text.index("<h3>access denied</h3>") < text.index("s3://b/199.png") < text.index("<h3>out of memory</h3>")
+    assert "s3://b/200.png" not in text
+    assert "Showing the first 200 of 201. The run's record holds all of them." in html.unescape(text)
+    assert "/scans/&lt;a&gt;.png" in text
+    assert "Failed scans" not in page()

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mribatch.commands.nightly import Forecast, _end, _expected, next_time
+from mribatch.commands.nightly import Forecast, expected_seconds, next_time, night_end
 from mribatch.errors import ConfigError
 from mribatch.settings.score import NightlyConfig
 
@@ -92,7 +92,7 @@ def test_a_deadline_lies_ahead_and_shows_its_time_at_every_minute_of_a_year_of_c
 def test_a_night_ends_at_its_deadline_or_after_its_greatest_length(flags: dict[str, Any], hours: float | None) -> None:
     config = NightlyConfig(model="m", input=("i",), output="o", **flags)
     started = utc("2025-01-10T07:00")
-    assert _end(config, started) == (None if hours is None else started + timedelta(hours=hours))
+    assert night_end(config, started) == (None if hours is None else started + timedelta(hours=hours))
 
 
 @pytest.mark.parametrize("hours", [0, -1, float("nan"), float("inf"), 90_000])
@@ -115,7 +115,7 @@ def record(digest: str, scans: int, seconds: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("records", "seconds", "said"),
+    ("records", "seconds", "words"),
     [
         ([], None, "no run has scored anything in this output yet"),
         ([record("ours", 1000, 100)], 100, "one earlier run of this model"),
@@ -126,20 +126,20 @@ def record(digest: str, scans: int, seconds: float) -> dict[str, Any]:
     ],
 )
 def test_the_duration_is_that_of_earlier_runs_of_the_model(
-    records: list[dict[str, Any]], seconds: float | None, said: str
+    records: list[dict[str, Any]], seconds: float | None, words: str
 ) -> None:
-    expected, basis = _expected(1000, records, "ours")
+    expected, basis = expected_seconds(1000, records, "ours")
     assert expected == (None if seconds is None else pytest.approx(seconds))
-    assert said in basis
+    assert words in basis
 
 
 def test_a_night_without_work_takes_no_time_whoever_scored() -> None:
-    assert _expected(0, [], "ours") == (0.0, "nothing is due")
+    assert expected_seconds(0, [], "ours") == (0.0, "nothing is due")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(None, "not known, why"), (20.4, "20 s, why"), (600, "10 min, why"), (9000, "2.5 h, why")]
+    ("seconds", "words"), [(None, "unknown, why"), (20.4, "20 s, why"), (600, "10 min, why"), (9000, "2.5 h, why")]
 )
-def test_a_forecast_names_its_duration_in_a_unit_that_can_be_read(seconds: float | None, said: str) -> None:
+def test_a_forecast_names_its_duration_in_a_unit_that_can_be_read(seconds: float | None, words: str) -> None:
     table = Forecast(listed=9, planned={"new": 2}, seconds=seconds, basis="why").table()
-    assert f"duration  {said}\n" in table
+    assert f"duration  {words}\n" in table

@@ -1,4 +1,4 @@
-"""One odd file costs one row, never the run: odd times, names, kinds and permissions, and errors that nobody foresaw."""
+"""An odd file costs one row and never the run: odd times, names, kinds and permissions, and unforeseen errors."""
 
 import io
 import os
@@ -42,7 +42,7 @@ def scan(shade: int = 128) -> bytes:
 
 
 def rows_below(root: Path | str) -> dict[str, dict[str, Any]]:
-    """A row per scan below a folder, by its URI."""
+    """Return the row of each scan below a folder, by URI."""
     rows = decoding.decode_table(list_scans([str(root)], ()), spec=SPEC).to_pylist()
     assert len({row["scan_uri"] for row in rows}) == len(rows)
     return {row["scan_uri"]: row for row in rows}
@@ -65,7 +65,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
-    """A folder in which permissions count, also for tests that run as root."""
+    """Return a folder in which permissions count, even for tests that run as root."""
     folder = Path(tempfile.mkdtemp(prefix="mribatch-test-"))
     folder.chmod(0o777)
     me = os.geteuid()
@@ -92,7 +92,7 @@ def test_a_scan_of_any_age_is_a_row_like_any_other_and_stays_done(tmp_path: Path
         "epoch": 0,
         "ordinary": 1_700_000_000_123_456_789,
         "2106": 2**32 * 10**9,
-        "2400": 430 * YEAR_S * 10**9,  # more nanoseconds than 64 bits hold
+        "2400": 430 * YEAR_S * 10**9,  # too many nanoseconds for 64 bits
     }
     for number, (name, at) in enumerate(times_ns.items()):
         (tmp_path / name).write_bytes(scan(number))
@@ -128,7 +128,7 @@ def test_the_size_is_read_from_every_version_that_was_ever_written(uri: str, ver
 
 
 def odd_names(count: int) -> list[bytes]:
-    """File names of any bytes but / and NUL; half of them of characters that mean something somewhere."""
+    """Return file names of any bytes but / and NUL, half of them of characters with a meaning to some program."""
     draw = random.Random(16)
     special = [os.fsencode(c) for c in "%#?*[]{}()!$&;|<>~`'\"\\:=+,@^ \n\r\t\x01\x7f\x85\u2028\ufeff\U0001f9e0éaZ0-._"]
     special += [b"%2F", b"://", b"s3:", b"file:", b"..", b"%00", b"\xff", b"\xed\xa0\x80", b"nul", b"\\0"]
@@ -159,7 +159,7 @@ def test_a_folder_of_odd_names_gives_one_row_each(tmp_path: Path) -> None:
     names = odd_names(300)
     for number, name in enumerate(names):
         path = os.fsencode(tmp_path) + b"/" + name
-        if number % 3 == 0:  # a folder may be called so, too
+        if number % 3 == 0:  # folders may have such names too
             os.mkdir(path)
             path += b"/" + name
         Path(os.fsdecode(path)).write_bytes(scan(number % 256))
@@ -198,8 +198,8 @@ def test_odd_kinds_of_files_get_their_row_or_are_no_files(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket.png")
-        told = outcome(rows_below(tmp_path))
-    assert told == {
+        statuses = outcome(rows_below(tmp_path))
+    assert statuses == {
         "good.png": (Status.OK, None),
         "inside.png": (Status.OK, None),
         "linked.png": (Status.OK, None),
@@ -231,18 +231,18 @@ def test_a_closed_file_is_one_failed_scan(as_nobody: Path) -> None:
         (as_nobody / name).write_bytes(scan())
     (as_nobody / "closed.png").chmod(0)
     (as_nobody / "link.png").symlink_to(as_nobody / "vault" / "y.png")
-    (as_nobody / "dark").chmod(0o444)  # its names can be read, its files cannot be looked at
+    (as_nobody / "dark").chmod(0o444)  # its names can be listed, but its files have no status
     shutil.move(as_nobody / "vault", f"{as_nobody}-vault")
     (as_nobody / "link.png").unlink()
     (as_nobody / "link.png").symlink_to(f"{as_nobody}-vault/y.png")
     Path(f"{as_nobody}-vault").chmod(0)
     try:
-        told = outcome(rows_below(as_nobody))
+        statuses = outcome(rows_below(as_nobody))
     finally:
         Path(f"{as_nobody}-vault").chmod(0o700)
         shutil.rmtree(f"{as_nobody}-vault")
     failed = (Status.FAILED, Reason.UNREADABLE)
-    assert told == {"good.png": (Status.OK, None), "closed.png": failed, "link.png": failed, "x.png": failed}
+    assert statuses == {"good.png": (Status.OK, None), "closed.png": failed, "link.png": failed, "x.png": failed}
 
 
 def test_a_closed_folder_is_named_with_what_to_do_and_can_be_excluded(as_nobody: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_closed_folder_is_named_with_what_to_do_and_can_be_excluded(as_nobody:
     (scan_uri,) = list_scans([str(as_nobody)], ["a [[]1]/closed"])["scan_uri"].to_pylist()
     assert scan_uri == f"{as_nobody}/good.png"
     with pytest.raises(StorageDenied, match=r"make it readable for this user$"):
-        list_scans([str(as_nobody)])  # for a command without that flag
+        list_scans([str(as_nobody)])  # as for a command without --exclude
 
 
 def test_a_folder_with_a_disk_error_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_a_first_scan_that_cannot_be_looked_at_does_not_end_the_run(as_nobody: P
     nodes._check_answer("10.0.0.2", {odd: "1-1"}, lambda: [odd])
 
 
-# Errors that nobody foresaw
+# Unforeseen errors
 
 
 @pytest.mark.usefixtures("in_process")
@@ -330,8 +330,8 @@ def test_a_row_that_does_not_fit_its_columns_fails_alone(
     monkeypatch.setattr(decoding, "decoder", lambda *_: Odd(SPEC))
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(scan(number))
-    told = outcome(rows_below(tmp_path))
-    assert told == {"0.png": ("ok", None), "1.png": ("failed", "unforeseen"), "2.png": ("ok", None)}
+    statuses = outcome(rows_below(tmp_path))
+    assert statuses == {"0.png": ("ok", None), "1.png": ("failed", "unforeseen"), "2.png": ("ok", None)}
 
 
 def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +391,7 @@ class Model:
 
 
 class Raising:
-    """A predictor that some scans make raise; it counts its calls."""
+    """A predictor that raises for some scans and counts its calls."""
 
     model = Model()
 
@@ -407,7 +407,7 @@ class Raising:
 
 
 class Uncounted(WatchedPredictor):
-    """Without Ray: nothing dies here."""
+    """A guard without Ray, as nothing dies here."""
 
     def __init__(self, predict: Raising) -> None:
         self._predict = predict  # type: ignore[assignment]
@@ -416,7 +416,7 @@ class Uncounted(WatchedPredictor):
     def _begin(self, work: str) -> tuple[int, bool]:  # noqa: ARG002
         return 0, False
 
-    def _end(self, work: str) -> None:
+    def _end(self, work: str, scored: int = 0, rejected: int = 0) -> None:
         pass
 
 
@@ -432,9 +432,9 @@ def decoded(*names: str) -> pa.Table:
 def test_scans_that_make_the_predictor_raise_fail_and_the_others_are_scored() -> None:
     predict = Raising(lambda uri: uri.startswith("odd"), ZeroDivisionError("JOHN^DOE"))
     rows = Uncounted(predict)(decoded("a", "odd1", "b", "odd2", "c")).to_pylist()
-    assert [(row["scan_uri"], row["status"]) for row in rows] == [
-        ("a", "ok"), ("odd1", "failed"), ("b", "ok"), ("odd2", "failed"), ("c", "ok")
-    ]  # fmt: skip
+    statuses = {row["scan_uri"]: row["status"] for row in rows}
+    assert list(statuses) == ["a", "odd1", "b", "odd2", "c"]
+    assert statuses == {"a": "ok", "odd1": "failed", "b": "ok", "odd2": "failed", "c": "ok"}
     assert {(row["reason"], row["detail"].partition(" in ")[0]) for row in rows if row["status"] == "failed"} == {
         ("unforeseen", "scoring it: ZeroDivisionError")
     }
@@ -449,7 +449,7 @@ def test_a_batch_of_odd_scans_only_fails_them_all_and_not_the_run() -> None:
 def test_a_model_that_scores_nothing_any_more_ends_the_run_in_one_sentence() -> None:
     predict = Raising(lambda _: True, ValueError("JOHN^DOE"))
     with pytest.raises(
-        RunFailed, match=r"model 0123456789ab scores no scan any more \(ValueError in .*\): check"
+        RunFailed, match=r"model 0123456789ab can no longer score any scan \(ValueError in .*\): check"
     ) as caught:
         Uncounted(predict)(decoded(*map(str, range(32))))
     assert "JOHN" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Own outputs are known by their marks: nothing that a command wrote is a scan, and no scan is taken for an output."""
+"""Our own outputs are recognized by their marks: no file of a command is a scan, and no scan is taken for an output."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from mribatch.errors import InputError
 from mribatch.sources.listing import list_scans
-from mribatch.sources.outputs import Outputs
+from mribatch.sources.outputs import OwnOutputs
 
 RUN = "20250101T000000Z-abc123"
 PREDICTIONS = (
@@ -53,8 +53,16 @@ COMPARISON = (
 )
 MODELS = (*(f"v1/{name}" for name in MODEL), f"_promotions/{RUN}.json", "CURRENT")
 REPORT = ("nightly.json", "nightly.html")
-ALL = {"predictions": PREDICTIONS, "evaluation": EVALUATION, "model": MODEL, "classical": CLASSICAL, "_training": CHECKPOINTS,
-       "comparison": COMPARISON, "models": MODELS, "report": REPORT}  # fmt: skip
+ALL = {
+    "predictions": PREDICTIONS,
+    "evaluation": EVALUATION,
+    "model": MODEL,
+    "classical": CLASSICAL,
+    "_training": CHECKPOINTS,
+    "comparison": COMPARISON,
+    "models": MODELS,
+    "report": REPORT,
+}
 SCANS = ("a.png", "glioma/b.jpg", "glioma/scans.png", "predictions.png", "x/model.png", "Model=1/c.jpg")
 
 
@@ -131,11 +139,11 @@ def test_half_an_output_that_a_killed_run_left_is_known(tmp_path: Path) -> None:
 
 def test_on_s3_the_marks_are_the_same_and_the_count_is_of_whole_outputs() -> None:
     paths = [f"s3://bucket/{kind}/{name}" for kind, names in ALL.items() for name in names]
-    outputs = Outputs([*paths, *(f"s3://bucket/{name}" for name in SCANS)])
+    outputs = OwnOutputs([*paths, *(f"s3://bucket/{name}" for name in SCANS)])
     assert all(outputs.hold(path) for path in paths)
     assert not any(outputs.hold(f"s3://bucket/{name}") for name in SCANS)
     assert outputs.folders == len(ALL)
-    assert Outputs([]).folders == 0
+    assert OwnOutputs([]).folders == 0
 
 
 def test_what_was_passed_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,7 +151,7 @@ def test_what_was_passed_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     with caplog.at_level("INFO", "mribatch"):
         assert scans_in(tmp_path) == ["a.png"]
     count = len(PREDICTIONS) + len(EVALUATION)
-    assert caplog.messages == [f"passed over 2 folders of mribatch's own output ({count} files)"]
+    assert caplog.messages == [f"ignored 2 folders of mribatch's own output ({count} files)"]
 
 
 def test_an_input_of_outputs_only_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the page promises: it stands alone, it says what was measured, and no text of a scan becomes markup."""
+"""The evaluation page: it is self-contained, it shows what was measured, and no text of a scan becomes markup."""
 
 import base64
 import io
@@ -56,7 +56,7 @@ def mistakes_at(name: str) -> list[Mistake]:
 
 
 class Document(HTMLParser):
-    """Elements with their attributes, the rows of all tables, all text; fails when tags do not nest."""
+    """Collects elements with their attributes, rows of tables and text. Fails if tags are not nested correctly."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -89,30 +89,32 @@ class Document(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def test_page_stands_alone_without_script_or_request() -> None:
+def test_page_is_self_contained_without_script_or_request() -> None:
     text = page()
     document = Document(text)
     names = Counter(name for name, _ in document.elements)
     assert not names.keys() & {"script", "link", "iframe", "object", "embed", "base", "form", "a"}
-    addresses = [value for _, found in document.elements for name, value in found.items() if name in ("src", "href")]
+    addresses = [
+        value for _, attributes in document.elements for name, value in attributes.items() if name in ("src", "href")
+    ]
     assert addresses
     assert all(address.startswith("data:image/png;base64,") for address in addresses)
     assert not re.search(r"url\(|@import|https?://", text)
     assert any("default-src 'none'" in meta.get("content", "") for meta in document.all("meta"))
 
 
-def test_header_and_footer_say_that_it_is_no_medical_device() -> None:
+def test_header_and_footer_say_that_it_is_not_a_medical_device() -> None:
     document = Document(page())
     assert DISCLAIMER == "Research and triage tool, not a medical device."
     assert DISCLAIMER in document.text["header"]
     assert DISCLAIMER in document.text["footer"]
 
 
-def test_page_has_the_parts_that_readers_and_screen_readers_go_by() -> None:
+def test_page_has_the_landmarks_that_screen_readers_need() -> None:
     document = Document(page())
     assert document.all("html") == [{"lang": "en"}]
     names = Counter(name for name, _ in document.elements)
-    assert [names[once] for once in ("title", "h1", "header", "main", "footer")] == [1] * 5
+    assert [names[tag] for tag in ("title", "h1", "header", "main", "footer")] == [1] * 5
     assert all(heading["scope"] in ("row", "col") for heading in document.all("th"))
     assert [image["alt"] for image in document.all("img")] == ["Confusion matrix", "ROC curves"]
     assert document.text["figcaption"] == "Confusion matrixROC curves"
@@ -153,7 +155,7 @@ def test_a_wrong_answer_never_reads_as_certain() -> None:
     sure = [Mistake(scan_uri="a.jpg", truth="x", predicted="y", confidence=value) for value in (1.0, 0.9996, 0.9994)]
     document = Document(page(mistakes=sure))
     assert [row[-1] for row in document.rows if row[0] == "a.jpg"] == ["> 99.9%", "> 99.9%", "99.9%"]
-    assert "3 scans classified wrongly" in document.text["p"]
+    assert "3 scans misclassified" in document.text["p"]
 
 
 def test_every_scan_is_accounted_for_by_its_outcome() -> None:
@@ -165,7 +167,7 @@ def test_every_scan_is_accounted_for_by_its_outcome() -> None:
     assert counts["Failed (storage or machine error)"] == "1"
 
 
-def test_figures_are_embedded_whole_with_their_size_and_in_order() -> None:
+def test_figures_are_embedded_unchanged_with_their_size_and_in_order() -> None:
     images = Document(page()).all("img")
     assert [base64.b64decode(image["src"].split(",")[1]) for image in images] == [png(), png(9, 4)]
     assert [(image["width"], image["height"]) for image in images] == [("7", "5"), ("9", "4")]
@@ -203,8 +205,8 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
         )
     )
     plain = Document(page(title="t", mistakes=mistakes_at("m"), figures={"f": png()}))
-    assert {found for found, _ in document.elements} == {found for found, _ in plain.elements}
-    assert not [key for _, found in document.elements for key in found if key.startswith("on")]
+    assert {tag for tag, _ in document.elements} == {tag for tag, _ in plain.elements}
+    assert not [key for _, attributes in document.elements for key in attributes if key.startswith("on")]
     assert document.text["title"] == document.text["h1"] == name
     assert [name, name, name, "50.0%"] in document.rows
     assert document.all("img")[0]["alt"] == name

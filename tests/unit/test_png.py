@@ -1,4 +1,4 @@
-"""PNG and BMP: what is beside the pixels does not reject a file; what is wrong with the pixels does."""
+"""PNG and BMP: nothing beside the pixels rejects a file; any fault in the pixels does."""
 
 import struct
 import zlib
@@ -12,8 +12,9 @@ from mribatch.schema import Reason, Status
 from tests.frames import decode
 from tests.unit.test_images import GREY, RGB, UPRIGHT, encoded, exif, ok, png, rejected
 
-ANCILLARY = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"sPLT",
-             b"tIME", b"eXIf", b"cICP", b"acTL", b"fcTL", b"fdAT", b"vpAg", b"teSt")  # fmt: skip
+ANCILLARY = tuple(
+    b"tEXt zTXt iTXt iCCP gAMA cHRM sRGB sBIT bKGD hIST pHYs sPLT tIME eXIf cICP acTL fcTL fdAT vpAg teSt".split()
+)
 PLAIN = encoded(RGB, "PNG")
 MEGABYTES = 3_000_000
 
@@ -107,7 +108,7 @@ def test_deep_grey_with_alpha_is_windowed_on_black(top: int, is_interlaced: bool
     values = np.linspace(100, top, 32 * 32).astype(np.uint16).reshape(32, 32)
     alpha = np.full((32, 32), 65535, np.uint16)
     alpha[0], alpha[1] = 0, 32768
-    values[0] = 65535  # hidden, so it does not widen the window
+    values[0] = 65535  # transparent, so it does not count in the range
     window = np.rint((values - values[1:].min()) / (values[1:].max() - values[1:].min()) * 255)
     grey = ok(sixteen_bits(values, alpha, is_interlaced))[:, :, 0]
     np.testing.assert_array_equal(grey[2:], window[2:])
@@ -116,7 +117,7 @@ def test_deep_grey_with_alpha_is_windowed_on_black(top: int, is_interlaced: bool
 
 
 def sixteen_bits(values: np.ndarray, alpha: np.ndarray, is_interlaced: bool) -> bytes:
-    """A PNG of 16 bits of grey and alpha, in all five filters."""
+    """Return a 16-bit PNG of grey and alpha that uses all five filters."""
     stored = np.dstack([values, alpha]).astype(">u2")
     adam7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
     passes = [stored[y::dy, x::dx] for y, x, dy, dx in adam7] if is_interlaced else [stored]
@@ -127,7 +128,7 @@ def sixteen_bits(values: np.ndarray, alpha: np.ndarray, is_interlaced: bool) -> 
 
 
 def filtered(part: np.ndarray) -> bytes:
-    """Rows with the filters none, sub and up in turn; four bytes a pixel."""
+    """Return rows with the filters none, sub and up in turn, at four bytes a pixel."""
     raw = np.frombuffer(part.tobytes(), np.uint8).reshape(part.shape[0], -1)
     left, above = np.zeros_like(raw), np.zeros_like(raw)
     left[:, 4:], above[1:] = raw[:, :-4], raw[:-1]
@@ -160,7 +161,7 @@ def test_claims_are_checked_before_anything_is_decoded() -> None:
 
 
 def bmp32(alpha: np.ndarray | int, header_bytes: int, masks: bytes) -> bytes:
-    """A BMP of 32 bits by hand, rows from below."""
+    """Return a handmade 32-bit BMP, with rows from the bottom up."""
     pixels = np.dstack([RGB[::-1, :, ::-1], np.broadcast_to(np.uint8(alpha), GREY.shape)])
     fields = struct.pack("<IiiHHIIiiII", header_bytes, 40, 24, 1, 32, 3 if masks else 0, pixels.size, 0, 0, 0, 0)
     header = fields + masks

@@ -1,4 +1,4 @@
-"""Reading an output, and compacting it, says what is missing; no rows are no answer to a mistyped path."""
+"""Reading and compacting an output: a mistyped path is an error and not an empty result."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weights files that people have fill a backbone, array by array; all others are refused in one sentence."""
+"""Weights files in all common layouts fill a backbone, array by array; other files are refused in one sentence."""
 
 import io
 import pickle
@@ -21,7 +21,7 @@ ONE_ATTRIBUTE_BYTES = 64512  # what Keras 2 took to fit into an HDF5 attribute
 
 
 def application(name: str, *, top: bool = False) -> Any:
-    """A network of keras.applications with random weights, batch normalization's too."""
+    """Return a network of keras.applications with random weights, also in batch normalization."""
     import keras
 
     keras.utils.set_random_seed(7)
@@ -33,9 +33,14 @@ def application(name: str, *, top: bool = False) -> Any:
 
 
 def old_names(model: Any) -> dict[str, str]:
-    """The name of each layer in the published file: what Keras 3 numbers from 0 in each process, Keras 1 did from 1."""
-    old = {"conv2d": "convolution2d", "batch_normalization": "batchnormalization", "add": "merge",
-           "input_layer": "input", "global_max_pooling2d": "globalmaxpooling2d"}  # fmt: skip
+    """Return the name of each layer in the published file: Keras 3 numbers layers from 0 in each process, Keras 1 from 1."""
+    old = {
+        "conv2d": "convolution2d",
+        "batch_normalization": "batchnormalization",
+        "add": "merge",
+        "input_layer": "input",
+        "global_max_pooling2d": "globalmaxpooling2d",
+    }
     names, numbers = {}, dict.fromkeys(old, 0)
     for layer in model.layers:
         kind = layer.name.rstrip("0123456789").rstrip("_")
@@ -46,7 +51,7 @@ def old_names(model: Any) -> dict[str, str]:
 
 
 def put_names(group: h5py.Group, name: str, values: Sequence[str], limit: int) -> None:
-    """As Keras 2 did: one attribute of bytes, or as many numbered ones as it takes."""
+    """Write names as Keras 2 did: in one attribute, or in several numbered ones if they are too long."""
     data = np.asarray([value.encode() for value in values]) if values else np.asarray([], "S1")
     pieces = [data]
     while any(piece.nbytes > limit for piece in pieces):
@@ -79,7 +84,7 @@ def legacy_file(path: Path, model: Any, **how: Any) -> str:
 
 @pytest.fixture(scope="module", params=["xception", "resnet50v2"])
 def published(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
-    """A backbone's name, and the network of keras.applications without its top and with it, of equal weights."""
+    """Return a backbone's name, and its network without and with its top, with equal weights."""
     name = request.param
     bare, topped = application(name), application(name, top=True)
     arrays = topped.get_weights()
@@ -88,7 +93,7 @@ def published(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
 
 
 def loaded(backbone: str, weights: str, workers: int | None = None) -> Any:
-    """The backbone of a network that was given a weights file."""
+    """Return the backbone of a network after loading a weights file into it."""
     from mribatch.models import networks
 
     model = networks.build(backbone, 2, workers=workers, seed=11)
@@ -97,7 +102,7 @@ def loaded(backbone: str, weights: str, workers: int | None = None) -> Any:
 
 
 def assert_same_layers(ours: Any, theirs: Any) -> None:
-    """Each layer holds the arrays of the layer at its place, bit for bit."""
+    """Assert that corresponding layers have the same arrays, bit for bit."""
     pairs = zip(*([layer for layer in model.layers if layer.weights] for model in (ours, theirs)), strict=True)
     for own, other in pairs:
         assert len(own.weights) == len(other.weights)
@@ -114,7 +119,7 @@ def test_the_file_that_keras_publishes_fills_each_layer(
     assert_same_layers(loaded(name, path, workers), bare)
 
 
-def test_our_reading_of_the_published_layout_is_that_of_keras(published: tuple[str, Any, Any], tmp_path: Path) -> None:
+def test_the_published_layout_is_read_as_keras_reads_it(published: tuple[str, Any, Any], tmp_path: Path) -> None:
     name, bare, _ = published
     path = legacy_file(tmp_path / "x.h5", bare)
     theirs = application(name)
@@ -123,16 +128,14 @@ def test_our_reading_of_the_published_layout_is_that_of_keras(published: tuple[s
     assert_same_layers(loaded(name, path), theirs)
 
 
-def test_a_published_file_with_its_top_fills_what_lies_below(published: tuple[str, Any, Any], tmp_path: Path) -> None:
+def test_a_published_file_with_its_top_fills_the_layers_below(published: tuple[str, Any, Any], tmp_path: Path) -> None:
     name, bare, topped = published
     assert_same_layers(loaded(name, legacy_file(tmp_path / "any name", topped)), bare)
     topped.save_weights(tmp_path / "top.weights.h5")
     assert_same_layers(loaded(name, str(tmp_path / "top.weights.h5")), bare)
 
 
-def test_a_file_whose_lists_of_names_are_cut_into_pieces_is_read(
-    published: tuple[str, Any, Any], tmp_path: Path
-) -> None:
+def test_a_file_whose_lists_of_names_are_split_is_read(published: tuple[str, Any, Any], tmp_path: Path) -> None:
     name, bare, _ = published
     path = legacy_file(tmp_path / "x.h5", bare, limit=1000)
     with h5py.File(path) as file:
@@ -142,7 +145,7 @@ def test_a_file_whose_lists_of_names_are_cut_into_pieces_is_read(
 
 
 def test_named_layers_are_found_in_any_order(published: tuple[str, Any, Any], tmp_path: Path) -> None:
-    """Layers of equal shape would change places unnoticed if only their order counted."""
+    """Layers of equal shape would be swapped unnoticed if only their order counted."""
 
     def numbered_last(layers: list[Any]) -> list[Any]:
         automatic = [x for x in layers if x.name.startswith(("conv2d_", "batch_norm")) or x.name == "conv2d"]
@@ -153,7 +156,7 @@ def test_named_layers_are_found_in_any_order(published: tuple[str, Any, Any], tm
     assert_same_layers(loaded(name, legacy_file(tmp_path / "x.h5", bare, order=numbered_last)), bare)
 
 
-def test_a_model_that_keras_2_saved_whole_gives_its_weights_and_is_not_built(
+def test_a_complete_model_of_keras_2_gives_its_weights_and_is_not_built(
     published: tuple[str, Any, Any], tmp_path: Path
 ) -> None:
     name, bare, _ = published
@@ -167,18 +170,20 @@ def test_a_model_that_keras_2_saved_whole_gives_its_weights_and_is_not_built(
 def test_a_backbone_inside_a_model_of_keras_2_is_found(
     published: tuple[str, Any, Any], tmp_path: Path, frozen: bool
 ) -> None:
-    """Keras 2 wrote such a network as one layer: what is trained first, then all that is not."""
+    """Keras 2 wrote such a network as one layer: trainable weights first, then the others."""
     name, bare, _ = published
     names = old_names(bare)
     variables = bare.trainable_weights + bare.non_trainable_weights
     if frozen:
-        variables = [each for layer in bare.layers for each in layer.weights]
-    owner = {id(each): names[layer.name] for layer in bare.layers for each in layer.weights}
+        variables = [variable for layer in bare.layers for variable in layer.weights]
+    owner = {id(variable): names[layer.name] for layer in bare.layers for variable in layer.weights}
     with h5py.File(tmp_path / "x.h5", "w") as file:
         put_names(file, "layer_names", [name, "dropout", "dense"], ONE_ATTRIBUTE_BYTES)
         put_names(file.create_group("dropout"), "weight_names", [], ONE_ATTRIBUTE_BYTES)
-        saved = {name: {f"{owner[id(each)]}/{each.name}:0": np.asarray(each) for each in variables},
-                 "dense": {"dense/kernel:0": np.zeros((2048, 3)), "dense/bias:0": np.zeros(3)}}  # fmt: skip
+        saved = {
+            name: {f"{owner[id(variable)]}/{variable.name}:0": np.asarray(variable) for variable in variables},
+            "dense": {"dense/kernel:0": np.zeros((2048, 3)), "dense/bias:0": np.zeros(3)},
+        }
         for layer, arrays in saved.items():
             put_names(file.create_group(layer), "weight_names", list(arrays), ONE_ATTRIBUTE_BYTES)
             for weight, array in arrays.items():
@@ -194,7 +199,7 @@ def test_files_of_keras_3_fill_each_layer_whatever_their_name(published: tuple[s
 
 
 @pytest.mark.parametrize("backbone", ["cnn", "xception"])
-def test_the_weights_of_a_model_of_ours_give_its_backbone(backbone: str, tmp_path: Path) -> None:
+def test_the_weights_of_a_model_directory_give_its_backbone(backbone: str, tmp_path: Path) -> None:
     from mribatch.models import networks
 
     model = networks.build(backbone, 3, seed=5)
@@ -215,7 +220,7 @@ def test_the_shared_imagenet_weights_are_those_of_keras(shared: Path) -> None:
     assert_same_layers(loaded("xception", str(path)), theirs)
 
 
-def test_each_backbone_has_as_many_arrays_as_a_file_of_it_must_hold() -> None:
+def test_the_expected_number_of_arrays_is_that_of_each_backbone() -> None:
     from mribatch.models import networks
 
     counts = {name: len(networks.build(name, 2).layers[0].weights) for name in pretrained.TENSORS}
@@ -231,10 +236,10 @@ def archive(*names: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "contents"),
     [
         (b"", "an empty file"),
-        (archive("config.json", "metadata.json", "model.weights.h5"), r"a whole Keras model \(\.keras\)"),
+        (archive("config.json", "metadata.json", "model.weights.h5"), r"a complete Keras model \(\.keras\)"),
         (archive("archive/data.pkl", "archive/data/0"), "a PyTorch file"),
         (archive("a.npy"), "a zip archive"),
         (b"PK\x03\x04 and no more", "a damaged zip archive"),
@@ -246,20 +251,20 @@ def archive(*names: str) -> bytes:
         (b"no weights at all", "that is not HDF5"),
     ],
 )
-def test_a_file_of_another_kind_is_refused_with_what_it_is(data: bytes, found: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused_and_described(data: bytes, contents: str, tmp_path: Path) -> None:
     (tmp_path / "given.h5").write_bytes(data)
-    with pytest.raises(ModelError, match=rf"of xception .*_notop\.h5, got .*{found}.*given\.h5$") as caught:
-        pretrained.read(str(tmp_path / "given.h5"), "xception")
+    with pytest.raises(ModelError, match=rf"of xception .*_notop\.h5, got .*{contents}.*given\.h5$") as caught:
+        pretrained.read_weights(str(tmp_path / "given.h5"), "xception")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.9999])
-def test_a_file_that_was_cut_is_refused(published: tuple[str, Any, Any], tmp_path: Path, share: float) -> None:
+def test_a_truncated_file_is_refused(published: tuple[str, Any, Any], tmp_path: Path, share: float) -> None:
     name, bare, _ = published
-    whole = Path(legacy_file(tmp_path / "x.h5", bare)).read_bytes()
-    (tmp_path / "cut.h5").write_bytes(whole[: int(len(whole) * share)])
+    data = Path(legacy_file(tmp_path / "x.h5", bare)).read_bytes()
+    (tmp_path / "cut.h5").write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ModelError, match="truncated or damaged HDF5 file"):
-        pretrained.read(str(tmp_path / "cut.h5"), name)
+        pretrained.read_weights(str(tmp_path / "cut.h5"), name)
 
 
 @pytest.mark.parametrize(
@@ -271,9 +276,9 @@ def test_the_weights_of_another_network_are_refused_before_anything_is_built(
     name, bare, _ = published
     (other,) = {"xception", "resnet50v2"} - {name}
     save(bare, tmp_path / "x.weights.h5")
-    found = f"{pretrained.TENSORS[name]} arrays in"
-    with pytest.raises(ModelError, match=rf"of {other} .*{pretrained.TENSORS[other]} arrays.*, got .*{found}"):
-        pretrained.read(str(tmp_path / "x.weights.h5"), other)
+    contents = f"{pretrained.TENSORS[name]} arrays in"
+    with pytest.raises(ModelError, match=rf"of {other} .*{pretrained.TENSORS[other]} arrays.*, got .*{contents}"):
+        pretrained.read_weights(str(tmp_path / "x.weights.h5"), other)
 
 
 def hdf5(fill: Callable[[h5py.File], object]) -> bytes:
@@ -284,7 +289,7 @@ def hdf5(fill: Callable[[h5py.File], object]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("fill", "found"),
+    ("fill", "contents"),
     [
         (lambda file: file.create_dataset("x", data=[1.0]), "damaged"),
         (lambda file: file.attrs.update({"layer_names": [b"conv"]}), "damaged"),
@@ -293,16 +298,16 @@ def hdf5(fill: Callable[[h5py.File], object]) -> bytes:
     ],
 )
 def test_an_hdf5_file_of_something_else_is_refused(
-    fill: Callable[[h5py.File], object], found: str, tmp_path: Path
+    fill: Callable[[h5py.File], object], contents: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x.h5").write_bytes(hdf5(fill))
-    with pytest.raises(ModelError, match=found):
-        pretrained.read(str(tmp_path / "x.h5"), "cnn")
+    with pytest.raises(ModelError, match=contents):
+        pretrained.read_weights(str(tmp_path / "x.h5"), "cnn")
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[h5py.File]:
-    """A legacy file of a cnn, open for changes."""
+    """Return a legacy file of a cnn, open for changes."""
     from mribatch.models import networks
 
     with h5py.File(tmp_path / "cnn.h5", "w") as file:
@@ -328,10 +333,10 @@ def test_a_link_into_another_file_is_not_followed(small: h5py.File, tmp_path: Pa
     small[weight] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
     small.flush()
     with pytest.raises(ModelError, match="damaged"):
-        pretrained.read(str(tmp_path / "cnn.h5"), "cnn")
+        pretrained.read_weights(str(tmp_path / "cnn.h5"), "cnn")
 
 
-def test_a_missing_file_and_a_folder_are_told_by_their_path(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_or_a_folder_names_its_path(tmp_path: Path) -> None:
     for path in (tmp_path / "none.h5", tmp_path):
         with pytest.raises((ModelError, StorageError), match=str(path)):
-            pretrained.read(str(path), "xception")
+            pretrained.read_weights(str(path), "xception")

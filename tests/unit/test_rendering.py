@@ -1,4 +1,4 @@
-"""What all pages promise: one stylesheet, escaping that no template turns off, numbers that never claim certainty."""
+"""All pages: one stylesheet, escaping that no template turns off, numbers that never claim certainty."""
 
 import re
 import tomllib
@@ -20,7 +20,7 @@ TEMPLATES = sorted((ROOT / "mribatch/reports/templates").iterdir())
 STYLE = (ROOT / "mribatch/reports/templates/style.css").read_text()
 
 
-def test_all_pages_carry_the_one_stylesheet_and_it_names_no_file() -> None:
+def test_all_pages_contain_the_same_stylesheet_and_it_refers_to_no_file() -> None:
     for page in (evaluation_page(), night_page(), comparison_page([GOOD, POOR], {}, {})):
         assert Document(page).text["style"].strip() == STYLE.strip()
     assert not re.search(r"url\(|@import|//", STYLE)
@@ -55,7 +55,7 @@ def test_only_0_and_1_themselves_read_as_0_and_100_percent(share: float | None, 
     ("probability", "words"),
     [(0.5, "50.0%"), (0.876, "87.6%"), (0.9994, "99.9%"), (0.99951, "> 99.9%"), (1.0, "> 99.9%"), (1.0005, "> 99.9%")],
 )
-def test_one_answer_is_never_100_percent_certain(probability: float, words: str) -> None:
+def test_an_answer_is_never_100_percent_certain(probability: float, words: str) -> None:
     assert confidence(probability) == words
 
 

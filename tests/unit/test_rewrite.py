@@ -1,4 +1,4 @@
-"""What rewriting promises: the same rows in fewer parts, none missing at any step, and a crash in between heals."""
+"""Rewriting parts: the same rows in fewer parts, none missing at any step, and recovery from a crash in between."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SCANS = [f"scan{number:02}" for number in range(10)]
 
 @pytest.fixture(params=["", "0-"], ids=["parts of runs", "parts that were rewritten before"])
 def fence(tmp_path: Path, request: pytest.FixtureRequest) -> Fence:
-    """Two scans in each of five parts, and the lock."""
+    """Return the lock of an output with five parts of two scans each."""
     for number in range(0, 10, 2):
         part(tmp_path, OLD, SCANS[number : number + 2], day=number, name=f"{request.param}{number}")
     uris.put(f"{tmp_path}/_runs/{OLD}.lock-1", b"{}")
@@ -85,7 +85,7 @@ def test_who_has_lost_the_lock_removes_nothing(fence: Fence) -> None:
 def test_the_parts_of_many_runs_are_read_while_they_are_compacted(
     fence: Fence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that has listed the parts, and finds them gone, lists them again."""
+    """A reader that has listed parts which have been replaced since lists them again."""
     really, once = uris.read, [True]
 
     def read(uri: str) -> bytes:

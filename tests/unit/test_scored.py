@@ -5,17 +5,28 @@ from typing import Any
 from mribatch.commands.score import Scored
 
 FACTS: dict[str, Any] = {
-    "run_id": "run", "output": "/out", "digest": "0123456789ab", "listed": 9, "done": 1, "planned": 8, "by_class": {"glioma": 2},
-    "rejected": {"corrupt": 1}, "left": 0, "parts": ("part",), "seconds": 2.0, "max_reject_rate": 0.05,
-}  # fmt: skip
+    "run_id": "run",
+    "output": "/out",
+    "digest": "0123456789ab",
+    "listed": 9,
+    "done": 1,
+    "planned": 8,
+    "scored": 2,
+    "by_class": {"glioma": 2},
+    "rejected": {"corrupt": 1},
+    "left": 0,
+    "parts": ("part",),
+    "seconds": 2.0,
+    "max_reject_rate": 0.05,
+}
 
 
 def test_each_cause_of_failed_scans_is_counted_with_up_to_three_of_them() -> None:
     failures = {"permission denied": ("/a",), "access denied (AccessDenied)": tuple(f"s3://b/{n}" for n in range(4))}
     lines = Scored(**FACTS, failed=5, failures=failures).table().splitlines()
-    at = next(number for number, line in enumerate(lines) if line.startswith("failed, to be tried again"))
+    at = next(number for number, line in enumerate(lines) if line.startswith("failed, to be retried"))
     assert [line.split() for line in lines[at : at + 3]] == [
-        ["failed,", "to", "be", "tried", "again", "5"],
+        ["failed,", "to", "be", "retried", "5"],
         ["access", "denied", "(AccessDenied)", "4"],
         ["permission", "denied", "1"],
     ]

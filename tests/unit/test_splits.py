@@ -1,4 +1,4 @@
-"""What a split promises: no image and no patient stands on two sides, and nothing but content and seed decides."""
+"""Splits: no image and no patient is on two sides, and only content and seed decide."""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pytest
 
 from mribatch.errors import InputError
 from mribatch.training import splits
-from mribatch.training.splits import Split
+from mribatch.training.splits import TrainingSplit
 
 Row = tuple[str, str | None, str | None, str]  # label, split, patient_id, pixels_sha256
 
@@ -22,7 +22,7 @@ def distinct(label: str, count: int, split: str | None = None) -> list[Row]:
     return [(label, split, None, f"{label}-{split}-{number}") for number in range(count)]
 
 
-def by_content(rows: Sequence[Row], fraction: float = 0.1, seed: int = 0) -> Split:
+def by_content(rows: Sequence[Row], fraction: float = 0.1, seed: int = 0) -> TrainingSplit:
     return splits.by_content(table(rows), validation_fraction=fraction, seed=seed)
 
 
@@ -41,7 +41,7 @@ def test_every_class_gives_its_share_to_validation_and_every_scan_has_one_side()
     assert (split.test, split.set_aside) == ([], 0)
 
 
-def test_order_plays_no_part_and_the_seed_does() -> None:
+def test_the_seed_matters_and_the_order_does_not() -> None:
     shuffled = random.Random(1).sample(PLAIN, len(PLAIN))
     first = contents(PLAIN, by_content(PLAIN).validation)
     assert contents(shuffled, by_content(shuffled).validation) == first
@@ -54,7 +54,7 @@ def test_when_scans_are_added_most_others_keep_their_side() -> None:
     assert len(before - after) <= 3
 
 
-def test_copies_of_an_image_stand_on_one_side_whatever_their_names_and_labels() -> None:
+def test_copies_of_an_image_are_on_one_side_whatever_their_names_and_labels() -> None:
     rows = (
         PLAIN
         + [("a", None, None, f"a-None-{n}") for n in range(50)]
@@ -65,7 +65,7 @@ def test_copies_of_an_image_stand_on_one_side_whatever_their_names_and_labels() 
         assert not contents(rows, split.train) & contents(rows, split.validation)
 
 
-def test_a_patient_stands_on_one_side_also_through_a_copy_of_somebody_elses_scan() -> None:
+def test_a_patient_is_on_one_side_also_through_a_copy_of_another_patients_scan() -> None:
     rows: list[Row] = [(label, None, f"p{n // 4}", f"{label}{n}") for label in "ab" for n in range(80)]
     rows += [("a", None, "p3", "shared"), ("a", None, "p9", "shared")]
     for seed in range(10):
@@ -79,7 +79,7 @@ def test_scans_without_a_patient_are_not_one_patient() -> None:
     assert len(by_content(PLAIN).validation) == 16
 
 
-def test_a_named_test_split_stays_but_for_copies_of_training_scans() -> None:
+def test_a_named_test_split_stays_except_copies_of_training_scans() -> None:
     rows = (
         distinct("a", 20, "training")
         + distinct("b", 20, "training")
@@ -109,7 +109,7 @@ def test_a_named_validation_split_stays_and_no_other_is_drawn() -> None:
     assert split.set_aside == 1
 
 
-def test_no_image_stands_in_named_validation_and_named_test_at_once() -> None:
+def test_no_image_is_in_both_named_validation_and_named_test() -> None:
     rows = distinct("a", 20) + distinct("b", 20) + distinct("a", 4, "validation") + distinct("b", 4, "validation")
     rows += [*distinct("a", 3, "test"), ("a", "test", None, "a-validation-2")]
     split = by_content(rows)
@@ -117,13 +117,13 @@ def test_no_image_stands_in_named_validation_and_named_test_at_once() -> None:
     assert (len(split.validation), len(split.test), split.set_aside) == (8, 3, 1)
 
 
-def test_one_large_patient_does_not_swallow_the_share() -> None:
+def test_a_large_patient_does_not_use_up_the_share() -> None:
     rows: list[Row] = [("a", None, "large", f"l{n}") for n in range(50)] + distinct("a", 50) + distinct("b", 100)
     for seed in range(10):
         assert len(by_content(rows, seed=seed).validation) == 20
 
 
-def test_where_all_patients_are_larger_than_the_share_the_smallest_is_drawn() -> None:
+def test_if_all_patients_are_larger_than_the_share_the_smallest_is_drawn() -> None:
     rows: list[Row] = [("a", None, f"p{n % 3 if n < 27 else n % 2}", f"x{n}") for n in range(30)] + distinct("b", 30)
     for seed in range(10):
         split = by_content(rows, seed=seed)
@@ -146,8 +146,11 @@ def test_a_class_that_only_the_test_split_has_is_named() -> None:
 
 
 PAPER = [
-    *distinct("a", 10, "training"), *distinct("b", 10, "training"), *distinct("a", 6, "test"), *distinct("b", 9, "test"),
-]  # fmt: skip
+    *distinct("a", 10, "training"),
+    *distinct("b", 10, "training"),
+    *distinct("a", 6, "test"),
+    *distinct("b", 9, "test"),
+]
 
 
 def test_the_papers_protocol_halves_testing_class_by_class_and_keeps_copies() -> None:
@@ -179,7 +182,7 @@ def test_conflicts_counts_images_with_more_than_one_label() -> None:
     assert splits.conflicts(table(rows)) == 2
 
 
-def test_a_holdout_takes_a_share_of_each_class_and_no_copy_of_what_is_learnt_from() -> None:
+def test_a_holdout_takes_a_share_of_each_class_and_no_copy_of_a_training_scan() -> None:
     rows = PLAIN + [("a", "test", None, f"a-None-{n}") for n in range(50)]
     sides = splits.holdout(table(rows), test_fraction=0.2, seed=0)
     assert sorted(sides.train + sides.test) == list(range(210)), "the data's own splits are not used"
@@ -198,7 +201,7 @@ def test_a_holdout_as_published_is_drawn_scan_by_scan_copies_and_all() -> None:
 
 
 @pytest.mark.parametrize("straddle", [False, True])
-def test_a_class_of_three_scans_stands_on_both_sides_and_a_class_of_one_is_refused(straddle: bool) -> None:
+def test_a_class_of_three_scans_is_on_both_sides_and_a_class_of_one_is_refused(straddle: bool) -> None:
     few = PLAIN + distinct("c", 3)
     sides = splits.holdout(table(few), test_fraction=0.2, seed=0, copies_straddle=straddle)
     assert [few[row][0] for row in sides.test].count("c") == 1

@@ -70,9 +70,13 @@ def run(tmp_path: Path) -> Iterator[Run]:
         (tmp_path / "out").mkdir(exist_ok=True)
         command = [sys.executable, "-c", before + PROGRAM, str(tmp_path / "out"), ending]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=os.environ | environment,
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=os.environ | environment,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell in the background ignores it
-        )  # fmt: skip
+        )
         started.append(process)
         return process
 
@@ -164,7 +168,7 @@ def test_a_command_that_ends_without_a_word_gets_a_sentence_and_its_lock_is_rele
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     (line,) = errors.decode().splitlines()
-    assert line.startswith(f"error: the run's process ended without a word ({how})")
+    assert line.startswith(f"error: the run's process ended without a message ({how})")
     assert "run the command again" in line
     assert released(tmp_path)
 

@@ -1,4 +1,4 @@
-"""TIFF in every combination that `tifffile` writes: the pixels are those that were written, or the file is refused."""
+"""TIFF in every combination that `tifffile` writes: the pixels are those written, or the file is rejected."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ LAYOUTS = ("grey", "white_is_zero", "chunky", "planar")
 
 
 def values(dtype: str, channels: int = 1) -> NDArray[Any]:
-    """(SIDE, SIDE[, channels]) over much of what a type holds, with noise, and no symmetry."""
+    """Return noisy values (SIDE, SIDE[, channels]) over much of the range of a type, without symmetry."""
     kind = np.dtype(dtype)
     noise = np.random.default_rng(7).uniform(-0.1, 0.1, (SIDE, SIDE, channels))
     ramp = np.linspace(0.1, 0.9, SIDE * SIDE * channels).reshape(SIDE, SIDE, channels) + noise
@@ -43,14 +43,14 @@ def values(dtype: str, channels: int = 1) -> NDArray[Any]:
 
 
 def windowed(array: NDArray[Any]) -> NDArray[np.float64]:
-    """Least to greatest value as 0 to 255, in Python's exact numbers."""
+    """Scale from least to greatest value to 0…255, with Python's exact numbers."""
     low, high = array.min().item(), array.max().item()
     shades = [255 * (value - low) / (high - low) for value in array.ravel().tolist()]
     return np.array(shades).reshape(array.shape)
 
 
 def expected(array: NDArray[Any], layout: str) -> NDArray[np.float64]:
-    """(SIDE, SIDE, 3) as a viewer shows it."""
+    """Return (SIDE, SIDE, 3) as a viewer shows it."""
     if array.dtype.kind == "u" and array.dtype.itemsize <= (1 if array.ndim == 2 else 2):
         shades = (array >> (8 * array.dtype.itemsize - 8)).astype(np.float64)
     else:
@@ -67,7 +67,7 @@ def written(array: NDArray[Any], **options: Any) -> bytes:
 
 
 def entry(order: str, tag: int, value: int) -> bytes:
-    """A directory entry with one number, as `tifffile` writes widths, bits and offsets."""
+    """Return a directory entry with one number, as `tifffile` writes widths, bits and offsets."""
     kind = 3 if tag in (258, 259, 262) else 4
     return struct.pack(order + ("HHLHH" if kind == 3 else "HHLL"), tag, kind, 1, value, *([0] if kind == 3 else []))
 
@@ -86,8 +86,8 @@ def rejected(data: bytes, spec: ImageSpec = SPEC) -> Frame:
 
 
 def combinations(dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All layouts of one type, with what `tifffile` is told."""
-    predictors = (False,) if dtype in ("u8", "i8") else (False, True)  # tifffile writes no other
+    """Return all layouts of one type, with the arguments for `tifffile`."""
+    predictors = (False,) if dtype in ("u8", "i8") else (False, True)  # tifffile writes no others
     for order, compression, predictor, is_tiled, layout in product(
         "<>", COMPRESSIONS, predictors, (False, True), LAYOUTS
     ):
@@ -121,7 +121,7 @@ def test_every_layout_gives_the_array_that_was_written(dtype: str) -> None:
 def test_packed_values_are_scaled_up_to_eight_bits_and_windowed_beyond(bits: int, order: str) -> None:
     array = np.random.default_rng(bits).integers(0, 1 << bits, (SIDE, SIDE))
     binary = (array[:, :, np.newaxis] >> np.arange(bits)[::-1] & 1).astype("u1").reshape(SIDE, -1)
-    rows = np.packbits(binary, axis=1)  # as both byte orders have it; tifffile packs only the little-endian one right
+    rows = np.packbits(binary, axis=1)  # tifffile packs only little-endian values correctly
     plain = written(rows, byteorder=order, photometric="minisblack")
     file = plain
     for tag, old, new in ((256, rows.shape[1], SIDE), (258, 8, bits)):
@@ -222,7 +222,7 @@ def test_bits_in_the_other_order_are_read() -> None:
     np.testing.assert_array_equal(ok(tiff(turned, tag266=2))[:, :, 0], array)
 
 
-# What is about one picture, and what is about several
+# One picture or several
 
 
 def several(*pages: tuple[NDArray[Any], dict[str, Any]]) -> bytes:
@@ -276,7 +276,7 @@ def test_stack_in_one_directory_becomes_multiple_frames() -> None:
         assert rejected(file.getvalue()).reason is Reason.MULTIPLE_FRAMES
 
 
-# Damage and hostility
+# Damaged and hostile files
 
 WHOLE = {
     name: written(values("u2"), **options)
@@ -297,12 +297,12 @@ WHOLE["pyramid"] = several((values("u2"), {"subifds": 1}), (SMALL, {"subfiletype
 
 @pytest.mark.parametrize("name", [name for name in WHOLE if name != "pyramid"])
 def test_cut_file_becomes_truncated_at_every_byte(name: str) -> None:
-    whole = WHOLE[name]
-    pages = tifffile.TiffFile(io.BytesIO(whole)).pages.first
+    data = WHOLE[name]
+    pages = tifffile.TiffFile(io.BytesIO(data)).pages.first
     end = max(offset + count for offset, count in zip(pages.dataoffsets, pages.databytecounts, strict=True))
-    assert decode(whole[:end], SPEC).status is Status.OK
+    assert decode(data[:end], SPEC).status is Status.OK
     for cut in {*range(26, 400, 11), *range(400, end, max(1, end // 50)), end - 1}:
-        assert rejected(whole[:cut]).reason is Reason.TRUNCATED, cut
+        assert rejected(data[:cut]).reason is Reason.TRUNCATED, cut
 
 
 @pytest.mark.parametrize("name", ["raw", "tiles", "lzw", "deflate", "packbits", "jpeg"])
@@ -327,10 +327,10 @@ def test_strip_that_holds_too_little_becomes_corrupt(name: str) -> None:
 
 
 def test_directories_in_a_circle_end() -> None:
-    whole = bytearray(several((values("u2"), {}), (SMALL, {"subfiletype": 1})))
-    second = struct.unpack_from("<L", whole, 8 + 2 + 12 * struct.unpack_from("<H", whole, 8)[0])[0]
-    struct.pack_into("<L", whole, second + 2 + 12 * struct.unpack_from("<H", whole, second)[0], 8)
-    assert rejected(bytes(whole)).reason is Reason.CORRUPT
+    data = bytearray(several((values("u2"), {}), (SMALL, {"subfiletype": 1})))
+    second = struct.unpack_from("<L", data, 8 + 2 + 12 * struct.unpack_from("<H", data, 8)[0])[0]
+    struct.pack_into("<L", data, second + 2 + 12 * struct.unpack_from("<H", data, second)[0], 8)
+    assert rejected(bytes(data)).reason is Reason.CORRUPT
 
 
 def test_endless_directories_are_not_followed() -> None:
@@ -351,13 +351,13 @@ def test_endless_directories_are_not_followed() -> None:
         ({"tag258": 0}, Reason.UNSUPPORTED_FORMAT),
         ({"tag258": 33}, Reason.UNSUPPORTED_FORMAT),
         ({"tag339": 6}, Reason.UNSUPPORTED_FORMAT),  # complex
-        ({"tag259": 4}, Reason.UNSUPPORTED_FORMAT),  # fax: no decoder tells of what is missing
+        ({"tag259": 4}, Reason.UNSUPPORTED_FORMAT),  # fax: no decoder reports missing data
         ({"tag259": 34712}, Reason.UNSUPPORTED_FORMAT),  # JPEG 2000
-        ({"tag317": 2}, Reason.UNSUPPORTED_FORMAT),  # a predictor without compression: readers differ
+        ({"tag317": 2}, Reason.UNSUPPORTED_FORMAT),  # a predictor without compression, which readers treat differently
         ({"tag262": 32803}, Reason.UNSUPPORTED_FORMAT),  # a camera's raw mosaic
         ({"tag262": 6}, Reason.UNSUPPORTED_FORMAT),  # subsampled without JPEG
-        ({"tag262": 2}, Reason.CORRUPT),  # colour of one channel
-        ({"tag262": 3}, Reason.CORRUPT),  # no table of colours
+        ({"tag262": 2}, Reason.CORRUPT),  # colour with one channel
+        ({"tag262": 3}, Reason.CORRUPT),  # no palette
         ({"tag277": 3, "tag259": 5}, Reason.UNSUPPORTED_FORMAT),  # three channels of grey
         ({"tag278": 0}, Reason.CORRUPT),
         ({"tag278": 5}, Reason.CORRUPT),
@@ -395,10 +395,10 @@ def test_strip_that_inflates_without_end_is_bounded() -> None:
 def test_damage_never_raises_and_names_no_header(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(0)
     draw = np.random.default_rng(len(name))
-    whole = WHOLE[name]
+    sound = WHOLE[name]
     spec = ImageSpec(side_px=16, max_pixels=1_000_000)
     for _ in range(200):
-        data = bytearray(whole)
+        data = bytearray(sound)
         for _ in range(draw.integers(1, 6)):
             data[draw.integers(min(len(data), draw.choice((300, len(data)))))] = draw.integers(256)
         decoded = decode(bytes(data), spec)

@@ -1,4 +1,4 @@
-"""What `uris` promises of local files: what a listing holds, that files are whole, that creators are alone."""
+"""Local files through `uris`: complete listings, atomic writes, exclusive creates."""
 
 import errno
 import os
@@ -54,13 +54,13 @@ def fill(root: Path, *names: str) -> None:
 
 
 def below(root: Path, uri: str | None = None) -> list[str]:
-    """The listing of a URI as names below the root, sorted."""
+    """Return the sorted names, relative to the root, that a URI lists."""
     return sorted(uris.relative(entry.uri, str(root)) for entry in uris.walk(uri or str(root)))
 
 
 @pytest.fixture
 def no_root() -> Iterator[Path]:
-    """A folder in which permissions count: root's own rights are laid down for the test."""
+    """Return a folder in which permissions count, as root's privileges are dropped for the test."""
     folder = Path(tempfile.mkdtemp(prefix="mribatch-test-"))
     folder.chmod(0o777)
     me = os.geteuid()
@@ -101,10 +101,11 @@ def test_a_uri_has_one_spelling(uri: str, spelling: str) -> None:
     assert uris.absolute(spelling) == spelling
 
 
-@pytest.mark.parametrize(
-    "uri", ["", "gs://bucket/x", "S3://bucket", "http://x/y", "s3://", "s3:///key", "s3://b?x=1/k", "s3://a b/k",
-            "file://", "file://host/x", "/a\0b", "s3://bucket/\udcff"]
-)  # fmt: skip
+NO_SCHEMES = ["", "gs://bucket/x", "S3://bucket", "http://x/y", "file://", "file://host/x", "/a\0b"]
+NO_BUCKETS = ["s3://", "s3:///key", "s3://b?x=1/k", "s3://a b/k", "s3://bucket/\udcff"]
+
+
+@pytest.mark.parametrize("uri", [*NO_SCHEMES, *NO_BUCKETS])
 def test_what_is_no_path_and_no_s3_uri_is_refused(uri: str) -> None:
     with pytest.raises(ConfigError, match=r"expected|UTF-8"):
         uris.absolute(uri)
@@ -112,9 +113,15 @@ def test_what_is_no_path_and_no_s3_uri_is_refused(uri: str) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "joined"),
-    [("/", "/a/b c"), ("/x", "/x/a/b c"), ("/x/", "/x/a/b c"), ("s3://bucket", "s3://bucket/a/b c"),
-     ("s3://bucket/x/", "s3://bucket/x/a/b c"), ("file:///%ff", "file:///%FF/a/b%20c")],
-)  # fmt: skip
+    [
+        ("/", "/a/b c"),
+        ("/x", "/x/a/b c"),
+        ("/x/", "/x/a/b c"),
+        ("s3://bucket", "s3://bucket/a/b c"),
+        ("s3://bucket/x/", "s3://bucket/x/a/b c"),
+        ("file:///%ff", "file:///%FF/a/b%20c"),
+    ],
+)
 def test_join_and_parent_undo_each_other(folder: str, joined: str) -> None:
     assert uris.join(folder, "a", "b c") == joined
     assert uris.parent(uris.parent(joined)) == uris.absolute(folder)
@@ -128,7 +135,7 @@ def test_the_root_and_a_bucket_are_their_own_parents() -> None:
 
 
 def test_joining_to_nothing_is_refused_and_never_means_the_root() -> None:
-    with pytest.raises(ConfigError, match="empty"):
+    with pytest.raises(ConfigError, match="got nothing"):
         uris.join("", "x")
 
 
@@ -182,7 +189,7 @@ def test_a_name_that_is_not_utf8_is_listed_globbed_and_read(tmp_path: Path) -> N
     os.mkdir(raw)
     Path(os.fsdecode(raw + b"/\xff.jpg")).write_bytes(b"data")
     (entry,) = uris.walk(str(tmp_path))
-    entry.uri.encode()  # fit for Parquet and the screen
+    entry.uri.encode()  # can be written to Parquet and the screen
     assert entry.uri.startswith("file:///")
     assert uris.read(entry.uri) == uris.read_version(entry.uri, entry.version) == b"data"
     assert list(uris.walk(entry.uri)) == list(uris.walk(f"{tmp_path}/*/*.jpg")) == [entry]
@@ -281,8 +288,8 @@ def test_find_gives_the_files_that_are_there(tmp_path: Path) -> None:
     fill(tmp_path, "a.jpg", "b/.hidden.jpg", "c/d.jpg")
     wanted = [f"{tmp_path}/{name}" for name in ("a.jpg", "b/.hidden.jpg", "c", "a.jpg/x", "absent")]
     assert {entry.uri for entry in uris.find(wanted)} == set(wanted[:2])
-    (one,) = uris.find(wanted[:1])
-    assert [one] == list(uris.walk(wanted[0]))
+    (entry,) = uris.find(wanted[:1])
+    assert [entry] == list(uris.walk(wanted[0]))
 
 
 # Globs
@@ -303,7 +310,7 @@ TREE = (
 
 
 @pytest.mark.parametrize(
-    ("glob", "found"),
+    ("glob", "names"),
     [
         ("*.jpg", ["a.jpg"]),
         ("*.[jJ][pP][gG]", ["a.jpg", "b.JPG"]),
@@ -319,15 +326,15 @@ TREE = (
         ("[xp]*/a.jpg", ["x/a.jpg"]),
     ],
 )
-def test_a_glob_lists_what_fits_and_all_below_a_folder_that_fits(tmp_path: Path, glob: str, found: list[str]) -> None:
+def test_a_glob_lists_what_fits_and_all_below_a_folder_that_fits(tmp_path: Path, glob: str, names: list[str]) -> None:
     fill(tmp_path, *TREE)
-    assert below(tmp_path, f"{tmp_path}/{glob}") == found
+    assert below(tmp_path, f"{tmp_path}/{glob}") == names
 
 
 @pytest.mark.parametrize("glob", ["*.dcm", "z*/**", "[z-a].jpg", ".*", "*/.h.jpg", "a.jpg/*"])
 def test_a_glob_that_fits_nothing_says_so(tmp_path: Path, glob: str) -> None:
     fill(tmp_path, *TREE)
-    with pytest.raises(InputError, match="no file fits"):
+    with pytest.raises(InputError, match="no file matches"):
         list(uris.walk(f"{tmp_path}/{glob}"))
 
 
@@ -396,7 +403,7 @@ def test_a_scope_covers_exactly_what_is_listed(tmp_path: Path, uri: str) -> None
     fill(tmp_path, *TREE, "scan[1].jpg")
     visible = {f"{tmp_path}/{name}" for name in (*TREE, "scan[1].jpg") if "/." not in f"/{name}"}
     scope = uris.scope(f"{tmp_path}{uri}")
-    assert {each for each in visible if scope.covers(each)} == {entry.uri for entry in uris.walk(f"{tmp_path}{uri}")}
+    assert {path for path in visible if scope.covers(path)} == {entry.uri for entry in uris.walk(f"{tmp_path}{uri}")}
     assert not scope.covers(f"{tmp_path}-neighbour/a.jpg")
 
 
@@ -415,7 +422,7 @@ def test_reading_another_version_than_was_listed_is_an_error(tmp_path: Path) -> 
 def test_what_grew_after_it_was_listed_is_not_read(tmp_path: Path) -> None:
     fill(tmp_path, "a.jpg")
     (entry,) = uris.walk(str(tmp_path))
-    os.truncate(tmp_path / "a.jpg", 1 << 43)  # sparse: 8 TiB that no memory would hold
+    os.truncate(tmp_path / "a.jpg", 1 << 43)  # sparse: 8 TiB, too much for any memory
     with pytest.raises(ScanChanged):
         uris.read_version(entry.uri, entry.version)
 
@@ -443,8 +450,8 @@ def test_reading_what_was_deleted_or_became_a_folder_is_an_error_of_the_scan(tmp
     (tmp_path / "b.jpg").mkdir()
     shutil.rmtree(tmp_path / "c")
     (tmp_path / "c").write_bytes(b"now a file")
-    told: dict[str, type[MribatchError]] = {"a.jpg": ScanVanished, "b.jpg": ScanChanged, "c/d.jpg": ScanVanished}
-    for name, error in told.items():
+    errors: dict[str, type[MribatchError]] = {"a.jpg": ScanVanished, "b.jpg": ScanChanged, "c/d.jpg": ScanVanished}
+    for name, error in errors.items():
         with pytest.raises(error):
             uris.read_version(entries[name].uri, entries[name].version)
 
@@ -563,7 +570,7 @@ def test_create_writes_once(tmp_path: Path) -> None:
     uri = f"{tmp_path}/new/lock"
     assert uris.create(uri, b"first")
     assert not uris.create(uri, b"second")
-    assert not uris.create(uri, b"first")  # equal bytes do not make another creator the first
+    assert not uris.create(uri, b"first")  # not even with equal bytes
     assert uris.read(uri) == b"first"
     assert os.listdir(tmp_path / "new") == ["lock"]
 
@@ -590,22 +597,22 @@ def test_of_four_creators_at_once_exactly_one_wins(
 
 
 def test_a_created_file_is_never_seen_half_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
+    visible: list[list[str]] = []
     fsync = os.fsync
 
     def watched(handle: int) -> None:
-        seen.append([name for name in os.listdir(tmp_path) if not name.startswith(".")])
+        visible.append([name for name in os.listdir(tmp_path) if not name.startswith(".")])
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
     uris.create(f"{tmp_path}/lock", b"data")
-    assert seen[0] == []  # its bytes were safe before its name appeared
+    assert visible[0] == []  # the bytes were flushed before the name appeared
 
 
 def test_a_create_whose_answer_was_lost_knows_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
-    def lost(source: str, target: str) -> None:  # as NFS does when it asks again
+    def lost(source: str, target: str) -> None:  # as on NFS when a reply is lost and the client retries
         link(source, target)
         link(source, target)
 

@@ -1,0 +1,128 @@
+"""Write an evaluation's files: metrics.json, classification_report.txt, the figures and report.html."""
+
+import json
+import logging
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from mribatch import schema
+from mribatch.causes import cause
+from mribatch.commands.evaluated import GALLERY_SCANS, apart_line
+from mribatch.models.format import Model
+from mribatch.reports import figures
+from mribatch.reports.evaluation import Evaluation, Mistake, evaluation_page
+from mribatch.scans.decode import frames
+from mribatch.settings.evaluate import EvaluateConfig
+from mribatch.statistics import metrics
+from mribatch.statistics.metrics import Scores
+from mribatch.stores import uris
+
+__all__ = ["copies_note", "write"]
+
+log = logging.getLogger("mribatch.evaluate")
+
+
+def write(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table, numbers: Mapping[str, Any]) -> str:
+    """Write all files of an evaluation, the page last, and return the page's URI. rows: the scans of `scores`."""
+    pictures = _pictures(model, scores, rows)
+    page = evaluation_page(
+        Evaluation(
+            title=f"Evaluation of model {model.digest}",
+            model=_facts(config, model, numbers),
+            counts={
+                "scans": numbers["scans"] + sum(numbers["rejected"].values()) + numbers["failed"],
+                "ok": numbers["scans"],
+                "rejected": numbers["rejected"],
+                "failed": numbers["failed"],
+            },
+            numbers=numbers,
+            mistakes=_mistakes(scores, rows),
+            figures=dict(pictures.values()),
+        )
+    )
+    folder = uris.absolute(config.output)
+    uris.put(uris.join(folder, "metrics.json"), json.dumps(numbers, indent=1).encode())
+    uris.put(uris.join(folder, "classification_report.txt"), metrics.classification_report(scores).encode())
+    for name, (_, png) in pictures.items():
+        uris.put(uris.join(folder, f"{name}.png"), png)
+    place = uris.join(folder, "report.html")
+    uris.put(place, page.encode())
+    return place
+
+
+def copies_note(config: EvaluateConfig) -> str:
+    """Say what was done about scans that the model may have memorized."""
+    if config.apart_from:
+        return "scans with the bytes of one in --apart-from were left out, near copies were not"
+    return "this evaluation left out neither copies nor near copies"
+
+
+def _facts(config: EvaluateConfig, model: Model, numbers: Mapping[str, Any]) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "model": config.model,
+        "digest": model.digest,
+        "kind": model.kind,
+        "image side": f"{model.image_spec.side_px} px",
+        "labels": ", ".join(model.labels),
+        "data": config.data,
+        "copies of training scans": copies_note(config),
+    }
+    return facts | ({"left out": apart_line(numbers["apart_from"])} if numbers["apart_from"] else {})
+
+
+def _pictures(model: Model, scores: Scores, rows: pa.Table) -> dict[str, tuple[str, bytes]]:
+    """Return captions and PNG bytes by file name."""
+    matrix, gallery = figures.confusion_matrix(scores), _gallery(scores, rows, model)
+    pictures = {
+        "confusion_matrix": ("Confusion matrix: true classes in rows, predicted ones in columns", matrix),
+        "roc": ("ROC curves, one class against the rest", figures.roc_curves(scores)),
+        "reliability": ("How often the model is right at each confidence", figures.reliability(scores)),
+        "scans": ("Scans with their probabilities, the worst mistakes first", gallery),
+    }
+    if "history.parquet" in uris.names(model.uri):
+        history = uris.read(uris.join(model.uri, "history.parquet"))
+        kept_epoch = model.facts.get("training", {}).get("epoch")
+        curves = figures.training_curves(pyarrow.parquet.read_table(pa.BufferReader(history)), kept_epoch)
+        pictures["training_curves"] = ("Training and validation, epoch by epoch", curves)
+    return pictures
+
+
+def _mistakes(scores: Scores, rows: pa.Table) -> list[Mistake]:
+    predicted = scores.probabilities.argmax(axis=1)
+    wrong = [i for i in metrics.worst_first(scores, limit=len(scores.truth)) if predicted[i] != scores.truth[i]]
+    return [
+        Mistake(
+            scan_uri=rows["scan_uri"][i].as_py(),
+            truth=scores.labels[scores.truth[i]],
+            predicted=scores.labels[predicted[i]],
+            confidence=float(scores.probabilities[i].max()),
+        )
+        for i in wrong
+    ]
+
+
+def _gallery(scores: Scores, rows: pa.Table, model: Model) -> bytes:
+    entries = []
+    for i in metrics.worst_first(scores, limit=GALLERY_SCANS):
+        uri, version, frame = (rows[name][i].as_py() for name in schema.KEY)
+        image = _image(uri, version, frame, model)
+        if image is not None:
+            probabilities = tuple(scores.probabilities[i].tolist())
+            entry = figures.ScanEntry(image=image, truth=scores.labels[scores.truth[i]], probabilities=probabilities)
+            entries.append(entry)
+    return figures.scan_page(entries, model.labels)
+
+
+def _image(uri: str, version: str, frame: int, model: Model) -> NDArray[Any] | None:
+    """Return the pixels of a scan's frame; None, and a line in the log, if it can no longer be read or decoded."""
+    try:
+        scan = frames(uris.read_version(uri, version), model.image_spec)
+        return next(islice(scan, frame, None)).pixels
+    except Exception as err:
+        log.warning("a scan can no longer be shown in the gallery (%s)", cause(err))
+        return None

@@ -1,0 +1,93 @@
+"""Sum up an evaluation: for the screen, and as an exit code."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mribatch.commands.scored import TOO_MANY_REJECTS, Scored, failure_lines
+from mribatch.commands.screen import Block, Shown, Table
+from mribatch.schema import Status
+
+__all__ = ["GALLERY_SCANS", "Evaluated", "apart_line"]
+
+GALLERY_SCANS = 24  # as many as fit on a page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Shown):
+    """How well a model did on labelled scans, and where the report is."""
+
+    scored: Scored
+    numbers: dict[str, Any]
+    report: str
+    predictions: str
+    rows: pa.Table
+    rejected: dict[str, int]
+    skipped: dict[str, int]
+    copies: str
+    max_reject_rate: float
+
+    @property
+    def exit_code(self) -> int:
+        lost = sum(self.rejected.values()) + self.scored.failed
+        wanted = self.rows.num_rows - sum(self.skipped.values()) + self.scored.failed
+        return TOO_MANY_REJECTS if lost > self.max_reject_rate * wanted else 0
+
+    def blocks(self) -> list[Block]:
+        """Return the result; scan by scan if they fit on a screen."""
+        shown = self.rows.to_pylist() if self.rows.num_rows <= GALLERY_SCANS else []
+        scans = Table(
+            [_scan_row(row) for row in shown], ("scan", "label", "predicted", "confidence", ""), align="lllrl"
+        )
+        classes = Table(
+            [_class_row(label, measured) for label, measured in self.numbers["per_class"].items()],
+            ("class", "scans", "precision", "recall", "F1"),
+        )
+        between = [""] if shown else []
+        return [scans, *between, classes, "", *self._accuracy(), *self._details()]
+
+    def _accuracy(self) -> Iterator[str]:
+        numbers, (low, high) = self.numbers, self.numbers["accuracy_95"]
+        yield f"accuracy {numbers['accuracy']:.4f} (95% interval {low:.4f}…{high:.4f}) on {numbers['scans']:,} scans"
+        balanced, confidence = numbers["balanced_accuracy"], numbers["mean_confidence"]
+        yield f"balanced accuracy {balanced:.4f} · mean confidence {confidence:.4f}"
+
+    def _details(self) -> Iterator[str]:
+        absent = [label for label, measured in self.numbers["per_class"].items() if not measured["support"]]
+        if absent:
+            yield f"no scans of {', '.join(absent)}: balanced accuracy is over the other classes"
+        yield f"copies of training scans: {self.copies}"
+        if self.numbers["apart_from"]:
+            yield apart_line(self.numbers["apart_from"])
+        for name, reasons in (("rejected", self.rejected), ("skipped", self.skipped)):
+            if reasons:
+                yield f"{name}: " + ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        if self.scored.failed:
+            yield f"failed, to be retried: {self.scored.failed}"
+        yield from failure_lines(self.scored.failures)
+        yield f"predictions  {self.predictions}"
+        yield f"report       {self.report}"
+
+
+def _scan_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    name = row["scan_uri"].rpartition("/")[2]
+    if row["status"] != Status.OK:
+        return name, row["label"], "", "", f"{row['status']}: {row['reason']}"
+    mark = "" if row["predicted_class"] == row["label"] else "WRONG"
+    return name, row["label"], row["predicted_class"], f"{row['confidence']:.4f}", mark
+
+
+def _class_row(label: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
+    figures = (f"{measured[name]:.4f}" for name in ("precision", "recall", "f1"))
+    return label, f"{measured['support']:,}", *figures
+
+
+def apart_line(apart: Mapping[str, int]) -> str:
+    """Say what --apart-from did, from its numbers in metrics.json."""
+    ignored = f" (not its {apart['test_scans_ignored']:,} test scans)" if apart["test_scans_ignored"] else ""
+    return (
+        f"--apart-from: {apart['scans']:,} scans read{ignored}, {apart['left_out']:,} of the {apart['evaluated']:,} "
+        "evaluated scans are copies of them and were left out"
+    )

@@ -1,0 +1,164 @@
+"""Sum up what a scoring run did: for the screen, for its record in `_runs/`, and as an exit code."""
+
+import resource
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any
+
+from mribatch.commands.screen import Block, Shown, Table, duration
+from mribatch.predictions import ledger
+from mribatch.predictions.ledger import Plan, Receipt
+from mribatch.predictions.lock import Fence
+from mribatch.settings.score import ScoreConfig
+
+__all__ = ["TOO_MANY_REJECTS", "Scored", "failure_lines", "record", "sum_up"]
+
+TOO_MANY_REJECTS = 3
+_SHOWN = 3  # failed scans on the screen, for each cause; the record has all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Shown):
+    """What a run did. Its record holds the same."""
+
+    run_id: str
+    output: str
+    digest: str
+    listed: int
+    done: int
+    planned: int
+    scored: int  # scans with a prediction of at least one frame
+    by_class: dict[str, int]  # frames
+    rejected: dict[str, int]
+    skipped: dict[str, int] = field(default_factory=dict)
+    failed: int
+    failures: dict[str, tuple[str, ...]]  # scans that failed, by cause
+    left: int
+    parts: tuple[str, ...]
+    seconds: float
+    max_reject_rate: float
+    startup_s: float | None = None  # until the first batch was scored; None without one
+
+    @property
+    def exit_code(self) -> int:
+        lost = sum(self.rejected.values()) + self.failed
+        wanted = self.planned - sum(self.skipped.values())
+        return TOO_MANY_REJECTS if lost > self.max_reject_rate * wanted else 0
+
+    @property
+    def waiting(self) -> int:
+        """Listed scans that are neither done nor failed: beyond --limit, or not started in time."""
+        return self.listed - self.done - self.planned + self.left
+
+    def blocks(self) -> list[Block]:
+        """Return the run's counts, its failed scans, and where the predictions are."""
+        if not self.planned:
+            return [f"nothing to do: all {self.listed:,} scans have a row by model {self.digest} in {self.output}"]
+        frames = sum(self.by_class.values())
+        failed = {cause: len(scans) for cause, scans in self.failures.items()}
+        rows = [
+            *_counted("scored", self.scored, self.by_class if frames == self.scored else {}),
+            *(_counted("frames scored", frames, self.by_class) if frames != self.scored else ()),
+            *_counted("rejected", sum(self.rejected.values()), self.rejected),
+            *(_counted("skipped", sum(self.skipped.values()), self.skipped) if self.skipped else ()),
+            *_counted("failed, to be retried", self.failed, failed),
+            *_counted("left for the next run", self.waiting),
+            *_counted("done before", self.done),
+        ]
+        return [Table(rows), *failure_lines(self.failures), self._speed()]
+
+    def _speed(self) -> str:
+        scans = self.planned - self.left - self.failed
+        startup = f", {duration(self.startup_s)} of them start-up" if self.startup_s is not None else ""
+        folder = ledger.model_folder(self.output, self.digest)
+        return f"{scans:,} scans in {duration(self.seconds)}{startup}. Predictions: {folder}"
+
+
+def _counted(name: str, count: int, parts: Mapping[str, int] | None = None) -> Iterator[tuple[str, str]]:
+    yield name, f"{count:,}"
+    yield from ((f"  {part}", f"{number:,}") for part, number in sorted((parts or {}).items()))
+
+
+def failure_lines(failures: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a line for each cause that names some of the scans that failed."""
+    return [
+        f"failed: {cause}: {', '.join(scans[:_SHOWN])}{' …' if len(scans) > _SHOWN else ''}"
+        for cause, scans in sorted(failures.items())
+    ]
+
+
+def sum_up(
+    config: ScoreConfig, plan: Plan, receipts: Sequence[Receipt], fence: Fence, seconds: float, startup_s: float | None
+) -> Scored:
+    """Return what the receipts of a run's parts add up to."""
+    failures: dict[str, list[str]] = {}
+    for uri, cause in sorted((failed for receipt in receipts for failed in receipt.failed), key=itemgetter(0)):
+        failures.setdefault(cause or "unknown", []).append(uri)
+    return Scored(
+        run_id=fence.run_id,
+        output=fence.output,
+        digest=fence.digest,
+        listed=plan.listed,
+        done=plan.done,
+        planned=plan.todo.num_rows,
+        scored=sum(receipt.scored for receipt in receipts),
+        by_class=_added(receipt.by_class for receipt in receipts),
+        skipped=_added(receipt.skipped for receipt in receipts),
+        rejected=_added(receipt.rejected for receipt in receipts),
+        failed=sum(map(len, failures.values())),
+        failures={cause: tuple(scans) for cause, scans in failures.items()},
+        left=sum(len(receipt.left) for receipt in receipts),
+        parts=tuple(receipt.part for receipt in receipts if receipt.part),
+        seconds=seconds,
+        startup_s=startup_s,
+        max_reject_rate=config.max_reject_rate,
+    )
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
+
+
+def record(
+    config: ScoreConfig, scored: Scored, receipts: Sequence[Receipt], nodes: Mapping[str, str], started_at: datetime
+) -> dict[str, Any]:
+    """Return the run's record, which holds all that is known of it. nodes: addresses by node ID."""
+    by_node = _added(receipt.by_node for receipt in receipts)
+    return {
+        "run_id": scored.run_id,
+        "model_digest": scored.digest,
+        "config": config.as_dict(),
+        "started_at": started_at.isoformat(),
+        "ended_at": datetime.now(UTC).isoformat(),
+        "seconds": round(scored.seconds, 3),
+        "plan": {"listed": scored.listed, "done": scored.done, "planned": scored.planned},
+        "counts": {
+            "ok": scored.scored,
+            "rejected": sum(scored.rejected.values()),
+            "skipped": sum(scored.skipped.values()),
+            "failed": scored.failed,
+            "left": scored.left,
+        },
+        "by_class": scored.by_class,
+        "rejected_by_reason": scored.rejected,
+        "skipped_by_reason": scored.skipped,
+        "failed_by_cause": {cause: len(scans) for cause, scans in scored.failures.items()},
+        "failed": [{"scan_uri": uri, "detail": detail} for receipt in receipts for uri, detail in receipt.failed],
+        "parts": [{"name": receipt.part, "rows": receipt.rows} for receipt in receipts if receipt.part],
+        "nodes": [{"id": node, "address": nodes.get(node), "scans": scans} for node, scans in sorted(by_node.items())],
+        "peak_memory_bytes": _peak_bytes(receipts),
+    }
+
+
+def _peak_bytes(receipts: Sequence[Receipt]) -> dict[str, int]:
+    peaks = {"driver": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
+    for receipt in receipts:
+        for role, size in sorted(receipt.peak_bytes.items()):
+            peaks[role] = max(peaks.get(role, 0), size)
+    return peaks
