@@ -1,4 +1,4 @@
-"""How long and with how much memory are near copies found among many thumbnails?
+"""Measure the time and memory that finding near copies among many thumbnails takes.
 
 In the repository's root:  python benchmarks/near_copies.py
 
