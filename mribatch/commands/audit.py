@@ -84,13 +84,13 @@ def audit(config: AuditConfig) -> Audited:
     with uris.probe(config.output) as probe, session():
         check_seen({table["scan_uri"][0].as_py(): table["scan_version"][0].as_py(), probe: None})
         log.info("reading %s scans", f"{table.num_rows:,}")
-        seen = thumbnails_of(table, model, config.batch_size)
-    if not seen.scans.num_rows:
+        decoded = thumbnails_of(table, model, config.batch_size)
+    if not decoded.scans.num_rows:
         raise InputError(f"none of the {table.num_rows} scans in {config.data} can be read: repair or replace them")
-    results = findings(seen, model, config.seed)
+    results = findings(decoded, model, config.seed)
     _write(config, results)
     report = uris.join(config.output, "audit.html")
-    uris.put(report, audit_page(page_of(config, seen, results)).encode())
+    uris.put(report, audit_page(page_of(config, decoded, results)).encode())
     return Audited(numbers=results.numbers, report=report, max_reject_rate=config.max_reject_rate)
 
 

@@ -44,17 +44,17 @@ class Findings:
     suspects: Suspects
 
 
-def findings(seen: Thumbnails, model: Model | None, seed: int) -> Findings:
+def findings(decoded: Thumbnails, model: Model | None, seed: int) -> Findings:
     """Compare all scans with one another and with their labels."""
-    scans = seen.scans
+    scans = decoded.scans
     labels = tuple(sorted(set(scans["label"].to_pylist())))
     truth = np.asarray(pc.index_in(scans["label"], pa.array(labels)).to_numpy(), np.int64)
     contents = scans["pixels_sha256"].to_pylist()
     log.info("looking for near copies")
-    copies = near_copies.near_copies(seen.pictures, contents, seed=seed)
+    copies = near_copies.near_copies(decoded.pictures, contents, seed=seed)
     clusters = near_copies.clusters(len(contents), *_links(scans, copies))
     log.info("looking for wrong labels and shortcuts")
-    probabilities = label_errors.out_of_fold(_features(seen, seed), truth, len(labels), clusters, seed)
+    probabilities = label_errors.out_of_fold(_features(decoded, seed), truth, len(labels), clusters, seed)
     doubtful = label_errors.suspects(probabilities, truth, clusters)
     leaking = leaks(scans["split"].to_pylist(), contents, clusters, copies)
     conflicts = two_labels(truth, copies)
@@ -62,7 +62,7 @@ def findings(seen: Thumbnails, model: Model | None, seed: int) -> Findings:
     numbers = {
         "version": __version__,
         "scans": len(contents),
-        "unreadable": dict(Counter(seen.unreadable["reason"].to_pylist())),
+        "unreadable": dict(Counter(decoded.unreadable["reason"].to_pylist())),
         "labels": list(labels),
         "distinct_pictures": int(clusters.max()) + 1,
         "largest_cluster": int(np.bincount(clusters).max()),
@@ -77,8 +77,8 @@ def findings(seen: Thumbnails, model: Model | None, seed: int) -> Findings:
             "features": "thumbnails" if model is None else f"features of model {model.digest}",
             "accuracy": float((predicted == truth).mean()),
         },
-        "probes": _probes(seen, truth, labels, clusters, predicted, seed),
-        "classes": {label: _class_facts(seen, truth == k, clusters) for k, label in enumerate(labels)},
+        "probes": _probes(decoded, truth, labels, clusters, predicted, seed),
+        "classes": {label: _class_facts(decoded, truth == k, clusters) for k, label in enumerate(labels)},
     }
     return Findings(
         numbers=numbers,
@@ -104,10 +104,10 @@ def _links(scans: pa.Table, copies: Copies) -> tuple[NDArray[np.int64], NDArray[
     return np.r_[copies.first, later - 1], np.r_[copies.second, later]
 
 
-def _features(seen: Thumbnails, seed: int) -> NDArray[np.float32]:
-    if seen.features is not None:
-        return label_errors.components(seen.features, seed)
-    return label_errors.thumbnail_features(seen.pictures, seed)
+def _features(decoded: Thumbnails, seed: int) -> NDArray[np.float32]:
+    if decoded.features is not None:
+        return label_errors.components(decoded.features, seed)
+    return label_errors.thumbnail_features(decoded.pictures, seed)
 
 
 def _shared_patients(scans: pa.Table) -> int:
@@ -129,7 +129,7 @@ def _conflict_counts(conflicts: NDArray[np.int64], copies: Copies, clusters: NDA
 
 
 def _probes(
-    seen: Thumbnails,
+    decoded: Thumbnails,
     truth: NDArray[np.int64],
     labels: tuple[str, ...],
     clusters: NDArray[np.int64],
@@ -137,13 +137,13 @@ def _probes(
     seed: int,
 ) -> list[dict[str, Any]]:
     views: dict[str, NDArray[Any]] = {
-        "thumbnail of 16 × 16": shortcuts.small_thumbnails(seen.pictures),
-        "border, 1/32 of the side": shortcuts.border_ring(seen.pictures),
-        "brightness, whole picture": shortcuts.intensities(seen.pictures),
-        "size, file size and format": _file_facts(seen.scans),
+        "thumbnail of 16 × 16": shortcuts.small_thumbnails(decoded.pictures),
+        "border, 1/32 of the side": shortcuts.border_ring(decoded.pictures),
+        "brightness, whole picture": shortcuts.intensities(decoded.pictures),
+        "size, file size and format": _file_facts(decoded.scans),
     }
     probes = [shortcuts.probe(name, view, truth, labels, clusters, seed) for name, view in views.items()]
-    name = f"{'thumbnail' if seen.features is None else 'features of the model'}, not linear"
+    name = f"{'thumbnail' if decoded.features is None else 'features of the model'}, not linear"
     probes.append(shortcuts.scored(name, predicted, truth, labels, clusters))
     return [
         {**asdict(probe), "tells": probe.tells, "recall_in_order": [probe.recall.get(label) for label in labels]}
@@ -165,8 +165,8 @@ def _file_facts(scans: pa.Table) -> NDArray[np.float64]:
     return np.column_stack([*np.log([width, height, width / height, size, size / (width * height)]), *which])
 
 
-def _class_facts(seen: Thumbnails, mask: NDArray[np.bool_], clusters: NDArray[np.int64]) -> dict[str, Any]:
-    scans, pictures = seen.scans.filter(pa.array(mask)), seen.pictures[mask]
+def _class_facts(decoded: Thumbnails, mask: NDArray[np.bool_], clusters: NDArray[np.int64]) -> dict[str, Any]:
+    scans, pictures = decoded.scans.filter(pa.array(mask)), decoded.pictures[mask]
     sizes = Counter(zip(scans["width_px"].to_pylist(), scans["height_px"].to_pylist(), strict=True))
     (width, height), _ = sizes.most_common(1)[0]
     return {

@@ -52,8 +52,8 @@ def components(values: NDArray[Any], seed: int = 0) -> Floats:
     centred = values[sample] - mean
     _, vectors = np.linalg.eigh((centred.T @ centred).astype(np.float64))
     axes = vectors[:, ::-1][:, :_COMPONENTS].astype(np.float32)
-    found: Floats = (values - mean).astype(np.float32) @ axes
-    scaled: Floats = found / max(float(np.sqrt((found**2).sum(axis=1).mean())), 1e-6)
+    projected: Floats = (values - mean).astype(np.float32) @ axes
+    scaled: Floats = projected / max(float(np.sqrt((projected**2).sum(axis=1).mean())), 1e-6)
     return scaled
 
 

@@ -38,13 +38,15 @@ def leaks(
         return []
     of_training = np.isin(clusters, clusters[training])
     closest = _closest(training, np.unique(np.asarray(contents), return_inverse=True)[1], copies)
-    found = []
+    leaking = []
     for split in sorted({*sides.tolist()} - {"training"}):
         rows = np.flatnonzero((sides == split) & of_training)
         kinds = [*KINDS, LINKED]
         counts = {kind: int((closest[rows] == number).sum()) for number, kind in enumerate(kinds)}
-        found.append(Leak(split=split, scans=int((sides == split).sum()), leaking=len(rows), by_kind=counts, rows=rows))
-    return found
+        leaking.append(
+            Leak(split=split, scans=int((sides == split).sum()), leaking=len(rows), by_kind=counts, rows=rows)
+        )
+    return leaking
 
 
 def _closest(training: NDArray[np.bool_], content: NDArray[np.int64], copies: Copies) -> NDArray[np.int64]:

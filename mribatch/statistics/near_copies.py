@@ -126,8 +126,8 @@ class _Projection:
     def __init__(self, pictures: NDArray[np.uint8], rows: NDArray[np.int64], seed: int) -> None:
         rng = np.random.default_rng(seed)
         sample = np.sort(rng.permutation(rows)[:_SAMPLE])
-        seen = [thumbnails.descriptors(pictures[sample[at : at + _BLOCK]]) for at in range(0, len(sample), _BLOCK)]
-        flat = np.concatenate(seen).reshape(len(sample), -1)
+        parts = [thumbnails.descriptors(pictures[sample[at : at + _BLOCK]]) for at in range(0, len(sample), _BLOCK)]
+        flat = np.concatenate(parts).reshape(len(sample), -1)
         self._mean = flat.mean(axis=0)
         flat -= self._mean
         _, vectors = np.linalg.eigh(flat.T @ flat)
@@ -135,8 +135,8 @@ class _Projection:
 
     def __call__(self, pictures: NDArray[np.uint8], orientation: int = 0, crop: float = 0.0) -> Floats:
         """Return (N, components) float32 for thumbnails that are mirrored and cropped first."""
-        found = thumbnails.descriptors(thumbnails.oriented(pictures, orientation), crop)
-        values = (found.reshape(len(found), -1) - self._mean) @ self._axes
+        pictured = thumbnails.descriptors(thumbnails.oriented(pictures, orientation), crop)
+        values = (pictured.reshape(len(pictured), -1) - self._mean) @ self._axes
         unit: Floats = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
         return unit
 

@@ -179,14 +179,15 @@ def _refined(at: _Scale, fixed: Floats, moving: Floats, places: Floats) -> Float
     slopes = (np.gradient(fixed, 2 / (at.side - 1), axis=axis) for axis in (1, 2))
     rows, columns = slopes
     moves = np.stack([rows * at.line[:, None], rows, columns * at.line, columns], axis=1)
-    moves = moves.reshape(len(fixed), 4, -1)
+    pixels = at.side**2
+    moves = moves.reshape(len(fixed), 4, pixels)
     places = places.copy()
     for _ in range(_STEPS):
         warped, valid = _warped(at, moving, places)
         gap = _same_contrast(fixed, warped - _filtered(at.mean, warped), valid)
-        inside = moves * valid.reshape(len(fixed), 1, -1)
+        inside = moves * valid.reshape(len(fixed), 1, pixels)
         normal = inside @ inside.transpose(0, 2, 1) + np.eye(4, dtype=np.float32)
-        step = np.linalg.solve(normal, inside @ gap.reshape(len(fixed), -1, 1))[:, :, 0]
+        step = np.linalg.solve(normal, inside @ gap.reshape(len(fixed), pixels, 1))[:, :, 0]
         places += np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
         places[:, [0, 2]] = np.clip(places[:, [0, 2]], 1 - _LARGEST_CHANGE, 1 + _LARGEST_CHANGE)
         places[:, [1, 3]] = np.clip(places[:, [1, 3]], -_LARGEST_CHANGE, _LARGEST_CHANGE)

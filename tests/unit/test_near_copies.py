@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from mribatch.errors import InputError
 from mribatch.statistics.leakage import LINKED, leaks, two_labels
 from mribatch.statistics.near_copies import KINDS, Copies, clusters, near_copies
+from mribatch.statistics.thumbnails import aligned
 from tests.pictures import ALTERATIONS, head, thumbnail
 
 PATIENTS = 60
@@ -108,3 +109,9 @@ def test_a_leak_counts_each_scan_once_by_its_closest_training_scan() -> None:
 def test_pairs_under_two_labels_come_with_the_closest_kinds_first() -> None:
     copies = pairs((0, 1, "neighbour"), (1, 2, "copy"), (2, 3, "altered"), (0, 3, "mirrored"))
     assert two_labels(np.array([0, 1, 0, 0]), copies).tolist() == [1, 0]
+
+
+def test_pairs_that_do_not_even_agree_roughly_are_not_aligned_further() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 64)).astype(np.uint8)
+    fitted = aligned(noise[0], noise[1], np.zeros(3, np.float32))
+    assert (fitted.correlation < 0.5).all()
