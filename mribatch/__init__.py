@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mribatch.version import __version__
 
 if TYPE_CHECKING:
+    from mribatch.commands.audit import audit
     from mribatch.commands.compact import compact
     from mribatch.commands.compare import compare
     from mribatch.commands.evaluate import evaluate
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mribatch.commands.score import score
     from mribatch.commands.train import train
     from mribatch.errors import MribatchError
+    from mribatch.settings.audit import AuditConfig
     from mribatch.settings.compare import BaselinesConfig
     from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
     from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "AuditConfig",
     "BaselinesConfig",
     "CompactConfig",
     "EvaluateConfig",
@@ -37,6 +40,7 @@ __all__ = [
     "ScoreConfig",
     "TrainConfig",
     "__version__",
+    "audit",
     "compact",
     "compare",
     "evaluate",
@@ -48,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AuditConfig": "mribatch.settings.audit",
     "BaselinesConfig": "mribatch.settings.compare",
     "CompactConfig": "mribatch.settings.score",
     "EvaluateConfig": "mribatch.settings.evaluate",
@@ -56,6 +61,7 @@ _HOMES = {
     "MribatchError": "mribatch.errors",
     "ScoreConfig": "mribatch.settings.score",
     "TrainConfig": "mribatch.settings.train",
+    "audit": "mribatch.commands.audit",
     "compact": "mribatch.commands.compact",
     "compare": "mribatch.commands.compare",
     "evaluate": "mribatch.commands.evaluate",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mribatch.errors import ConfigError
+from mribatch.settings.audit import AuditConfig
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
 from mribatch.settings.inspect import InspectConfig
@@ -26,6 +27,7 @@ COMMANDS = {
     "compact": (CompactConfig, "compact"),
     "baselines": (BaselinesConfig, "compare"),
     "inspect": (InspectConfig, "inspect"),
+    "audit": (AuditConfig, "audit"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.

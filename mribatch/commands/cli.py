@@ -55,6 +55,12 @@ COMMANDS = {
         "mribatch.settings.score:CompactConfig",
         "mribatch.commands.compact:compact",
     ),
+    "audit": Command(
+        "find copies, leaks between splits, wrong labels and shortcuts in labelled scans",
+        "audit --data LABELLED --output audit",
+        "mribatch.settings.audit:AuditConfig",
+        "mribatch.commands.audit:audit",
+    ),
     "train": Command(
         "fine-tune a model on labelled scans",
         "train --data LABELLED --output models/mine",
