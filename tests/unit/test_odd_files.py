@@ -24,6 +24,7 @@ from mribatch.errors import InputError, RunFailed, StorageDenied, StorageError
 from mribatch.predictions import ledger
 from mribatch.scans import sandbox
 from mribatch.scans.limits import ImageSpec
+from mribatch.scans.reading import Reading
 from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
 from mribatch.sources.listing import content_digests, list_scans
@@ -57,8 +58,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode in this process, where a test can replace parts and raise errors."""
 
     class Here(Decoder):
-        def decode(self, data: bytes) -> Any:
-            return [decode(data, SPEC)]
+        def pieces(self, data: bytes) -> Any:
+            yield [decode(data, SPEC)]
 
     monkeypatch.setattr(decoding, "decoder", lambda *_: Here(SPEC))
 
@@ -323,9 +324,9 @@ def test_a_row_that_does_not_fit_its_columns_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     class Odd(Decoder):
-        def decode(self, data: bytes) -> Any:
+        def pieces(self, data: bytes) -> Any:
             frame = decode(data, SPEC)
-            return [replace(frame, **change) if data == scan(1) else frame]
+            yield [replace(frame, **change) if data == scan(1) else frame]
 
     monkeypatch.setattr(decoding, "decoder", lambda *_: Odd(SPEC))
     for number in range(3):
@@ -335,16 +336,11 @@ def test_a_row_that_does_not_fit_its_columns_fails_alone(
 
 
 def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(data: bytes, spec: ImageSpec) -> Any:  # noqa: ARG001
+    def broken(*_: Any) -> Any:
         raise LookupError("JOHN^DOE")
 
-    monkeypatch.setattr(sandbox, "decode", broken)
-
-    class Line:
-        def recv_bytes(self) -> bytes:
-            return scan()
-
-    (answer,) = sandbox._next(Line(), SPEC, 5.0)  # type: ignore[arg-type]
+    monkeypatch.setattr(sandbox, "frames", broken)
+    (answer,) = sandbox._guarded(scan(), SPEC, Reading())
     assert (answer.status, answer.reason) == (Status.FAILED, Reason.UNFORESEEN)
     assert answer.detail.startswith("LookupError in scans/sandbox.py, line ")
 
