@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,12 +67,12 @@ class Outcome(Protocol):
     def table(self) -> str: ...
 
 
-class Shown:
+class Shown(ABC):
     """Base of what commands return: blocks for the screen, and `table`, their plain text."""
 
+    @abstractmethod
     def blocks(self) -> Sequence[Block]:
         """Return lines and tables from top to bottom."""
-        raise NotImplementedError
 
     def table(self) -> str:
         """Return the blocks as plain text."""

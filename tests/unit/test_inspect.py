@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mribatch.commands.inspect import INSPECTED, Inspected, inspect
+from mribatch.commands.inspect import INSPECTED, inspect
+from mribatch.commands.inspected import Inspected
 from mribatch.settings.inspect import InspectConfig
 from tests.unit.dicom_files import CANARY, CANARY_DATE, CANARY_NUMBER, clean, picture, slice_of, written
 
