@@ -23,7 +23,7 @@ __all__ = ["Evidence", "describe"]
 
 
 class Evidence(NamedTuple):
-    """An evaluation of the model: the output of jobs/evaluate.py, and a sentence on the scans and how they were chosen."""
+    """An evaluation of the model: the output of `mribatch evaluate`, and a sentence on the scans and how they were chosen."""
 
     evaluation: str
     about: str

@@ -36,7 +36,7 @@ class ClassicalEngine:
         if fitted_with.split(".")[:2] != sklearn.__version__.split(".")[:2]:
             raise ModelError(
                 f"the model in {model.uri} was fitted with scikit-learn {fitted_with}, installed is {sklearn.__version__}: "
-                "install that version, or fit the model again with jobs/baselines.py"
+                "install that version, or fit the model again with `mribatch baselines`"
             )
         self._labels = len(model.labels)
         self._pipeline = _load_pipeline(model)
@@ -67,9 +67,9 @@ def _load_pipeline(model: Model) -> Pipeline:
         foreign = sorted(set(skops.io.get_untrusted_types(data=data)) - set(_TRUSTED))
         raise ModelError(
             f"the classifier in {model.uri} contains types that are not trusted ({', '.join(foreign)}): it was not written "
-            "by jobs/baselines.py; do not use it"
+            "by `mribatch baselines`; do not use it"
         ) from err
     except (zipfile.BadZipFile, ValueError, KeyError, TypeError) as err:
         raise ModelError(
-            f"the classifier in {model.uri} cannot be read ({type(err).__name__}): fit it again with jobs/baselines.py"
+            f"the classifier in {model.uri} cannot be read ({type(err).__name__}): fit it again with `mribatch baselines`"
         ) from err

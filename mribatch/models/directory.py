@@ -107,13 +107,13 @@ def open_model(uri: str, expected_digest: str | None = None) -> Model:
     """
     uri = _current(uri)
     if not uris.is_s3(uri) and not uris.names(uri):
-        raise ModelError(f"no model at {uri}: expected a model directory that jobs/train.py wrote")
+        raise ModelError(f"no model at {uri}: expected a model directory that `mribatch train` wrote")
     try:
         facts = json.loads(uris.read(uris.join(uri, "model.json")))
     except StorageMissing as err:
         raise ModelError(
-            f"no model.json in {uri}: pass a model directory that jobs/train.py wrote, or a folder of them with a file "
-            f"{CURRENT}, which jobs/promote.py writes"
+            f"no model.json in {uri}: pass a model directory that `mribatch train` wrote, or a folder of them with a file "
+            f"{CURRENT}, which `mribatch promote` writes"
         ) from err
     except ValueError as err:
         raise ModelError(f"model.json in {uri} is not JSON: copy the directory again or train a new model") from err
@@ -138,7 +138,7 @@ def _current(uri: str) -> str:
     if name not in uris.folders(uri):
         raise ModelError(
             f"{CURRENT} in {uri} names {name!r}, which is not a folder in it: correct the file, or remove it and promote "
-            "a model with jobs/promote.py"
+            "a model with `mribatch promote`"
         )
     return uris.join(uri, name)
 

@@ -48,7 +48,7 @@ def _not_found(name: str, places: Sequence[str]) -> str:
     unset = f"; {FOLDERS} is not set" if len(places) > 1 and not _listed() else ""
     wanted = uris.plain(uris.absolute(name)).rpartition("/")[2]
     suggestion = did_you_mean(wanted, chain.from_iterable(models.values()))
-    advice = suggestion or ": train one with `mribatch train` (jobs/train.py)"
+    advice = suggestion or ": train one with `mribatch train`"
     return f"no model at {name} (looked in {looked}{unset}){advice}"
 
 

@@ -171,6 +171,6 @@ def load_network(model: Model) -> keras.Model:
         except (ValueError, OSError, KeyError) as err:
             raise ModelError(
                 f"the weights in {model.uri} do not fit its model.json ({model.backbone}, {len(model.labels)} labels): write "
-                "the directory again with jobs/train.py"
+                "the directory again with `mribatch train`"
             ) from err
     return network

@@ -134,8 +134,8 @@ def check_output(output: str) -> None:
     if RUNS in names or digests(output):
         return
     if not names and not uris.exists(output):
-        raise StorageMissing(f"no folder at {output}: give the --output of jobs/score.py or jobs/nightly.py")
-    expected = "a folder that jobs/score.py or jobs/nightly.py wrote, with folders called model=…"
+        raise StorageMissing(f"no folder at {output}: give the --output of `mribatch score` or `mribatch nightly`")
+    expected = "a folder that `mribatch score` or `mribatch nightly` wrote, with folders called model=…"
     raise InputError(f"no predictions in {output}: expected {expected}")
 
 

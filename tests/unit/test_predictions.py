@@ -37,7 +37,7 @@ def test_a_folder_without_predictions_is_told(use: Use, tmp_path: Path) -> None:
     (tmp_path / "scans" / "glioma").mkdir(parents=True)
     (tmp_path / "scans" / "glioma" / "1.png").write_bytes(b"x")
     for folder in ("empty", "scans"):
-        with pytest.raises(InputError, match=rf"no predictions in .*{folder}: expected a folder that jobs/score"):
+        with pytest.raises(InputError, match=rf"no predictions in .*{folder}: expected a folder that `mribatch score`"):
             use(str(tmp_path / folder))
         assert not (tmp_path / folder / "_runs").exists()
 
