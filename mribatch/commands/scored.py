@@ -44,9 +44,15 @@ class Scored(Shown):
 
     @property
     def exit_code(self) -> int:
-        lost = sum(self.rejected.values()) + self.failed
-        wanted = self.planned - sum(self.skipped.values())
-        return TOO_MANY_REJECTS if lost > self.max_reject_rate * wanted else 0
+        return TOO_MANY_REJECTS if self._lost > self.max_reject_rate * self._wanted else 0
+
+    @property
+    def _lost(self) -> int:
+        return sum(self.rejected.values()) + self.failed
+
+    @property
+    def _wanted(self) -> int:
+        return self.planned - sum(self.skipped.values())
 
     @property
     def waiting(self) -> int:
@@ -68,7 +74,13 @@ class Scored(Shown):
             *_counted("left for the next run", self.waiting),
             *_counted("done before", self.done),
         ]
-        return [Table(rows), *failure_lines(self.failures), self._speed()]
+        return [Table(rows), *failure_lines(self.failures), *self._alarm(), self._speed()]
+
+    def _alarm(self) -> list[str]:
+        if not self.exit_code:
+            return []
+        counts = f"{self._lost:,} of {self._wanted:,} scans could not be scored"
+        return [f"warning: {counts}, more than --max-reject-rate {self.max_reject_rate:g} allows"]
 
     def _speed(self) -> str:
         scans = self.planned - self.left - self.failed

@@ -36,3 +36,10 @@ def test_each_cause_of_failed_scans_is_counted_with_up_to_three_of_them() -> Non
 
 def test_a_run_without_failed_scans_names_no_cause() -> None:
     assert Scored(**FACTS, failed=0, failures={}).table().count("failed") == 1
+
+
+def test_a_run_that_ends_with_3_says_why() -> None:
+    scored = Scored(**FACTS, failed=0, failures={})
+    assert scored.exit_code == 3
+    assert "warning: 1 of 8 scans could not be scored, more than --max-reject-rate 0.05 allows" in scored.table()
+    assert "warning" not in Scored(**FACTS | {"max_reject_rate": 0.2}, failed=0, failures={}).table()
