@@ -94,7 +94,7 @@ def test_an_output_that_contains_the_input_hides_no_scan(
 def test_a_missing_model_is_refused(job: Job, scans: str, tmp_path: Path) -> None:
     code, stderr = job("score", *as_flags(model=tmp_path / "none", input=scans, output=tmp_path / "o"))
     assert code == 2
-    assert_one_sentence(stderr, "no model at", "jobs/train.py")
+    assert_one_sentence(stderr, "no model at", "mribatch train")
 
 
 def altered(model: Model, folder: Path, name: str, change: Callable[[bytes], bytes]) -> str:
