@@ -17,7 +17,7 @@ from mribatch.commands.inspected import Inspected
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import progress
 from mribatch.errors import CredentialsRefused, MribatchError
-from mribatch.scans.dicom_selection import Selection
+from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.reading import Reading
 from mribatch.scans.survey import Surveyed, survey

@@ -7,8 +7,8 @@ import stat
 from contextlib import suppress
 
 from mribatch.errors import ConfigError
-from mribatch.scans.dicom_identity import Identifiers
-from mribatch.scans.dicom_selection import Selection
+from mribatch.scans.dicom.identity import Identifiers
+from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.reading import Reading
 from mribatch.settings.score import ScoreConfig
 from mribatch.stores import uris

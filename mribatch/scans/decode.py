@@ -46,6 +46,6 @@ def frames(data: bytes, spec: ImageSpec, reading: Reading = _PLAIN) -> Iterator[
             reading=reading.of_unknown if fault.reason in UNKNOWN else None,
         )
         return
-    from mribatch.scans.dicom_rows import dicom_frames  # loads pydicom, which most archives of pictures never need
+    from mribatch.scans.dicom.rows import dicom_frames  # loads pydicom, which most archives of pictures never need
 
     yield from dicom_frames(data, digest, spec, reading)

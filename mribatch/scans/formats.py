@@ -4,7 +4,7 @@ The supported formats are those that archives export. Each additional codec woul
 """
 
 from mribatch.errors import MribatchError
-from mribatch.scans.dicom_start import is_dicom
+from mribatch.scans.dicom.start import is_dicom
 from mribatch.schema import Reason
 
 __all__ = ["DICOM", "UNKNOWN", "RejectionError", "sniffed"]

@@ -4,8 +4,8 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from mribatch.scans.dicom_identity import Identifiers
-from mribatch.scans.dicom_selection import Selection
+from mribatch.scans.dicom.identity import Identifiers
+from mribatch.scans.dicom.selection import Selection
 
 __all__ = ["DECODER_VERSION", "ONE_FRAME", "Reading"]
 

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from mribatch.scans.dicom_identity import Identifiers
+from mribatch.scans.dicom.identity import Identifiers
 from mribatch.scans.formats import DICOM, RejectionError, sniffed
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.reading import Reading
@@ -39,7 +39,7 @@ def survey(data: bytes, spec: ImageSpec, reading: Reading) -> Surveyed:
         return Surveyed(status=Status.REJECTED, reason=fault.reason, detail=fault.detail)
     if name != DICOM:
         return Surveyed(status=Status.OK, format=name)
-    from mribatch.scans.dicom import read_dicom  # loads pydicom
+    from mribatch.scans.dicom.reader import read_dicom  # loads pydicom
 
     scan = read_dicom(data, spec, reading.selection, Identifiers(mode="plain"))
     series = scan.keys.series_key

@@ -29,7 +29,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from mribatch.scans.dicom import DicomFrame, DicomObject, Identifiers, Selection, read_dicom
+from mribatch.scans.dicom.identity import Identifiers
+from mribatch.scans.dicom.reader import DicomFrame, DicomObject, read_dicom
+from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.limits import ImageSpec
 
 SIDE = 64

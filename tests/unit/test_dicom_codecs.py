@@ -19,7 +19,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mribatch.scans.dicom import Selection, is_dicom
+from mribatch.scans.dicom.selection import Selection
+from mribatch.scans.dicom.start import is_dicom
 from mribatch.schema import Status
 from tests.unit.dicom_files import (
     COMPRESSED,

@@ -9,7 +9,7 @@ from PIL import Image
 from pydicom.pixels.processing import apply_color_lut, convert_color_space
 from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
-from mribatch.scans.dicom import Selection
+from mribatch.scans.dicom.selection import Selection
 from tests.unit.dicom_files import coded, compressed, difference, picture, read, slice_of
 
 ALL = Selection(select="all")

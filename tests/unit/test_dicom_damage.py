@@ -11,7 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from mribatch.scans.dicom import Identifiers, Selection, is_dicom, read_dicom
+from mribatch.scans.dicom.identity import Identifiers
+from mribatch.scans.dicom.reader import read_dicom
+from mribatch.scans.dicom.selection import Selection
+from mribatch.scans.dicom.start import is_dicom
 from mribatch.schema import Status
 from tests.unit.dicom_files import COMPRESSED, SPEC, clean, compressed, enhanced, picture, read, written
 

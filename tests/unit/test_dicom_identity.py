@@ -16,8 +16,10 @@ from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, JPEG2000Lossless, RLELossless
 
 from mribatch.errors import ConfigError
-from mribatch.scans.dicom import Identifiers, Selection, read_dicom
-from mribatch.scans.dicom_header import read_header
+from mribatch.scans.dicom.header import read_header
+from mribatch.scans.dicom.identity import Identifiers
+from mribatch.scans.dicom.reader import read_dicom
+from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.formats import RejectionError
 from tests.unit.dicom_files import (
     CANARY,

@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from mribatch.errors import ConfigError
-from mribatch.scans.dicom import Selection
+from mribatch.scans.dicom.selection import Selection
 from mribatch.schema import SKIPS, Status
 from tests.unit.dicom_files import clean, enhanced, group, header, picture, read, written
 

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
-from mribatch.scans.dicom import Selection
+from mribatch.scans.dicom.selection import Selection
 from tests.unit.dicom_files import clean, difference, enhanced, group, merged, picture, read, slice_of, written
 
 

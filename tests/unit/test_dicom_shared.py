@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mribatch.scans.dicom import Identifiers, Selection, is_dicom, read_dicom
+from mribatch.scans.dicom.identity import Identifiers
+from mribatch.scans.dicom.reader import read_dicom
+from mribatch.scans.dicom.selection import Selection
+from mribatch.scans.dicom.start import is_dicom
 from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Status
 from tests.unit.dicom_files import Read

@@ -12,7 +12,7 @@ from mribatch.commands.reading import identifier_secret, reading_of
 from mribatch.errors import ConfigError
 from mribatch.predictions.files import is_done, outcomes
 from mribatch.scans.decode import decode, frames
-from mribatch.scans.dicom_selection import Selection
+from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.reading import ONE_FRAME, Reading
 from mribatch.schema import Reason, Status
 from mribatch.settings.score import ScoreConfig

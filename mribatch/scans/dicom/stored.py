@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.scans.dicom_elements import Elements
-from mribatch.scans.dicom_layout import Layout
-from mribatch.scans.dicom_samples import Samples
+from mribatch.scans.dicom.elements import Elements
+from mribatch.scans.dicom.layout import Layout
+from mribatch.scans.dicom.samples import Samples
 
 __all__ = ["padding_range", "stored_values"]
 

@@ -2,8 +2,8 @@
 
 import math
 
-from mribatch.scans.dicom_elements import Elements
-from mribatch.scans.dicom_groups import FrameGroups
+from mribatch.scans.dicom.elements import Elements
+from mribatch.scans.dicom.groups import FrameGroups
 
 __all__ = ["slice_place"]
 

@@ -2,7 +2,7 @@
 
 import re
 
-from mribatch.scans.dicom_elements import Elements
+from mribatch.scans.dicom.elements import Elements
 from mribatch.schema import Reason
 
 __all__ = ["series_texts", "word_kind"]

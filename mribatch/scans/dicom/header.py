@@ -8,7 +8,7 @@ import re
 import zlib
 from dataclasses import dataclass, replace
 
-from mribatch.scans.dicom_elements import (
+from mribatch.scans.dicom.elements import (
     HEADER_READS,
     Elements,
     Source,
@@ -16,8 +16,8 @@ from mribatch.scans.dicom_elements import (
     read_item,
     read_more,
 )
-from mribatch.scans.dicom_groups import PER_FRAME, SHARED, FrameGroups
-from mribatch.scans.dicom_start import MAGIC, PREAMBLE, VRS, ByteOrder, first_order
+from mribatch.scans.dicom.groups import PER_FRAME, SHARED, FrameGroups
+from mribatch.scans.dicom.start import MAGIC, PREAMBLE, VRS, ByteOrder, first_order
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from mribatch.scans.dicom_elements import Elements
-from mribatch.scans.dicom_groups import FrameGroups
+from mribatch.scans.dicom.elements import Elements
+from mribatch.scans.dicom.groups import FrameGroups
 from mribatch.schema import Reason
 
 __all__ = ["coded_kind", "hinted_kind", "is_mosaic", "is_tiled"]

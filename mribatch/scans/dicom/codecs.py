@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mribatch.scans.dicom_codestreams import (
+from mribatch.scans.dicom.codestreams import (
     JPEG_LS,
     Codestream,
     begins_jpeg,
@@ -21,8 +21,8 @@ from mribatch.scans.dicom_codestreams import (
     jpeg_2000_codestream,
     jpeg_codestream,
 )
-from mribatch.scans.dicom_layout import Layout
-from mribatch.scans.dicom_samples import Samples, raw_samples
+from mribatch.scans.dicom.layout import Layout
+from mribatch.scans.dicom.samples import Samples, raw_samples
 from mribatch.scans.formats import RejectionError
 from mribatch.scans.jpeg import sound_pixels
 from mribatch.scans.jpeg_segments import HUFFMAN_FRAMES, read_segments

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mribatch.scans.dicom_elements import Elements
+from mribatch.scans.dicom.elements import Elements
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mribatch.scans.dicom_elements import Elements
+from mribatch.scans.dicom.elements import Elements
 
 __all__ = ["PER_FRAME", "SHARED", "FrameGroups"]
 

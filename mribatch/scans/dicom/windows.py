@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.scans.dicom_elements import Elements
-from mribatch.scans.dicom_groups import FrameGroups
-from mribatch.scans.dicom_levels import Levels
-from mribatch.scans.dicom_tables import Table, read_table
+from mribatch.scans.dicom.elements import Elements
+from mribatch.scans.dicom.groups import FrameGroups
+from mribatch.scans.dicom.levels import Levels
+from mribatch.scans.dicom.tables import Table, read_table
 
 __all__ = ["COLOUR", "COMPUTED", "HEADER", "LUT", "Grey", "rescaled", "shaded"]
 

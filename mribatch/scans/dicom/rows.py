@@ -1,11 +1,11 @@
-"""DICOM bytes to the frames that become rows: what `scans.dicom` reads, resized as all scans are."""
+"""DICOM bytes to the frames that become rows: what `scans.dicom.reader` reads, resized as all scans are."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
 
-from mribatch.scans.dicom import DicomFrame, DicomObject, read_dicom
+from mribatch.scans.dicom.reader import DicomFrame, DicomObject, read_dicom
 from mribatch.scans.frames import Frame
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.pictures import ArrayPicture

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from mribatch.scans.dicom_codecs import codec_of
-from mribatch.scans.dicom_fragments import read_fragments
-from mribatch.scans.dicom_header import Header, PixelElement
-from mribatch.scans.dicom_layout import Layout
-from mribatch.scans.dicom_samples import Samples, raw_samples
+from mribatch.scans.dicom.codecs import codec_of
+from mribatch.scans.dicom.fragments import read_fragments
+from mribatch.scans.dicom.header import Header, PixelElement
+from mribatch.scans.dicom.layout import Layout
+from mribatch.scans.dicom.samples import Samples, raw_samples
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 

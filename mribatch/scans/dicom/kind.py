@@ -4,10 +4,10 @@ Coded fields decide first: SOP class, modality, image type, b-value, frame type.
 codes that hint at a kind only: echo planar sequences, temporal positions. What none of them names is anatomical.
 """
 
-from mribatch.scans.dicom_codes import coded_kind, hinted_kind, is_mosaic, is_tiled
-from mribatch.scans.dicom_header import Header
-from mribatch.scans.dicom_selection import ANATOMICAL
-from mribatch.scans.dicom_words import word_kind
+from mribatch.scans.dicom.codes import coded_kind, hinted_kind, is_mosaic, is_tiled
+from mribatch.scans.dicom.header import Header
+from mribatch.scans.dicom.selection import ANATOMICAL
+from mribatch.scans.dicom.words import word_kind
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 

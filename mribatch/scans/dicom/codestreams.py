@@ -6,7 +6,7 @@ Decoders fill cut frames with grey, or loop on them; so an end marker must follo
 import re
 from dataclasses import dataclass
 
-from mribatch.scans.dicom_layout import Layout
+from mribatch.scans.dicom.layout import Layout
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.scans.dicom_layout import Layout
+from mribatch.scans.dicom.layout import Layout
 
 __all__ = ["Samples", "raw_samples"]
 

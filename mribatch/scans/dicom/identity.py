@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from mribatch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mribatch.scans.dicom_elements import Elements  # loads pydicom
+    from mribatch.scans.dicom.elements import Elements  # loads pydicom
 
 __all__ = ["Identifiers", "Keys"]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from mribatch.scans.dicom_elements import Elements
-from mribatch.scans.dicom_header import Header, PixelElement
+from mribatch.scans.dicom.elements import Elements
+from mribatch.scans.dicom.header import Header, PixelElement
 from mribatch.scans.formats import RejectionError
 from mribatch.scans.limits import ImageSpec, check_memory, check_size
 from mribatch.schema import Reason

@@ -10,23 +10,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.scans.dicom_colour import rgb_of
-from mribatch.scans.dicom_elements import Elements
-from mribatch.scans.dicom_frames import FrameReader, frame_reader
-from mribatch.scans.dicom_geometry import slice_place
-from mribatch.scans.dicom_groups import FrameGroups
-from mribatch.scans.dicom_header import Header, read_header, read_on
-from mribatch.scans.dicom_identity import Identifiers, Keys
-from mribatch.scans.dicom_kind import has_tiles, kind_of
-from mribatch.scans.dicom_layout import Layout, declared_frames, read_layout
-from mribatch.scans.dicom_levels import levels_of
-from mribatch.scans.dicom_names import known_modality, syntax_name, vendor_of
-from mribatch.scans.dicom_samples import Samples
-from mribatch.scans.dicom_selection import Selection
-from mribatch.scans.dicom_start import is_dicom
-from mribatch.scans.dicom_stored import padding_range, stored_values
-from mribatch.scans.dicom_windows import COLOUR, Grey, rescaled, shaded
-from mribatch.scans.dicom_words import series_texts
+from mribatch.scans.dicom.colour import rgb_of
+from mribatch.scans.dicom.elements import Elements
+from mribatch.scans.dicom.frames import FrameReader, frame_reader
+from mribatch.scans.dicom.geometry import slice_place
+from mribatch.scans.dicom.groups import FrameGroups
+from mribatch.scans.dicom.header import Header, read_header, read_on
+from mribatch.scans.dicom.identity import Identifiers, Keys
+from mribatch.scans.dicom.kind import has_tiles, kind_of
+from mribatch.scans.dicom.layout import Layout, declared_frames, read_layout
+from mribatch.scans.dicom.levels import levels_of
+from mribatch.scans.dicom.names import known_modality, syntax_name, vendor_of
+from mribatch.scans.dicom.samples import Samples
+from mribatch.scans.dicom.selection import Selection
+from mribatch.scans.dicom.start import is_dicom
+from mribatch.scans.dicom.stored import padding_range, stored_values
+from mribatch.scans.dicom.windows import COLOUR, Grey, rescaled, shaded
+from mribatch.scans.dicom.words import series_texts
 from mribatch.scans.formats import RejectionError
 from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Reason, Status

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mribatch.scans.dicom_elements import Elements
-from mribatch.scans.dicom_layout import Layout
-from mribatch.scans.dicom_samples import Samples
-from mribatch.scans.dicom_tables import packed
+from mribatch.scans.dicom.elements import Elements
+from mribatch.scans.dicom.layout import Layout
+from mribatch.scans.dicom.samples import Samples
+from mribatch.scans.dicom.tables import packed
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 

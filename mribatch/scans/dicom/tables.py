@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.scans.dicom_elements import Elements
+from mribatch.scans.dicom.elements import Elements
 
 __all__ = ["Table", "packed", "read_table"]
 

@@ -21,7 +21,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import data_element_generator, read_dataset, read_sequence, read_sequence_item
 from pydicom.sequence import Sequence
 
-from mribatch.scans.dicom_start import ByteOrder
+from mribatch.scans.dicom.start import ByteOrder
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 

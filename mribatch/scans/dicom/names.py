@@ -1,6 +1,6 @@
 """Names from closed lists for what a header says in free text: the vendor of a scanner, a transfer syntax, a modality."""
 
-from mribatch.scans.dicom_elements import Elements
+from mribatch.scans.dicom.elements import Elements
 
 __all__ = ["known_modality", "syntax_name", "vendor_of"]
 

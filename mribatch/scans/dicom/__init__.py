@@ -1,0 +1,1 @@
+"""DICOM bytes to frames of checked pixels; `reader` is the door."""
