@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 import ray.data
@@ -108,15 +109,23 @@ def _connect() -> None:
             )
     except Stopped:
         raise
-    except SystemExit as err:
-        raise Stopped(128 + signal.SIGTERM) from err  # raised by the SIGTERM handlers that Ray sets while it starts
+    except SystemExit as err:  # raised by the SIGTERM handler that Ray sets while it starts
+        _restore(on_sigterm)
+        if callable(on_sigterm):
+            on_sigterm(signal.SIGTERM, None)  # counts the signal, so that a second one is ignored during the cleanup
+        raise Stopped(128 + signal.SIGTERM) from err
     except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as err:
         raise RunFailed(
             f"Ray could not be started or reached ({_last_line(str(err))}): check RAY_ADDRESS and the token of the cluster; "
             "if a Ray process is left over from an earlier run, `ray stop` ends it and all other Ray on this machine"
         ) from err
+    _restore(on_sigterm)  # Ray's own handler would exit with code 1
+
+
+def _restore(on_sigterm: Any) -> None:
+    """Give SIGTERM back its handler from before Ray started."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would exit with code 1
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _environment() -> dict[str, dict[str, str]] | None:
@@ -139,8 +148,10 @@ def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
             os.dup2(held.fileno(), 2)
             yield
         finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
+            try:
+                sys.stderr.flush()
+            finally:  # also when a second signal raises here
+                os.dup2(kept, 2)
             os.close(kept)
             held.seek(0)
             for line in held:

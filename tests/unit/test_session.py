@@ -1,12 +1,16 @@
 """What a session promises before any Ray has started: what is unwanted on stderr is kept from it, all else is not lost."""
 
 import gc
+import io
 import os
+import signal
+import sys
 
 import pytest
 
 from mribatch.cluster import session
 from mribatch.cluster.session import quiet_stderr
+from mribatch.cluster.supervisor import Stopped, stoppable
 from mribatch.stores import uris
 
 
@@ -26,6 +30,33 @@ def test_what_was_held_back_comes_after_an_error_too(capfd: pytest.CaptureFixtur
         os.write(2, b"a warning\n")
         raise OSError("no luck")
     assert capfd.readouterr().err == "a warning\n"
+
+
+def test_stderr_is_given_back_though_a_second_signal_interrupts_that(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(io.StringIO):
+        def flush(self) -> None:
+            raise SystemExit(15)
+
+    with pytest.raises(SystemExit), monkeypatch.context() as patch, quiet_stderr():
+        patch.setattr(sys, "stderr", Interrupted())
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+
+def test_two_signals_while_ray_starts_stop_the_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(session, "cluster_address", lambda: None)
+    monkeypatch.setattr(session.ray, "init", init)
+    with stoppable():
+        with pytest.raises(Stopped) as stop:
+            session._connect()
+        assert stop.value.code == 128 + signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # during the cleanup: a lock must still be released
 
 
 def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
