@@ -54,8 +54,9 @@ def _meant(stored: NDArray[Any], dataset: Dataset) -> Values:
 def _padding(values: Values, dataset: Dataset) -> NDArray[np.bool_]:
     if "PixelPaddingValue" not in dataset:
         return np.zeros(values.shape, bool)
-    limits = (dataset.PixelPaddingValue, dataset.get("PixelPaddingRangeLimit", dataset.PixelPaddingValue))
-    return np.logical_and(values >= min(limits), values <= max(limits))
+    first = float(dataset.PixelPaddingValue)
+    last = float(dataset.get("PixelPaddingRangeLimit", first))
+    return (values >= min(first, last)) & (values <= max(first, last))
 
 
 def _places(dataset: Dataset, frame: int, group: str) -> Iterator[Dataset]:
