@@ -4,14 +4,16 @@ Each file is a pure function of its number and of the originals, so that a faili
 """
 
 import io
+import json
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -20,17 +22,21 @@ from tests.pictures import head
 from tests.unit.dicom_files import COMPRESSED, NATIVE, clean, coded, compressed, picture, slice_of, stack, written
 from tests.unit.test_memory import LARGEST
 
-__all__ = ["broken_file", "broken_files", "files_below", "write_broken_files"]
+__all__ = ["LOST", "MOST_DECODER_BYTES", "MOST_S", "broken_file", "broken_files", "check_answers", "originals"]
 
 Originals = Sequence[Sequence[bytes]]  # by format, so that each format is broken equally often
 Mutation = Callable[[bytes, random.Random, bytes], bytes]  # of a file, with another one of any format
 
 SIDE = 96
-MOST_BYTES = 1 << 20  # of an original: time goes into kinds of damage, not into pixels
-_MOST_MUTATIONS = 3
+MOST_BYTES, MOST_OTHERS = 1 << 20, 200  # of an original, and below a folder: time goes into kinds of damage
+MOST_S, MOST_DECODER_BYTES = 10.0, 1 << 30
+"""The time and memory that any file may take. The sandbox ends a decoder that takes longer."""
+
+_MUTATION_COUNTS = (1, 1, 1, 2, 3)
 _HEADER_BYTES = 2048  # where half of the damage is done, as headers steer decoders
 _CLAIM_BYTES = 8192  # where fields are looked for
 
+LOST = frozenset({"timed_out", "crashed_decoder"})
 _END_MARKERS = (
     b"\xff\xd9",
     b"\0\0\0\0IEND\xaeB`\x82",
@@ -52,45 +58,35 @@ _FIELDS: tuple[tuple[re.Pattern[bytes], tuple[int, ...]], ...] = (
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def broken_files(count: int, others: Iterable[bytes] = ()) -> Iterator[tuple[str, bytes]]:
-    """Yield this many broken files with their names. Files of others are broken as often as those of one format."""
-    originals = _originals(tuple(others))
+def broken_files(count: int, *folders: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield this many broken files with their names. The files of a folder are broken as often as those of a format."""
+    formats = originals(*folders)
     for number in range(count):
-        yield f"{number:05}", broken_file(number, originals)
+        yield f"{number:05}", broken_file(number, formats)
 
 
-def write_broken_files(folder: Path, count: int, others: Iterable[bytes] = ()) -> None:
-    """Write broken files into a folder, which is made."""
-    folder.mkdir(parents=True)
-    for name, data in broken_files(count, others):
-        (folder / name).write_bytes(data)
-
-
-def files_below(*folders: Path, most: int) -> list[bytes]:
-    """Return the files of at most MOST_BYTES below folders, of each folder as many at most, evenly chosen."""
-    chosen: list[bytes] = []
-    for folder in folders:
-        paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size <= MOST_BYTES)
-        chosen += [path.read_bytes() for path in paths[:: max(1, -(-len(paths) // most))]]
-    return chosen
-
-
-def broken_file(number: int, originals: Originals) -> bytes:
+def broken_file(number: int, formats: Originals) -> bytes:
     """Return a broken file: one to three mutations of an original; every other PNG gets checksums that fit."""
     rng = random.Random(f"broken {number}")
-    data = rng.choice(rng.choice(originals))
-    for _ in range(rng.randint(1, _MOST_MUTATIONS)):
-        data = rng.choice(MUTATIONS)(data, rng, rng.choice(rng.choice(originals))) if data else data
+    data = rng.choice(rng.choice(formats))
+    for _ in range(rng.choice(_MUTATION_COUNTS)):
+        data = rng.choice(MUTATIONS)(data, rng, rng.choice(rng.choice(formats))) if data else data
     return _with_checksums(data) if data.startswith(_PNG) and rng.random() < 0.5 else data
 
 
 @cache
-def _originals(others: tuple[bytes, ...]) -> Originals:
-    made = [*_rasters(), *_dicom()]
-    formats = [
-        [data for data in made if data.startswith(start)] for start in (b"\xff\xd8", _PNG, (b"II", b"MM"), b"BM")
-    ]
-    return [*formats, [data for data in made if data[128:132] == b"DICM"], *([others] if others else [])]
+def originals(*folders: Path) -> Originals:
+    """Return whole files: JPEG, PNG, TIFF, BMP, DICOM, then those below each folder."""
+    rasters, dicom = list(_rasters()), list(_dicom())
+    starts = (b"\xff\xd8", _PNG, (b"II", b"MM"), b"BM")
+    formats = [[data for data in rasters if data.startswith(start)] for start in starts]
+    return [*formats, dicom, *map(_files_below, folders)]
+
+
+def _files_below(folder: Path) -> list[bytes]:
+    """Return at most MOST_OTHERS files of at most MOST_BYTES, evenly chosen."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size <= MOST_BYTES)
+    return [path.read_bytes() for path in paths[:: -(-len(paths) // MOST_OTHERS)]]
 
 
 def _rasters() -> Iterator[bytes]:
@@ -126,6 +122,22 @@ def _dicom() -> Iterator[bytes]:
     grey = (picture() >> 4).astype(np.uint8)
     for photometric in ("RGB", "YBR_FULL", "YBR_FULL_422"):
         yield written(slice_of(np.dstack([grey, grey[::-1], 255 - grey]), PhotometricInterpretation=photometric))
+
+
+def check_answers(output: Path, uris: set[str]) -> dict[str, int]:
+    """Check that a run answered each file, once and within the limits, and return how many rows have which status.
+
+    A file has one row, or all its frames. None failed, was left, or killed its decoder by time or memory.
+    """
+    (record,) = (json.loads(path.read_text()) for path in (output / "_runs").glob("*.json"))
+    assert (record["counts"]["failed"], record["counts"]["left"], record["plan"]["planned"]) == (0, 0, len(uris))
+    assert record["peak_memory_bytes"]["decoder"] <= MOST_DECODER_BYTES
+    rows = duckdb.query(f"select * from read_parquet('{output}/model=*/*.parquet', union_by_name = true)").df()
+    assert set(rows["scan_uri"]) == uris
+    assert set(rows["reason"].dropna()) & LOST == set()
+    for uri, own in rows.groupby("scan_uri"):
+        assert sorted(own["frame"]) == list(range(own["frames"].iloc[0])), uri
+    return dict(rows["status"].value_counts())
 
 
 # Mutations
@@ -183,8 +195,8 @@ def _claim(data: bytes, rng: random.Random, _: bytes) -> bytes:
     known = [match.start() + at for field, offsets in _FIELDS for match in field.finditer(start) for at in offsets]
     places = [place for place in known if 0 <= place < len(data)]
     place = rng.choice(places) if places and rng.random() < 0.9 else _place(data, rng)
-    width, order = rng.choice((1, 2, 2, 4, 4, 8)), rng.choice(("little", "big"))
-    number = (rng.choice(_CLAIMS) % (1 << 8 * width)).to_bytes(width, order)
+    width = rng.choice((1, 2, 2, 4, 4, 8))
+    number = (rng.choice(_CLAIMS) % (1 << 8 * width)).to_bytes(width, "little" if rng.random() < 0.5 else "big")
     changed = bytearray(data)
     for at in (place, place + rng.choice((width, 10, 12)))[: rng.randint(1, 2)]:
         changed[at : at + width] = number
