@@ -132,7 +132,7 @@ def check_answers(output: Path, uris: set[str]) -> dict[str, int]:
     (record,) = (json.loads(path.read_text()) for path in (output / "_runs").glob("*.json"))
     assert (record["counts"]["failed"], record["counts"]["left"], record["plan"]["planned"]) == (0, 0, len(uris))
     assert record["peak_memory_bytes"]["decoder"] <= MOST_DECODER_BYTES
-    rows = duckdb.query(f"select * from read_parquet('{output}/model=*/*.parquet', union_by_name = true)").df()
+    rows = duckdb.execute(f"select * from read_parquet('{output}/model=*/*.parquet', union_by_name = true)").df()
     assert set(rows["scan_uri"]) == uris
     assert set(rows["reason"].dropna()) & LOST == set()
     for uri, own in rows.groupby("scan_uri"):
