@@ -104,6 +104,23 @@ def test_a_cut_frame_is_truncated_at_once(syntax: str, share: float | None) -> N
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.parametrize("syntax", MARKED, ids=lambda syntax: syntax.keyword)
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_cut_frame_with_an_end_marker_is_not_scored(syntax: str, share: float) -> None:
+    frame = coded(as_coded(syntax), syntax)
+    ended = frame[: int(share * len(frame))] + b"\xff\xd9"
+    assert read(compressed(syntax, [ended])).outcome == "rejected corrupt"
+
+
+def test_lossless_colour_is_read_whole_and_not_with_an_end_marker_in_its_middle() -> None:
+    grey = (picture() >> 4).astype(np.uint8)
+    frame = coded(np.dstack([grey, grey[::-1], 255 - grey]), JPEGLosslessSV1)
+    changes = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    for data, outcome in ((frame, "ok"), (frame[: len(frame) // 2] + b"\xff\xd9", "rejected corrupt")):
+        file = compressed(JPEGLosslessSV1, [data], PhotometricInterpretation="RGB", **changes)
+        assert read(file, Selection(select="all")).outcome == outcome
+
+
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: syntax.keyword)
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, None])
 def test_a_file_cut_within_its_frame_is_truncated(syntax: str, share: float | None) -> None:

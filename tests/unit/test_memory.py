@@ -1,6 +1,7 @@
 """Decoding takes the memory that the header claims, and no more than is reserved for it."""
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -111,6 +112,17 @@ def test_what_a_scan_takes_is_known_from_its_header(kind: str, at_rest: int) -> 
     taken = decoder.peak_bytes() - at_rest + len(data)  # and the copy of the process that read it
     refused = only(Decoder(ImageSpec(side_px=224, max_memory_bytes=taken - 1)).decode(data))
     assert refused.reason is Reason.TOO_LARGE, "more was taken than the header claimed"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LARGEST if kind.startswith("JPEG")])
+def test_a_small_jpeg_that_claims_to_be_large_asks_for_no_memory(kind: str, at_rest: int) -> None:
+    data = bytearray(LARGEST[kind](16))
+    size = re.search(rb"\xff[\xc0-\xc2]", data)
+    assert size is not None
+    data[size.start() + 5 : size.start() + 9] = struct.pack(">HH", 10_000, 10_000)
+    decoder = Decoder(ImageSpec(side_px=224))
+    assert only(decoder.decode(bytes(data))).reason is Reason.CORRUPT
+    assert decoder.peak_bytes() < at_rest + (50 << 20)
 
 
 def test_what_is_reserved_is_what_the_cap_allows() -> None:

@@ -31,6 +31,7 @@ class Codestream:
     height: int
     components: int
     precision: int
+    precision_at: int = 0  # where a JPEG's frame header says how many bits it has
     is_signed: bool = False
     is_subsampled: bool = False  # some components have fewer pixels (JPEG 2000)
 
@@ -66,7 +67,7 @@ def jpeg_codestream(frame: bytes) -> Codestream:
             break
         length = int.from_bytes(frame[position : position + 2], "big")
         if code in _FRAME_HEADERS and stream is None:
-            stream = _frame_header(code, frame[position : position + 8])
+            stream = _frame_header(code, frame[position : position + 8], position + 2)
         has_scan |= code == _SOS
         position += length
     if stream is None:
@@ -96,11 +97,13 @@ def jpeg_2000_codestream(frame: bytes) -> Codestream:
     )
 
 
-def _frame_header(code: int, body: bytes) -> Codestream:
+def _frame_header(code: int, body: bytes, precision_at: int) -> Codestream:
     if len(body) < 8:
         raise _truncated()
     height, width = int.from_bytes(body[3:5], "big"), int.from_bytes(body[5:7], "big")
-    return Codestream(kind=code, width=width, height=height, components=body[7], precision=body[2])
+    return Codestream(
+        kind=code, width=width, height=height, components=body[7], precision=body[2], precision_at=precision_at
+    )
 
 
 def _truncated() -> RejectionError:
