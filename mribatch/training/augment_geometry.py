@@ -82,15 +82,16 @@ def head_of(grey: Grey) -> Head:
     limit = background + max(6.0, _BRIGHTER * (float(np.percentile(values, 98)) - background))
     mask = ndimage.binary_fill_holes(values > limit)
     parts, count = ndimage.label(mask)
+    wider = 1  # pixel at each side, by the blur
     if count > 1:
         mask = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     if not _LEAST_HEAD <= mask.mean() <= _MOST_HEAD:
-        mask = np.ones_like(mask)
+        mask, wider = np.ones_like(mask), 0
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    last, size = np.array([columns[-1], rows[-1]]) + 1, len(mask)
-    box = (columns[0] / size, rows[0] / size, last[0] / size, last[1] / size)
+    ends = ((line[0], line[-1] + 1) for line in (columns, rows))
+    (x0, x1), (y0, y1) = (((low + wider) / len(mask), (high - wider) / len(mask)) for low, high in ends)
     soft = Image.fromarray(mask.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(1))
-    return Head(np.asarray(soft), box, background)
+    return Head(np.asarray(soft), (x0, y0, x1, y1), background)
 
 
 def placement(head: Head, rng: np.random.Generator) -> Placement:

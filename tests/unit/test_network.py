@@ -77,10 +77,10 @@ def first_loss(classes: list[int], **how: float) -> float:
 
 
 def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_in_training_only() -> None:
-    classes, share = [0, 1, 1, 1], 0.3
-    spread = (first_loss([0] * 4) + first_loss([1] * 4)) / 2
-    expected = (1 - share) * first_loss(classes) + share * spread
-    assert first_loss(classes, label_smoothing=share) == pytest.approx(expected, rel=1e-5)
+    share = 0.3
+    first, second = first_loss([0] * 4), first_loss([1] * 4)
+    smoothed = first_loss([0] * 4, label_smoothing=share)
+    assert smoothed == pytest.approx((1 - share / 2) * first + share / 2 * second, rel=1e-5)
     losses = [small_step(label_smoothing=value)[1].validate(small_batch())[0] for value in (0.0, share)]
     assert losses[0] == losses[1]
 
