@@ -61,7 +61,8 @@ def _pixels(box: Box, side: int, margin: float) -> tuple[slice, slice]:
 
 
 def _rounded(values: NDArray[np.floating]) -> Grey:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    levels: Grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return levels
 
 
 def _curve(levels: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Change:

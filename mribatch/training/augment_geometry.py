@@ -131,7 +131,8 @@ def outside_of(moved: Grey, other: Grey, other_head: Head, rng: np.random.Genera
         return np.full(shape, rng.integers(1, 256), np.uint8)
     if draw[2] < 0:
         noise = rng.standard_normal(shape, np.float32) * rng.uniform(*_NOISE_LEVELS)
-        return np.clip(np.abs(noise), 0, 255).astype(np.uint8)
+        grains: Grey = np.clip(np.abs(noise), 0, 255).astype(np.uint8)
+        return grains
     if draw[3] < 0:
         mask = Image.fromarray(other_head.mask).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
         level = np.full(shape, other_head.background, np.uint8)

@@ -124,7 +124,8 @@ def equalized_locally(grey: Grey, *, tiles: int = 8, clip: float = 2.0) -> Grey:
     for row in (low, high):
         left, right = (flat[(row[:, None] * tiles + column) * 256 + level] for column in (low, high))
         rows.append(left + (right - left) * share)
-    return np.clip(rows[0] + (rows[1] - rows[0]) * share[:, None] + 0.5, 0, 255).astype(np.uint8)
+    levels: Grey = np.clip(rows[0] + (rows[1] - rows[0]) * share[:, None] + 0.5, 0, 255).astype(np.uint8)
+    return levels
 
 
 _FILTERS = (
@@ -148,7 +149,7 @@ def _monotone(rng: np.random.Generator) -> NDArray[np.float64]:
 def _matching(own: Grey, other: Grey) -> NDArray[np.float64]:
     """Return the curve that gives one set of grey levels the distribution of another."""
     shares = [np.cumsum(np.bincount(levels.ravel(), minlength=256)) / max(levels.size, 1) for levels in (own, other)]
-    curve = np.interp(shares[0], shares[1], _LEVELS)
+    curve: NDArray[np.float64] = np.interp(shares[0], shares[1], _LEVELS)
     curve[0] = 0  # black stays black: most of it is background
     return curve
 
@@ -157,7 +158,8 @@ def _shaded(grey: Grey, rng: np.random.Generator) -> Grey:
     """Return the picture times a smooth field, as the sensitivity of a coil gives."""
     coarse = rng.uniform(-_SHADING, _SHADING, (3, 3)).astype(np.float32)
     field = Image.fromarray(coarse).resize(grey.shape[::-1], Image.Resampling.BICUBIC)
-    return np.clip(grey * np.exp(np.asarray(field)), 0, 255).astype(np.uint8)
+    shaded: Grey = np.clip(grey * np.exp(np.asarray(field)), 0, 255).astype(np.uint8)
+    return shaded
 
 
 def _noisy(grey: Grey, rng: np.random.Generator) -> Grey:
