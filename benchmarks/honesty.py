@@ -19,17 +19,15 @@ from typing import Any
 import honesty_results
 import machine
 import numpy as np
-import pyarrow.csv
 import tyro
 from corruptions import CORRUPTIONS, Change, filtered, only_box, painted_out
 from honesty_scans import Judge, Scans, apart, listed, sample
 
 from mribatch.errors import InputError, MribatchError
+from mribatch.sources.lesions import lesion_boxes
 from mribatch.stores import uris
 
 log = logging.getLogger("honesty")
-
-_BOX_COLUMNS = ("scan", "x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +132,7 @@ def _lesions(config: HonestyConfig, judge: Judge, data: Scans) -> dict[str, dict
     """Measure scans without their lesion, and lesions without their scan."""
     if config.boxes is None:
         return {}
-    table = pyarrow.csv.read_csv(config.boxes)
-    missing = [name for name in _BOX_COLUMNS if name not in table.column_names]
-    if missing:
-        raise InputError(f"{config.boxes} has no column {', '.join(missing)}: expected {', '.join(_BOX_COLUMNS)}")
-    root = uris.absolute(config.boxes_root)
-    boxes = {uris.join(root, row["scan"]): tuple(row[name] for name in _BOX_COLUMNS[1:]) for row in table.to_pylist()}
+    boxes = lesion_boxes(config.boxes, config.boxes_root)
     boxed = data.where([uri in boxes for uri in data.uris])
     if not len(boxed.uris):
         raise InputError(

@@ -67,6 +67,14 @@ class TrainConfig(Settings):
     inversion, blur, noise, JPEG, another head size, place, tilt and background. With it, brightness, border and head size
     say nothing of the class. Scans become grey."""
 
+    lesion_boxes: Annotated[str | None, Flag("Training", "URI", "not used")] = None
+    """CSV with the columns scan, x0, y0, x1, y1: the lesion's box in training scans, in shares of width and height; scan is
+    a path below --data. An eighth of these scans are then shown with their lesion painted out, as scans of class
+    --no-tumour. For --augment strong."""
+
+    no_tumour: Annotated[str, Flag("Training", "CLASS")] = "notumor"
+    """Class of scans without a tumour, for --lesion-boxes."""
+
     label_smoothing: Annotated[float, Flag("Training", "SHARE")] = 0.0
     """Share of each label that is spread evenly over all classes, for example 0.1. It keeps the network from confidence
     that its training scans do not support."""
@@ -160,6 +168,10 @@ class TrainConfig(Settings):
         check(
             self.augment == "paper" or not self.changed("rotation_deg", "zoom"),
             "--rotation-deg and --zoom are for --augment paper; strong tilts and zooms each scan anyway: leave them out",
+        )
+        check(
+            self.augment == "strong" or self.lesion_boxes is None,
+            "--lesion-boxes is for --augment strong: add it, or leave the boxes out",
         )
         check_range(self, "label_smoothing", least=0, below=1)
         check_range(self, "average", least=0, below=1)

@@ -143,7 +143,9 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def _monotone(rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a random curve that rises from black to white, in pieces."""
     steps = rng.exponential(size=5)
-    return np.interp(_LEVELS, np.linspace(0, 255, 6), np.concatenate([[0], 255 * np.cumsum(steps) / steps.sum()]))
+    heights = np.concatenate([[0], 255 * np.cumsum(steps) / steps.sum()])
+    curve: NDArray[np.float64] = np.interp(_LEVELS, np.linspace(0, 255, 6), heights)
+    return curve
 
 
 def _matching(own: Grey, other: Grey) -> NDArray[np.float64]:

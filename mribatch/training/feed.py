@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mribatch.errors import RunFailed
 from mribatch.scans.limits import ImageSpec
 from mribatch.schema import Status
+from mribatch.training.augment_lesions import painted
 from mribatch.training.step import Batch
 
 __all__ = ["Augment", "Decode", "Feed", "ahead"]
@@ -37,7 +38,8 @@ class Feed:
     training, validation: tables with `scan_uri`, `scan_version` and `class_number` (int64), for all workers together.
     batch_scans: per worker and step. restart_flag: the flag of the user's command that starts a new training.
     decode: such as `cluster.decoding.decoded`. augment: changes each training scan where it was decoded, by the seed, the
-    epoch and the scan's row; None leaves all changes to the step.
+    epoch and the scan's row; None leaves all changes to the step. no_tumour: the class number of scans whose lesion was
+    painted out by the boxes in the column `lesion` of `training` (four shares, or null); None paints nothing.
     """
 
     training: pa.Table
@@ -50,6 +52,7 @@ class Feed:
     restart_flag: str
     decode: Decode
     augment: Augment | None = None
+    no_tumour: int | None = None
 
     @property
     def global_batch_scans(self) -> int:
@@ -73,7 +76,9 @@ class Feed:
 
     def train(self, epoch: int) -> Iterator[Batch]:
         """Return the batches of an epoch. Raises RunFailed for a scan that can no longer be decoded."""
-        change = None if self.augment is None else partial(_augmented, augment=self.augment, key=(self.seed, epoch))
+        change = None
+        if self.augment is not None:
+            change = partial(_augmented, augment=self.augment, key=(self.seed, epoch), no_tumour=self.no_tumour)
         return self._batches(self.training, self.training_rows(epoch), change)
 
     def validate(self) -> Iterator[Batch]:
@@ -123,11 +128,17 @@ def _examples(block: pa.Table, restart_flag: str, change: Callable[[pa.Table], p
     return changed.select(["pixels", "class_number", "weight"])
 
 
-def _augmented(block: pa.Table, augment: Augment, key: tuple[int, int]) -> pa.Table:
-    """Return the rows with other pixels. key: seed and epoch."""
+def _augmented(block: pa.Table, augment: Augment, key: tuple[int, int], no_tumour: int | None) -> pa.Table:
+    """Return the rows with other pixels, and another class where the lesion is lost. key: seed and epoch."""
     column = block["pixels"]
     side = math.isqrt(column.type.byte_width // 3)
     pixels = np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, side, side, 3)
-    changed = augment(pixels, [(*key, row) for row in block["row"].to_pylist()])
+    keys = [(*key, row) for row in block["row"].to_pylist()]
+    if no_tumour is not None:
+        classes = block["class_number"].to_numpy()
+        pixels, lost = painted(pixels, block["lesion"].to_pylist(), classes == no_tumour, keys)
+        numbers = pa.array(np.where(lost, no_tumour, classes))
+        block = block.set_column(block.schema.get_field_index("class_number"), "class_number", numbers)
+    changed = augment(pixels, keys)
     data = pa.array([scan.tobytes() for scan in changed], column.type)
     return block.set_column(block.schema.get_field_index("pixels"), "pixels", data)

@@ -104,6 +104,7 @@ def train_loop(settings: dict[str, TrainingRun]) -> None:
         restart_flag=run.config.flags("run_name"),
         decode=run.decode,
         augment=augment.strong if run.config.augment == "strong" else None,
+        no_tumour=run.labels.index(run.config.no_tumour) if run.config.lesion_boxes else None,
     )
     worker = _Worker(run, feed, say=run.lines.say.remote if rank == 0 else lambda *_: None)
     while not worker.is_done():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from mribatch.errors import InputError
 from mribatch.schema import Status
-from mribatch.training import augment, augment_geometry, augment_intensity
+from mribatch.sources.lesions import lesion_boxes
+from mribatch.training import augment, augment_geometry, augment_intensity, augment_lesions
 from mribatch.training.feed import Feed
 
 SIDE = 96
@@ -166,3 +169,53 @@ def test_scans_to_validate_on_are_not_changed(feed: Feed) -> None:
     for changed, batch in zip(feed.validate(), plain.validate(), strict=True):
         np.testing.assert_array_equal(changed[0], batch[0])
     assert all((changed[0] != batch[0]).any() for changed, batch in zip(feed.train(0), plain.train(0), strict=True))
+
+
+BOX = (0.55, 0.5, 0.75, 0.7)  # of the bright lesion in `head`
+
+
+def bright(scans: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the number of pixels as bright as the lesion in each scan, (N,)."""
+    count: NDArray[np.int64] = (scans[..., 0] > 200).sum(axis=(1, 2))
+    return count
+
+
+def test_a_scan_that_loses_its_lesion_has_none_and_the_others_keep_theirs() -> None:
+    scans = colour(*[head(0.8)] * 200)
+    changed, lost = augment_lesions.painted(scans, [BOX] * 200, np.zeros(200, bool), keys(200))
+    assert 10 < lost.sum() < 40
+    assert bright(changed)[lost].max() < 0.1 * bright(scans)[0]
+    assert bright(changed)[~lost].min() > 0.9 * bright(scans)[0]
+    elsewhere = (changed[~lost] != scans[0]).any(axis=(1, 2, 3))
+    assert 10 < elsewhere.sum() < 40, "paint without loss is as frequent, so that paint says nothing"
+
+
+def test_scans_without_a_known_lesion_are_painted_over_only_if_they_have_none() -> None:
+    scans = colour(*[head(0.8)] * 100)
+    healthy = np.arange(100) < 50
+    changed, lost = augment_lesions.painted(scans, [None] * 100, healthy, keys(100))
+    differs = (changed != scans).any(axis=(1, 2, 3))
+    assert not lost.any()
+    assert 4 < differs[:50].sum() < 25
+    assert not differs[50:].any()
+
+
+def test_a_painted_out_tumour_is_trained_on_as_a_scan_without_one(feed: Feed) -> None:
+    scans = feed.training.set_column(1, "class_number", pa.array([1] * 8))
+    boxes = pa.array([list(BOX)] * 8, pa.list_(pa.float64()))
+    painting = replace(feed, training=scans.append_column("lesion", boxes), no_tumour=3)
+    classes = np.concatenate([batch[1] for epoch in range(20) for batch in painting.train(epoch)])
+    assert set(classes.tolist()) == {1, 3}
+    assert 0.04 < (classes == 3).mean() < 0.25
+
+
+def test_boxes_are_found_by_the_path_below_the_data_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text("scan,x0,y0,x1,y1\nglioma/a.jpg,0.1,0.2,0.3,0.4\n")
+    expected = {f"{tmp_path}/scans/glioma/a.jpg": (0.1, 0.2, 0.3, 0.4)}
+    assert lesion_boxes(str(file), f"{tmp_path}/scans") == expected
+    assert lesion_boxes(str(file), f"{tmp_path}/scans/labels.csv") == expected
+    for text, sentence in (("scan,x0\na,0\n", "no column y0, x1, y1"), ("scan,x0,y0,x1,y1\na,0.5,0,0.4,1\n", "a box")):
+        file.write_text(text)
+        with pytest.raises(InputError, match=sentence):
+            lesion_boxes(str(file), str(tmp_path))
