@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from corruptions import NOISES
 
+from mribatch.errors import InputError
+
 __all__ = ["write"]
 
 
@@ -50,12 +52,24 @@ _STRENGTHS = ("weak", "strong")
 
 
 def write(path: str, facts: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> str:
-    """Write PATH.json and PATH.md, creating their folder; return the Markdown. earlier: facts of another model."""
+    """Write PATH.json and PATH.md, creating their folder; return the Markdown.
+
+    earlier: facts of another model. Raises InputError if they are of other scans.
+    """
+    if earlier is not None and _scans(earlier) != _scans(facts):
+        raise InputError(
+            f"the earlier measurement has {_scans(earlier)} altered scans, this one {_scans(facts)}: repeat it with the same "
+            "--data, --altered-scans and --seed"
+        )
     markdown = _markdown(facts, earlier)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(f"{path}.json").write_text(json.dumps(facts, indent=1) + "\n")
     Path(f"{path}.md").write_text(markdown)
     return markdown
+
+
+def _scans(facts: Mapping[str, Any]) -> int:
+    return int(facts["corruptions"]["none"][0]["scans"])
 
 
 def _markdown(facts: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> str:

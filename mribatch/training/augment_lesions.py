@@ -92,4 +92,5 @@ def _from_rim(area: NDArray[np.float32]) -> NDArray[np.float32]:
     corners = (top[:, :1] * (1 - down) + bottom[:, :1] * down) * (1 - across)
     corners = corners + (top[:, -1:] * (1 - down) + bottom[:, -1:] * down) * across
     filled = top * (1 - down) + bottom * down + left * (1 - across) + right * across - corners
-    return np.clip(filled, 0, 255)
+    blend: NDArray[np.float32] = np.clip(filled, 0, 255)
+    return blend
