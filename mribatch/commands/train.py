@@ -32,6 +32,7 @@ from mribatch.reports import figures
 from mribatch.scans.limits import ImageSpec
 from mribatch.settings.train import TrainConfig
 from mribatch.sources.labels import LABELLED
+from mribatch.sources.lesions import lesion_boxes
 from mribatch.stores import uris
 from mribatch.training import fit, splits
 from mribatch.version import __version__
@@ -73,7 +74,7 @@ def train(config: TrainConfig) -> "Trained":
                 backbone_weights=weights,
                 start_from=start,
                 fingerprint=_fingerprint(config, data),
-                training=_examples(scans, split.train, labels),
+                training=_with_lesions(config, _examples(scans, split.train, labels), labels),
                 validation=_examples(scans, split.validation, labels),
                 decode=decoding.decoded,
                 decoder_cores=decoding.DECODER_CORES,
@@ -187,6 +188,21 @@ def _examples(table: pa.Table, rows: Sequence[int], labels: Sequence[str]) -> pa
     chosen = table.select(["scan_uri", "scan_version", "label"]).take(pa.array(rows, pa.int64()))
     numbers = pc.index_in(chosen["label"], pa.array(labels)).cast(pa.int64())
     return chosen.drop_columns(["label"]).append_column("class_number", numbers)
+
+
+def _with_lesions(config: TrainConfig, training: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """Return the scans with the column `lesion` of --lesion-boxes. Raises InputError if it fits none of them."""
+    if config.lesion_boxes is None:
+        return training
+    if config.no_tumour not in labels:
+        raise InputError(f"{config.flags('no_tumour')} must be one of {', '.join(labels)}, got {config.no_tumour}")
+    boxes = lesion_boxes(config.lesion_boxes, config.data)
+    column = [boxes.get(uri) for uri in training["scan_uri"].to_pylist()]
+    known = len(column) - column.count(None)
+    if not known:
+        raise InputError(f"{config.lesion_boxes} names none of the training scans: its paths must start below --data")
+    log.info("%d of %d training scans have the box of their lesion", known, len(column))
+    return training.append_column("lesion", pa.array(column, pa.list_(pa.float64())))
 
 
 # The training

@@ -10,6 +10,7 @@ _PLACEHOLDERS = {
     "--output": "OUTPUT",
     "--start-from": "START",
     "--backbone-weights": "WEIGHTS",
+    "--lesion-boxes": "BOXES",
     "--xception-weights": "XCEPTION_WEIGHTS",
     "--resnet50v2-weights": "RESNET50V2_WEIGHTS",
 }
@@ -23,6 +24,7 @@ _MEANINGS = {
     "LABELLED/Training": "the folder `Training` in it",
     "OUTPUT": "the model directory to write",
     "START": "the model directory to start from",
+    "BOXES": "a CSV with the boxes of lesions (scan, x0, y0, x1, y1)",
     "WEIGHTS": "a Keras weights file of the backbone without its top",
     "XCEPTION_WEIGHTS": "a Keras weights file of Xception without its top",
     "RESNET50V2_WEIGHTS": "a Keras weights file of ResNet50V2 without its top",

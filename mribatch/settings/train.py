@@ -62,6 +62,23 @@ class TrainConfig(Settings):
     learning_rate: Annotated[float | None, Flag("Training", "RATE", "0.001, or 0.003 for cnn")] = None
     """Peak learning rate of Adamax, after a short warm-up and before a cosine decay to 0."""
 
+    augment: Annotated[Literal["paper", "strong"], Flag("Training")] = "paper"
+    """Random changes of each training scan. paper: brightness and flip. strong: also grey curves, shading, contrast,
+    inversion, blur, noise, JPEG, another head size, place, tilt and background. With it, brightness, border and head size
+    say nothing of the class. Scans become grey."""
+
+    lesion_boxes: Annotated[str | None, Flag("Training", "URI", "not used")] = None
+    """CSV with the columns scan, x0, y0, x1, y1: the lesion's box in training scans, in shares of width and height; scan is
+    a path below --data. An eighth of these scans are then shown with their lesion painted out, as scans of class
+    --no-tumour. For --augment strong."""
+
+    no_tumour: Annotated[str, Flag("Training", "CLASS")] = "notumor"
+    """Class of scans without a tumour, for --lesion-boxes."""
+
+    label_smoothing: Annotated[float, Flag("Training", "SHARE")] = 0.0
+    """Share of each label that is spread evenly over all classes, for example 0.1. It keeps the network from confidence
+    that its training scans do not support."""
+
     rotation_deg: Annotated[float, Flag("Training", "DEGREES")] = 0.0
     """Rotate each training scan by a random angle of up to this many degrees, in addition to the paper's brightness
     change and flip."""
@@ -148,6 +165,15 @@ class TrainConfig(Settings):
         check_range(self, "learning_rate", above=0, below=10)
         check_range(self, "rotation_deg", least=0, most=180)
         check_range(self, "zoom", least=0, below=1)
+        check(
+            self.augment == "paper" or not self.changed("rotation_deg", "zoom"),
+            "--rotation-deg and --zoom are for --augment paper; strong tilts and zooms each scan anyway: leave them out",
+        )
+        check(
+            self.augment == "strong" or self.lesion_boxes is None,
+            "--lesion-boxes is for --augment strong: add it, or leave the boxes out",
+        )
+        check_range(self, "label_smoothing", least=0, below=1)
         check_range(self, "average", least=0, below=1)
         check_range(self, "patience", least=1)
         check_range(self, "validation_fraction", above=0, below=1)
