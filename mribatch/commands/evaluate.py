@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,8 +29,6 @@ __all__ = ["Evaluated", "evaluate", "evaluate_scans"]
 
 log = logging.getLogger("mribatch.evaluate")
 
-_NOTHING_BESIDE = Beside()
-
 _NO_TEST_SCANS = (
     "warning: %s has training scans but no test scans; a model looks better than it is on scans that it was trained on: "
     "use scans that it has never seen"
@@ -53,11 +52,12 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
     return evaluate_scans(config, model, labelled, Beside(apart=apart, known=known, other=other))
 
 
-def evaluate_scans(
-    config: EvaluateConfig, model: Model, labelled: pa.Table, beside: Beside = _NOTHING_BESIDE
-) -> Evaluated:
-    """Evaluate config.model, given as read, on the labelled scans (schema LABELLED) of config.data. See `evaluate`."""
-    table, apart = _test_scans(labelled, model, config), beside.apart
+def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, beside: Beside | None = None) -> Evaluated:
+    """Evaluate config.model, given as read, on the labelled scans (schema LABELLED) of config.data. See `evaluate`.
+
+    beside: without it, the model is judged on all scans only.
+    """
+    table, apart = _test_scans(labelled, model, config), beside and beside.apart
     scored = _score(config, model, table)
     rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
     kept = _without_copies(rows, apart, config) if apart else rows
@@ -66,7 +66,6 @@ def evaluate_scans(
         raise _nothing_scored(config, scored, kept)
     scores = scores_of(good, model)
     rejected, skipped = (_reasons(kept, status) for status in (schema.Status.REJECTED, schema.Status.SKIPPED))
-    other = None if beside.other is None else _scored_elsewhere(config, model, beside.other)
     numbers = metrics.measure(scores) | {
         "model_digest": model.digest,
         "rejected": rejected,
@@ -74,7 +73,7 @@ def evaluate_scans(
         "failed": scored.failed,
         "left_out": rows.num_rows - kept.num_rows,
         "apart_from": _apart_numbers(apart, rows, kept) if apart else None,
-        "evidence": evidence(config, model, _good(rows), other, beside.known),
+        "evidence": {} if beside is None else _evidence(config, model, _good(rows), beside),
     }
     log.info("drawing the report …")
     return Evaluated(
@@ -121,6 +120,11 @@ def _score(config: EvaluateConfig, model: Model, table: pa.Table, data: str | No
         identifiers="none",
     )
     return score_listing(scoring, model, table.select(schema.PLAN.names))
+
+
+def _evidence(config: EvaluateConfig, model: Model, rows: pa.Table, beside: Beside) -> dict[str, Any]:
+    other = None if beside.other is None else _scored_elsewhere(config, model, beside.other)
+    return evidence(config, model, rows, other, beside.known)
 
 
 def _scored_elsewhere(config: EvaluateConfig, model: Model, table: pa.Table) -> pa.Table:

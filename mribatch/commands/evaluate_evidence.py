@@ -49,9 +49,9 @@ class Known:
 class Beside:
     """What evaluated scans are judged beside. apart: scans of --apart-from. other: labelled scans of another source."""
 
-    apart: TrainingScans | None = None
-    known: Known | None = None
-    other: pa.Table | None = None
+    apart: TrainingScans | None
+    known: Known | None
+    other: pa.Table | None
 
 
 def digested(names: tuple[str, ...]) -> TrainingScans | None:

@@ -78,7 +78,8 @@ class Evaluated(Shown):
 def evidence_lines(evidence: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each set of scans that the model was judged on, with the right answers of each class."""
     width = max(map(len, EVIDENCE.values()))
-    return [f"{title:<{width}}  {_evidence_line(evidence[key])}" for key, title in EVIDENCE.items()]
+    titles = {key: title for key, title in EVIDENCE.items() if key in evidence}
+    return [f"{title:<{width}}  {_evidence_line(evidence[key])}" for key, title in titles.items()]
 
 
 def _evidence_line(result: Mapping[str, Any]) -> str:
