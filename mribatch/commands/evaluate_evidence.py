@@ -38,11 +38,13 @@ class Known:
 
     scans: scan_uri and scan_version (both null for scans known by their digest only), patient_id, content_sha256.
     clusters: of --groups, by the SHA-256 of scans; None if near copies are to be looked for.
+    blind: how many of the model's training scans are not at hand, so that near copies of them are not recognized.
     """
 
     source: str
     scans: pa.Table
     clusters: Mapping[str, int] | None
+    blind: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,23 +85,20 @@ def known_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, apart:
         source, scans = "the record of the model", _only_digests(frozenset())
     else:
         return None
-    return Known(source=source, scans=_completed(scans.select(_COLUMNS), model, record, given), clusters=given)
+    known = Known(source=source, scans=_texts(scans), clusters=given)
+    return known if record is None else _completed(known, model, record)
 
 
-def _completed(
-    scans: pa.Table, model: Model, record: frozenset[str] | None, given: Mapping[str, int] | None
-) -> pa.Table:
+def _completed(known: Known, model: Model, record: frozenset[str]) -> Known:
     """Add the scans that only the model's own record has, and warn of near copies that cannot be recognized."""
-    if record is None:
-        return scans
-    absent = record - set(scans["content_sha256"].to_pylist())
-    blind = absent if given is None else absent - given.keys()
+    absent = record - set(known.scans["content_sha256"].to_pylist())
+    blind = absent - (known.clusters or {}).keys()
     if blind:
         message = "warning: %s of the model's %s training scans are not at hand: near copies of them are not recognized"
         log.warning(message, f"{len(blind):,}", f"{len(record):,}")
     if not model.facts["training"]["scans"]["complete"]:
         log.warning("warning: the scans that the model's first stage was trained on are not recorded in it")
-    return pa.concat_tables([_texts(scans), _only_digests(absent)])
+    return replace(known, scans=pa.concat_tables([known.scans, _only_digests(absent)]), blind=len(blind))
 
 
 def _only_digests(contents: frozenset[str]) -> pa.Table:
@@ -121,9 +120,8 @@ def evidence(
     everything = _figures(model, rows, f"All scans evaluated in {config.data}.")
     groups: dict[str, Any] = {"not_measured": _NO_TRAINING}
     if known is not None:
-        groups = _apart_figures(
-            model, rows, apart[:count], f"Those without a near copy or a patient in {known.source}."
-        )
+        about = f"Those without a near copy or a patient in {known.source}."
+        groups = _apart_figures(model, rows, apart[:count], about) | {"not_compared": known.blind}
     elsewhere: dict[str, Any] = {"not_measured": _NO_OTHER}
     if other is not None:
         elsewhere = _apart_figures(model, other, apart[count:], f"Scans in {config.other_source}.")

@@ -86,6 +86,8 @@ def _evidence_line(result: Mapping[str, Any]) -> str:
     if "not_measured" in result:
         return f"not measured: {result['not_measured']}"
     left_out = [f"near copies of training scans left out: {result['left_out']:,}"] if result.get("left_out") else []
+    if result.get("not_compared"):
+        left_out.append(f"training scans that were not compared: {result['not_compared']:,}")
     if not result["scans"]:
         return " · ".join(["no evidence: no scan is left", *left_out])
     classes = [f"{label} {right_of(row)}" for label, row in result["per_class"].items()]

@@ -78,7 +78,7 @@ The last training ran for {training["epochs"]} epochs ({training["hours"]:.1f} h
 
 {data["scans"]} scans, {data["different_images"]} different images. {data["rejected"]} unreadable scans were left out. \
 Split {split["protocol"]}: {split["train"]} scans for training, {split["validation"]} for validation,
-{split["test"]} for testing, {split["set_aside"]} copies set aside. Fingerprint `{data["content_sha256"][:12]}`.
+{split["test"]} for testing, {split["set_aside"]} copies set aside.{_test_leaks(split)} Fingerprint `{data["content_sha256"][:12]}`.
 
 | class | scans |
 |---|---|
@@ -99,6 +99,13 @@ Split {split["protocol"]}: {split["train"]} scans for training, {split["validati
 The model has seen only the scanners, sequences, ages and diseases in its training scans. Confidence is the softmax
 output, not a probability of disease, and stays high when the model is wrong.
 """
+
+
+def _test_leaks(split: Mapping[str, Any]) -> str:
+    leaking = split.get("leaks", {}).get("test", 0)
+    return (
+        f" {leaking} of the testing scans are near copies of the others, or show the same patients." if leaking else ""
+    )
 
 
 def _validation_note(split: Mapping[str, Any]) -> str:

@@ -102,8 +102,11 @@ def _about(title: str, result: Mapping[str, Any]) -> str:
     if "not_measured" in result:
         return f"{title.capitalize()}: {result['not_measured']}."
     left_out = result.get("left_out", 0)
-    copies = f" Near copies of training scans left out: {left_out:,}." if left_out else ""
-    return f"{title.capitalize()}: {result['about']}{copies}"
+    blind = result.get("not_compared", 0)
+    notes = [f"{title.capitalize()}: {result['about']}"]
+    notes += [f"Near copies of training scans left out: {left_out:,}."] * bool(left_out)
+    notes += [f"Training scans that were not compared: {blind:,}."] * bool(blind)
+    return " ".join(notes)
 
 
 def _class_rows(labels: Iterable[str], measured: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

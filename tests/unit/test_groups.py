@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mribatch.cluster.thumbnails import Thumbnails
-from mribatch.commands.evaluate_evidence import Known, evidence
+from mribatch.commands.evaluate_evidence import Known, evidence, known_scans
 from mribatch.commands.evaluated import evidence_lines
 from mribatch.commands.groups import clusters_of, with_clusters
 from mribatch.commands.train_scans import split_of
@@ -207,6 +207,7 @@ def test_the_card_says_whether_the_validation_figures_leak() -> None:
     assert "These figures leak." in text(leaks={"validation": 2}, groups=7)
     assert "2 of the 2 are near copies of them" in text(leaks={"validation": 2}, groups=7)
     assert "include near copies of them" in text(), "a model of an older version"
+    assert "5 of the testing scans are near copies" in text(leaks={"test": 5}, test=6, groups=7)
 
 
 # What a model was trained on
@@ -315,6 +316,32 @@ def test_what_was_not_measured_says_what_to_pass(tmp_path: Path) -> None:
     _, second, third = evidence_lines(results)
     assert second == "groups apart  not measured: pass --training URI, the scans that the model was trained on"
     assert third == "other source  not measured: pass --other-source URI, labelled scans from elsewhere"
+
+
+def test_training_scans_that_only_the_model_knows_of_count_and_are_missed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    contents = [digest(name) for name in ("far", "elsewhere")]
+    entry = trained_on.write(str(tmp_path), {"training": contents}) | {"complete": True}
+    model = Model(uri=str(tmp_path), facts=MODEL.facts | {"training": {"scans": entry}})
+    (tmp_path / "here.png").write_bytes(b"here")
+    labelled = pa.table(
+        {"scan_uri": [str(tmp_path / "here.png")], "scan_version": ["4-1"], "split": ["training"], "patient_id": [""]}
+    )
+    own = known_scans(config(tmp_path), model, labelled, None)
+    assert own is not None
+    assert own.blind == 2
+    assert "2 of the model's 2 training scans are not at hand" in caplog.text
+    everything = {digest(name): number for number, name in enumerate(("far", "elsewhere", "far, too"))}
+    place = str(tmp_path / "clusters.parquet")
+    clusters.keep(place, everything, "data")
+    by_record = known_scans(config(tmp_path, groups=place), model, labelled.slice(0, 0), None)
+    assert by_record is not None
+    assert by_record.blind == 0
+    rows = scored(("far", "glioma", "notumor", None), ("far, too", "glioma", "glioma", None))
+    results = evidence(config(tmp_path, groups=place), model, rows, None, by_record)
+    assert (results["groups_apart"]["scans"], results["groups_apart"]["right"]) == (1, 1)
+    assert known_scans(config(tmp_path), MODEL, labelled.slice(0, 0), None) is None
 
 
 def test_if_every_scan_has_a_near_copy_there_is_no_evidence(tmp_path: Path) -> None:
