@@ -37,6 +37,15 @@ UNREACHABLE = {
     ("mribatch.commands.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.evaluate_report", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.evaluated", "--apart-from"): "promote evaluates with apart_from=()",
+    **{
+        ("mribatch.commands.evaluate_evidence", flag): "promote judges models beside nothing"
+        for flag in ("--training", "--groups", "--other-source", "--apart-from")
+    },
+    ("mribatch.sources.clusters", "--groups"): "promote reads no groups",
+    ("mribatch.training.splits", "--paper-protocol"): "evaluate and promote split nothing",
+    ("mribatch.models.embedding", "--model"): "only audit embeds scans",
+    ("mribatch.commands.train_scans", "--allow-leaks"): "baselines trains on scans without splits",
+    ("mribatch.commands.train", "--allow-leaks"): "baselines leaves it at its default",
     ("mribatch.commands.train", "--start-from"): "baselines trains with start_from=None",
     ("mribatch.commands.train", "--backbone-weights"): "so the weights are never left unused beside it",
     ("mribatch.commands.train", "--validation-fraction"): "baselines leaves it at its default",

@@ -34,7 +34,7 @@ from mribatch.sources.listing import keys_of
 from mribatch.stores import uris
 from mribatch.stores.access import Access, Witness, witnesses
 
-__all__ = ["decode_blocks", "decode_table", "decoded", "readable"]
+__all__ = ["accepted", "decode_blocks", "decode_table", "decoded", "readable"]
 
 log = logging.getLogger("mribatch.decoding")
 
@@ -241,7 +241,11 @@ def readable(
     for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
         blocks.append(block)
         advance(block.num_rows)
-    table = pa.concat_tables(blocks).sort_by("scan_uri")
+    return accepted(pa.concat_tables(blocks).sort_by("scan_uri"), max_reject_rate)
+
+
+def accepted(table: pa.Table, max_reject_rate: float) -> pa.Table:
+    """Return the decoded rows that are ok, and warn of the others. Raises as `readable`."""
     good, skipped = (table.filter(pc.equal(table["status"], status)) for status in (Status.OK, Status.SKIPPED))
     if skipped.num_rows:
         log.warning("%d of %d scans are skipped: %s", skipped.num_rows, table.num_rows, _counted(skipped["reason"]))

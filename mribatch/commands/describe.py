@@ -23,7 +23,10 @@ __all__ = ["Evidence", "describe"]
 
 
 class Evidence(NamedTuple):
-    """An evaluation of the model: the output of `mribatch evaluate`, and a sentence on the scans and how they were chosen."""
+    """An evaluation of the model: the output of `mribatch evaluate`, and a sentence on the scans and how they were chosen.
+
+    If the evaluation measured the set of that key, its figures on that set count, otherwise those on all its scans.
+    """
 
     evaluation: str
     about: str
@@ -56,4 +59,7 @@ def _measured(model: Model, key: str, evidence: Evidence) -> dict[str, object]:
         raise ModelError(
             f"{evidence.evaluation} evaluates model {numbers['model_digest']}, expected {model.digest}: evaluate this model first"
         )
+    figures_of_set = numbers.get("evidence", {}).get(key, {})
+    if figures_of_set.get("scans"):
+        return {name: figures_of_set[name] for name in card.evidence_of(numbers, "")} | {"about": evidence.about}
     return card.evidence_of(numbers, evidence.about)

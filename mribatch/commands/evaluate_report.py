@@ -41,6 +41,7 @@ def write(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table, 
                 "failed": numbers["failed"],
             },
             numbers=numbers,
+            evidence=numbers["evidence"],
             mistakes=_mistakes(scores, rows),
             figures=dict(pictures.values()),
         )

@@ -8,9 +8,12 @@ import pyarrow as pa
 
 from mribatch.commands.scored import TOO_MANY_REJECTS, Scored, failure_lines
 from mribatch.commands.screen import Block, Shown, Table
+from mribatch.reports.evaluation import EVIDENCE, right_of
+from mribatch.reports.rendering import interval
 from mribatch.schema import Status
+from mribatch.statistics.metrics import percent
 
-__all__ = ["GALLERY_SCANS", "Evaluated", "apart_line"]
+__all__ = ["GALLERY_SCANS", "Evaluated", "apart_line", "evidence_lines"]
 
 GALLERY_SCANS = 24  # as many as fit on a page
 
@@ -55,6 +58,7 @@ class Evaluated(Shown):
         yield f"balanced accuracy {balanced:.4f} · mean confidence {confidence:.4f}"
 
     def _details(self) -> Iterator[str]:
+        yield from evidence_lines(self.numbers["evidence"])
         absent = [label for label, measured in self.numbers["per_class"].items() if not measured["support"]]
         if absent:
             yield f"no scans of {', '.join(absent)}: balanced accuracy is over the other classes"
@@ -69,6 +73,26 @@ class Evaluated(Shown):
         yield from failure_lines(self.scored.failures)
         yield f"predictions  {self.predictions}"
         yield f"report       {self.report}"
+
+
+def evidence_lines(evidence: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line for each set of scans that the model was judged on, with the right answers of each class."""
+    width = max(map(len, EVIDENCE.values()))
+    titles = {key: title for key, title in EVIDENCE.items() if key in evidence}
+    return [f"{title:<{width}}  {_evidence_line(evidence[key])}" for key, title in titles.items()]
+
+
+def _evidence_line(result: Mapping[str, Any]) -> str:
+    if "not_measured" in result:
+        return f"not measured: {result['not_measured']}"
+    left_out = [f"near copies of training scans left out: {result['left_out']:,}"] if result.get("left_out") else []
+    if result.get("not_compared"):
+        left_out.append(f"training scans that were not compared: {result['not_compared']:,}")
+    if not result["scans"]:
+        return " · ".join(["no evidence: no scan is left", *left_out])
+    classes = [f"{label} {right_of(row)}" for label, row in result["per_class"].items()]
+    accuracy = f"{percent(result['accuracy'])} of {result['scans']:,} scans ({interval(result['accuracy_95'])})"
+    return " · ".join([accuracy, *classes, *left_out])
 
 
 def _scan_row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ The last training ran for {training["epochs"]} epochs ({training["hours"]:.1f} h
 
 {data["scans"]} scans, {data["different_images"]} different images. {data["rejected"]} unreadable scans were left out. \
 Split {split["protocol"]}: {split["train"]} scans for training, {split["validation"]} for validation,
-{split["test"]} for testing, {split["set_aside"]} copies set aside. Fingerprint `{data["content_sha256"][:12]}`.
+{split["test"]} for testing, {split["set_aside"]} copies set aside.{_test_leaks(split)} Fingerprint `{data["content_sha256"][:12]}`.
 
 | class | scans |
 |---|---|
@@ -86,8 +86,7 @@ Split {split["protocol"]}: {split["train"]} scans for training, {split["validati
 
 ## Validation
 
-The validation scans come from the same source as the training scans and include near copies of them, so these figures
-say nothing about other scanners.
+{_validation_note(split)}
 
 | metric | value |
 |---|---|
@@ -100,6 +99,30 @@ say nothing about other scanners.
 The model has seen only the scanners, sequences, ages and diseases in its training scans. Confidence is the softmax
 output, not a probability of disease, and stays high when the model is wrong.
 """
+
+
+def _test_leaks(split: Mapping[str, Any]) -> str:
+    leaking = split.get("leaks", {}).get("test", 0)
+    return (
+        f" {leaking} of the testing scans are near copies of the others, or show the same patients." if leaking else ""
+    )
+
+
+def _validation_note(split: Mapping[str, Any]) -> str:
+    """Say how far the validation scans are apart from the training scans. Models of older versions did not look."""
+    source = "The validation scans come from the same source as the training scans"
+    if "leaks" not in split:
+        return f"{source} and include near copies of them, so these figures\nsay nothing about other scanners."
+    leaking = split["leaks"].get("validation", 0)
+    if not leaking:
+        return (
+            f"{source}, but none of them is a near copy of one\nor shows the same known patient. These figures say nothing "
+            "about other scanners."
+        )
+    return (
+        f"**These figures leak.** {source},\nand {leaking} of the {split['validation']} are near copies of them or show the "
+        "same patients. So the figures mostly measure how well slices are\nrecognized, and say nothing about other scanners."
+    )
 
 
 def classical_card(title: str, facts: dict[str, Any]) -> str:

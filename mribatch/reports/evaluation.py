@@ -1,12 +1,22 @@
 """Write an evaluation as one self-contained HTML page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from mribatch.reports.rendering import DISCLAIMER, picture, render
+from mribatch.reports.rendering import DISCLAIMER, interval, picture, render
+from mribatch.statistics.metrics import percent
 
-__all__ = ["DISCLAIMER", "Evaluation", "Mistake", "OutcomeCounts", "evaluation_page"]
+__all__ = ["DISCLAIMER", "EVIDENCE", "Evaluation", "Mistake", "OutcomeCounts", "evaluation_page", "right_of"]
+
+EVIDENCE: Mapping[str, str] = {
+    "published": "as published",
+    "groups_apart": "groups apart",
+    "other_source": "other source",
+}
+"""The three sets of scans that a model is judged on, by their keys in metrics.json."""
+
+NO_EVIDENCE = "no evidence"
 
 
 class OutcomeCounts(TypedDict):
@@ -34,6 +44,7 @@ class Evaluation:
 
     model: facts by name (digest, backbone, image side …), shown as they are.
     numbers: from `metrics.measure`.
+    evidence: the figures on each set of EVIDENCE, as in metrics.json; none for a page without that section.
     mistakes: sorted by the probability of the true class, lowest first.
     figures: PNG bytes by caption, shown in the order of the mapping; the caption is also the alternative text.
     """
@@ -42,6 +53,7 @@ class Evaluation:
     model: Mapping[str, object]
     counts: OutcomeCounts
     numbers: Mapping[str, Any]
+    evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mistakes: Sequence[Mistake] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -51,12 +63,56 @@ def evaluation_page(evaluation: Evaluation) -> str:
 
     Raises InputError for a figure that is not PNG.
     """
+    measured = {title: evaluation.evidence[key] for key, title in EVIDENCE.items() if key in evaluation.evidence}
     return render(
         "evaluation.html",
         title=evaluation.title,
         model=evaluation.model,
         counts=evaluation.counts,
         numbers=evaluation.numbers,
+        evidence=[_evidence_row(title, result) for title, result in measured.items()],
+        abouts=[_about(title, result) for title, result in measured.items()],
+        evidence_classes=_class_rows(evaluation.numbers["per_class"], measured),
         mistakes=evaluation.mistakes,
         pictures=[picture(caption, png) for caption, png in evaluation.figures.items()],
     )
+
+
+def right_of(counts: Mapping[str, int]) -> str:
+    """Return how many of some scans are right, such as 149 of 151, or that there is no evidence without scans."""
+    return f"{counts['right']:,} of {counts['scans']:,}" if counts["scans"] else NO_EVIDENCE
+
+
+def _evidence_row(title: str, result: Mapping[str, Any]) -> list[str]:
+    if "not_measured" in result:
+        return [title, "not measured", "–", "–", "–", "–"]
+    if not result["scans"]:
+        return [title, NO_EVIDENCE, "–", "–", "–", "–"]
+    return [
+        title,
+        right_of(result),
+        percent(result["accuracy"]),
+        interval(result["accuracy_95"]),
+        percent(result["balanced_accuracy"]),
+        percent(result["mean_confidence"]),
+    ]
+
+
+def _about(title: str, result: Mapping[str, Any]) -> str:
+    if "not_measured" in result:
+        return f"{title.capitalize()}: {result['not_measured']}."
+    left_out = result.get("left_out", 0)
+    blind = result.get("not_compared", 0)
+    notes = [f"{title.capitalize()}: {result['about']}"]
+    notes += [f"Near copies of training scans left out: {left_out:,}."] * bool(left_out)
+    notes += [f"Training scans that were not compared: {blind:,}."] * bool(blind)
+    return " ".join(notes)
+
+
+def _class_rows(labels: Iterable[str], measured: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the right answers of each class on each set."""
+    return [[label, *(_class_cell(result, label) for result in measured.values())] for label in labels]
+
+
+def _class_cell(result: Mapping[str, Any], label: str) -> str:
+    return "not measured" if "not_measured" in result else right_of(result["per_class"][label])

@@ -69,6 +69,18 @@ class EvaluateConfig(Settings):
     """Folders, files, globs or manifests of scans, such as the training scans. Every scan with the same bytes as one of
     them is left out of the evaluation. If they have training or validation splits, their test split is ignored."""
 
+    training: Annotated[
+        tuple[str, ...], Flag("Input", "URI", "--apart-from, or the training and validation splits of --data")
+    ] = ()
+    """Folders, files, globs or manifests of the scans that the model was trained on. Scans without a near copy or a patient
+    among them are judged apart from the others. If they have training or validation splits, their test split is ignored."""
+
+    other_source: Annotated[str | None, Flag("Input", "URI", "not measured")] = None
+    """Labelled scans from another source, laid out as for training: other hospitals, other scanners."""
+
+    groups: Annotated[str | None, Flag("Input", "URI", "near copies are looked for")] = None
+    """clusters.parquet that `mribatch audit` wrote for all these scans and the training scans together."""
+
     batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32
     """Scans per forward pass."""
 

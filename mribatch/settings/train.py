@@ -28,6 +28,14 @@ class TrainConfig(Settings):
     """Skip files that match this glob, for example 'cache/**'. It is relative to --data and may use *, ?, [a-z] and **.
     May be given several times."""
 
+    groups: Annotated[str | None, Flag("Input", "URI", "near copies are looked for")] = None
+    """clusters.parquet that `mribatch audit` wrote for these scans. Near copies, and the scans of a patient, are kept on one
+    side of the split."""
+
+    allow_leaks: Annotated[bool, Flag("Input")] = False
+    """Train although validation or test scans of the data are near copies of earlier scans, or of the same patients. The
+    model's card then says that its figures leak."""
+
     output: Annotated[str, Flag("Output", "URI")]
     """Model directory to write: a local path or s3://…"""
 
@@ -98,11 +106,12 @@ class TrainConfig(Settings):
     suits a short schedule that runs to its end when there are too few validation scans to choose by."""
 
     validation_fraction: Annotated[float, Flag("Training", "SHARE")] = 0.1
-    """Share of the training scans to validate on, if the data has no validation split."""
+    """Share of the training scans to validate on, if the data has no validation split. It is drawn class by class; near
+    copies and patients stay together."""
 
     paper_protocol: Annotated[bool, Flag("Training")] = False
-    """Use the published folders as the paper did: half of Testing for validation, half for the test. Copies of an image
-    may then be on both sides."""
+    """Use the published folders as the paper did: half of Testing for validation, half for the test. Near copies may then
+    be on both sides, so the figures mostly measure how well slices are recognized."""
 
     workers: Annotated[Literal["auto"] | int, Flag("Machine", "auto|N")] = "auto"
     """Number of training workers. auto uses one per GPU, or one per node if there is no GPU."""

@@ -24,9 +24,15 @@ LABELLED = pa.schema(
 """A labelled listing: split is training, validation, test or null; patient_id may be null."""
 
 
+_KNOWN = pa.schema([*schema.PLAN, LABELLED.field("patient_id")])
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingScans:
-    """The scans that a model may have been trained on (schema PLAN), and how many test scans were left out of them."""
+    """The scans that a model may have been trained on, and how many test scans were left out of them.
+
+    scans: the columns of the schema PLAN, and patient_id, which may be null.
+    """
 
     scans: pa.Table
     test_scans: int
@@ -61,21 +67,23 @@ def training_scans(uris: Sequence[str]) -> TrainingScans:
     If a set has training or validation scans, its test split is left out. Raises InputError for a set without scans,
     and what `labelled` raises.
     """
-    versions: dict[str, str] = {}
+    known: dict[str, tuple[str, str | None]] = {}
     tests: set[str] = set()
     for uri in uris:
-        named = manifest.named_scans(uri) if manifest.is_manifest(uri) else folders.named_scans(uri)
+        named: Sequence[tuple[str, str, str | None, str | None]] = (
+            manifest.named_scans(uri) if manifest.is_manifest(uri) else folders.named_scans(uri)
+        )
         if not named:
             raise InputError(f"no scans in {uri}: expected a folder with scans, or a manifest that names them")
-        has_training = any(split in ("training", "validation") for _, _, split in named)
-        for name, version, split in named:
+        has_training = any(split in ("training", "validation") for _, _, split, _ in named)
+        for name, version, split, patient in named:
             if has_training and split == "test":
                 tests.add(name)
             else:
-                versions[name] = version
-    names = sorted(versions)
-    scans = pa.table([names, [versions[name] for name in names]], schema=schema.PLAN)
-    return TrainingScans(scans=scans, test_scans=len(tests - versions.keys()))
+                known[name] = version, patient
+    rows = [(name, *known[name]) for name in sorted(known)]
+    scans = pa.table([list(column) for column in zip(*rows, strict=True)], schema=_KNOWN)
+    return TrainingScans(scans=scans, test_scans=len(tests - known.keys()))
 
 
 def _check_classes(uri: str, rows: Sequence[LabelledScan]) -> None:

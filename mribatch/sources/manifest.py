@@ -82,13 +82,13 @@ def labelled_scans(uri: str) -> list[LabelledScan]:
     return [LabelledScan(name, versions[name], str(label), split, patient) for name, label, split, patient in rows]
 
 
-def named_scans(uri: str) -> list[tuple[str, str, str | None]]:
-    """Return URI, version and split of the scans in a manifest, labelled or not. Raises as `labelled_scans` does."""
+def named_scans(uri: str) -> list[tuple[str, str, str | None, str | None]]:
+    """Return URI, version, split and patient of the scans in a manifest, labelled or not. Raises as `labelled_scans` does."""
     manifest = _read(uri)
     columns = _columns(manifest, required=("uri",))
     names, versions = _scans(manifest, columns["uri"])
-    splits = _splits(manifest, columns["split"])
-    return [(name, versions[name], split) for name, split in zip(names, splits, strict=True)]
+    rows = zip(names, _splits(manifest, columns["split"]), columns["patient_id"], strict=True)
+    return [(name, versions[name], split, patient) for name, split, patient in rows]
 
 
 # Columns

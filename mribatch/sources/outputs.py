@@ -48,17 +48,17 @@ _KINDS = tuple(
     _Kind(frozenset(marks.split()), re.compile(files, re.DOTALL))
     for marks, files in {
         "metrics.json classification_report.txt report.html predictions/": (
-            rf"metrics\.json|classification_report\.txt|report\.html|{_FIGURES}"
+            rf"metrics\.json|clusters\.parquet|classification_report\.txt|report\.html|{_FIGURES}"
         ),
         "model.json weights.h5 classifier.skops MODEL_CARD.md": (
-            r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|history\.parquet|curves\.png"
+            r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|(history|training_scans)\.parquet|curves\.png"
         ),
         "CURRENT _promotions/ model.json/": r"CURRENT",
         "comparison.parquet comparison.md comparison.html comparison.lock/": (
-            r"comparison\.(parquet|md|html)|accuracy\.png|confusion_.+\.png"
+            r"comparison\.(parquet|md|html)|clusters\.parquet|accuracy\.png|confusion_.+\.png"
         ),
         "nightly.json nightly.html": r"nightly\.(json|html)",
-        "checkpoint_manager_snapshot.json checkpoint_/": r"checkpoint_manager_snapshot\.json",
+        "checkpoint_manager_snapshot.json checkpoint_/": r"checkpoint_manager_snapshot\.json|clusters\.parquet",
     }.items()
 )
 _OF_A_COMPARISON = _Kind(frozenset(("answers", "work")), re.compile(r".+-[0-9]+\.parquet", re.DOTALL))

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from mribatch.commands.audit import audit
 from mribatch.commands.evaluate import Evaluated, evaluate
+from mribatch.errors import InputError
 from mribatch.models.format import Model
+from mribatch.settings.audit import AuditConfig
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.sources.listing import list_scans
 from mribatch.stores import uris
@@ -52,3 +56,34 @@ def test_the_gallery_leaves_out_a_scan_that_raises_in_decoding(
     (warning,) = (message for message in caplog.messages if "gallery" in message)
     assert "OverflowError in" in warning
     assert scans[0] not in warning
+
+
+def test_scans_with_a_near_copy_among_the_training_scans_are_judged_apart(tiny_model: Model, tmp_path: Path) -> None:
+    training = write_scans(tmp_path / "data" / "Training", {"glioma": 4, "notumor": 4})
+    for path in map(Path, write_scans(tmp_path / "data" / "Testing", {"glioma": 8, "notumor": 4})):
+        if str(path).replace("Testing", "Training") in training:
+            Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+                path.with_name(f"mirrored-{path.stem}.png")
+            )
+            path.unlink()
+    write_scans(tmp_path / "other", {"glioma": 2, "notumor": 6})
+    settings: dict[str, Any] = {"model": tiny_model.uri, "output": str(tmp_path / "out")}
+    beside: dict[str, Any] = {"other_source": str(tmp_path / "other")}
+    done = evaluate(EvaluateConfig(data=str(tmp_path / "data"), **settings, **beside))
+    published, apart, other = done.numbers["evidence"].values()
+    assert (published["scans"], apart["scans"], apart["left_out"]) == (12, 4, 8)
+    assert apart["per_class"]["notumor"] == {"scans": 0, "right": 0}
+    assert (other["scans"], other["left_out"]) == (2, 6), "near copies of training scans are no other source"
+    assert "notumor no evidence" in done.table()
+    assert "Three sets of scans" in Path(done.report).read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mribatch.commands.groups.compared", lambda _: pytest.fail("compared again"))
+        again = evaluate(EvaluateConfig(data=str(tmp_path / "data"), **settings, **beside))
+    assert again.numbers["evidence"] == done.numbers["evidence"]
+    audited = audit(AuditConfig(data=str(tmp_path / "data"), output=str(tmp_path / "audit")))
+    assert audited.exit_code == 0
+    groups = str(tmp_path / "audit" / "clusters.parquet")
+    given = evaluate(EvaluateConfig(data=str(tmp_path / "data"), groups=groups, **settings))
+    assert given.numbers["evidence"]["groups_apart"]["scans"] == 4
+    with pytest.raises(InputError, match=r"--groups .* lacks 2 of the"):
+        evaluate(EvaluateConfig(data=str(tmp_path / "data"), groups=groups, **settings, **beside))

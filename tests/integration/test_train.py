@@ -1,5 +1,6 @@
 """`train` on a real Ray session: it learns, splits by content, and one worker takes the same steps as two."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,14 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import ray.train
+from PIL import Image
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from mribatch.commands.score import score
 from mribatch.commands.train import Trained, train
 from mribatch.errors import ConfigError, InputError, ModelError
-from mribatch.models import directory
+from mribatch.models import directory, trained_on
 from mribatch.settings.score import ScoreConfig
 from mribatch.settings.train import TrainConfig
+from mribatch.sources import clusters
 from mribatch.sources.listing import list_scans
 from mribatch.stores import uris
 from mribatch.training.fit import HISTORY
@@ -60,7 +63,7 @@ def test_training_learns_and_writes_a_model_that_scores(
     assert best["val_accuracy"] >= 0.9, "two classes of plain patterns"
     assert result.history.column_names == list(HISTORY)
     model = Path(config.output)
-    files = {"model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png"}
+    files = {"model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png", "training_scans.parquet"}
     assert {path.name for path in model.iterdir()} == files
     card = (model / "MODEL_CARD.md").read_text()
     assert result.model.digest in card
@@ -85,6 +88,37 @@ def test_the_split_never_separates_copies_of_an_image(trained: tuple[TrainConfig
     split = facts["split"]
     assert (split["train"] + split["validation"], split["set_aside"]) == (128, 0)
     assert split["validation"] >= 24, "a quarter of the images, and their copies with them"
+
+
+def test_the_model_records_its_training_scans_and_the_run_its_clusters(trained: tuple[TrainConfig, Trained]) -> None:
+    config, result = trained
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(config.data).rglob("*.*")}
+    assert trained_on.read(result.model) == digests
+    (run,) = (Path(config.output).parent / "_training").iterdir()
+    assert set(clusters.read(str(run / clusters.FILE))) == digests
+    assert "near copies kept apart" in result.table()
+
+
+def test_a_leak_ends_training_with_exit_code_2_unless_it_is_allowed(data: Path, tmp_path: Path) -> None:
+    for split, start in (("Training", 0), ("Validation", 24)):
+        for path in sorted(data.rglob("*_*.*")):
+            number = int(path.stem.partition("_")[2])
+            if start <= number < start + 24:
+                place = tmp_path / "data" / split / path.parent.name / path.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
+    original = tmp_path / "data" / "Training" / "glioma" / "glioma_0002.png"
+    planted = tmp_path / "data" / "Validation" / "glioma" / "planted.png"
+    Image.open(original).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(planted)
+    config = settings(tmp_path / "data", tmp_path / "model", epochs=1)
+    with pytest.raises(InputError, match=f"1 of 49 validation scans .* such as {planted} and {original}") as refusal:
+        train(config)
+    assert refusal.value.exit_code == 2
+    allowed = train(replace(config, allow_leaks=True))
+    split = allowed.model.facts["training"]["data"]["split"]
+    assert (split["validation"], split["set_aside"], split["leaks"]) == (49, 0, {"validation": 1})
+    assert "1 of 49 validation scans have a near copy" in allowed.table()
+    assert "These figures leak" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
 
 
 def test_a_run_of_the_same_name_with_other_settings_is_refused(trained: tuple[TrainConfig, Trained]) -> None:

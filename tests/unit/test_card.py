@@ -105,6 +105,7 @@ def test_the_card_of_a_classical_model_shows_missing_evidence_too() -> None:
 def test_a_portable_command_has_no_local_paths() -> None:
     config = TrainConfig(
         data="/mnt/hospital/scans",
+        groups="/mnt/audit/clusters.parquet",
         output="../keep/v3",
         backbone_weights="/opt/w.h5",
         epochs=3,
@@ -120,7 +121,7 @@ def test_a_portable_command_has_no_local_paths() -> None:
     assert (parsed.epochs, parsed.epoch_sides, parsed.paper_protocol) == (3, (128, 160), True)
     assert (parsed.storage, parsed.run_name) == (None, None)
     assert recipe.portable(command) == command
-    assert set(recipe.meanings([command])) == {"LABELLED", "OUTPUT", "WEIGHTS"}
+    assert set(recipe.meanings([command])) == {"LABELLED", "CLUSTERS", "OUTPUT", "WEIGHTS"}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +188,19 @@ def evaluation(folder: Path, digest: str, right: int) -> Evidence:
     folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(numbers(digest, right, 100)))
     return Evidence(str(folder), f"{folder.name}.")
+
+
+def test_one_evaluation_gives_evidence_of_each_set_that_it_measured(model: Model, tmp_path: Path) -> None:
+    sets = {
+        "published": card.evidence_of(numbers("", 99, 100), "all"),
+        "groups_apart": card.evidence_of(numbers("", 19, 20), "some") | {"left_out": 80},
+        "other_source": {"not_measured": "pass --other-source"},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(numbers(model.digest, 99, 100) | {"evidence": sets}))
+    evaluated = Evidence(str(tmp_path), "Chosen so.")
+    stored = describe(model.uri, {"published": evaluated, "groups_apart": evaluated}).facts["evidence"]
+    assert (stored["published"]["scans"], stored["groups_apart"]["scans"]) == (100, 20)
+    assert stored["groups_apart"] == card.evidence_of(numbers("", 19, 20), "Chosen so.")
 
 
 def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: Model, tmp_path: Path) -> None:
