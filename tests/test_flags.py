@@ -11,6 +11,7 @@ import pytest
 
 from mribatch.errors import ConfigError
 from mribatch.settings.audit import AuditConfig
+from mribatch.settings.calibrate import CalibrateConfig
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
 from mribatch.settings.inspect import InspectConfig
@@ -28,6 +29,7 @@ COMMANDS = {
     "baselines": (BaselinesConfig, "compare"),
     "inspect": (InspectConfig, "inspect"),
     "audit": (AuditConfig, "audit"),
+    "calibrate": (CalibrateConfig, "calibrate"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.

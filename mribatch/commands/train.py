@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from mribatch.cluster import decoding
 from mribatch.cluster.nodes import check_seen, trainers, working_nodes
 from mribatch.cluster.progress import lines
 from mribatch.cluster.session import quiet_stderr, session
+from mribatch.commands.calibrated import LEAST_SCANS, calibrate_model
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import Block, Shown, progress
@@ -30,6 +31,7 @@ from mribatch.models import card, directory, pretrained, recipe
 from mribatch.models.format import Model
 from mribatch.reports import figures
 from mribatch.scans.limits import ImageSpec
+from mribatch.settings.calibrate import FALSE_REFERRALS
 from mribatch.settings.train import TrainConfig
 from mribatch.sources.labels import LABELLED
 from mribatch.stores import uris
@@ -86,7 +88,8 @@ def train(config: TrainConfig) -> "Trained":
             )
         log.info("writing the model …")
         with result.checkpoint.as_directory() as folder:
-            return _publish(config, Path(folder), labels, data)
+            trained = _publish(config, Path(folder), labels, data)
+        return _calibrated(config, trained, scans, split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +303,27 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], data:
     uris.put(uris.join(config.output, "history.parquet"), parquet.getvalue())
     uris.put(uris.join(config.output, "curves.png"), figures.training_curves(history, epoch))
     return Trained(model=model, history=history)
+
+
+def _calibrated(config: TrainConfig, trained: Trained, scans: pa.Table, split: splits.TrainingSplit) -> Trained:
+    """Calibrate the trained model on its validation scans, if there are enough."""
+    if len(split.validation) < LEAST_SCANS:
+        log.warning(
+            "warning: the model is not calibrated and refers no scans: %d validation scans, which is fewer than %d",
+            *(len(split.validation), LEAST_SCANS),
+        )
+        return trained
+    scans = scans.append_column("group", pa.array(splits.content_groups(scans), pa.int64()))
+    calibrated = calibrate_model(
+        trained.model,
+        trained.model.uri,
+        *(scans.take(pa.array(rows, pa.int64())) for rows in (split.train, split.validation)),
+        false_referrals=FALSE_REFERRALS,
+        batch_size=config.batch_size,
+        max_reject_rate=config.max_reject_rate,
+        seed=config.seed,
+    )
+    return replace(trained, model=calibrated.model)
 
 
 def _model_facts(
