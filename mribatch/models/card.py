@@ -95,11 +95,34 @@ say nothing about other scanners.
 
 {_BIAS[training["kept"]]}
 
+{_calibration(facts)}
+
 ## Limits
 
 The model has seen only the scanners, sequences, ages and diseases in its training scans. Confidence is the softmax
 output, not a probability of disease, and stays high when the model is wrong.
 """
+
+
+def _calibration(facts: Mapping[str, Any]) -> str:
+    """Return the section on calibration and referral."""
+    if "calibration" not in facts:
+        return "## Calibration and referral\n\nThe model is not calibrated and refers no scans."
+    numbers = facts["calibration"]
+    before, after, floor = numbers["before"], numbers["after"], numbers["noise_floor"]
+    rows = {"loss": "loss", "expected_calibration_error": "adaptive calibration error", "brier": "Brier score"}
+    table = "\n".join(f"| {name} | {before[key]:.4f} | {after[key]:.4f} |" for key, name in rows.items())
+    return f"""## Calibration and referral
+
+Temperature {facts["temperature"]}. Measured on {numbers["scans"]} validation scans, each half with the temperature of the
+other half. By chance alone, so many scans show a calibration error of {floor["mean"]:.4f} (95% below {floor["high"]:.4f}).
+
+| measure | before | after |
+|---|---|---|
+{table}
+
+The thresholds refer {percent(numbers["referred"])} of these scans to a person; at most
+{percent(numbers["false_referrals"])} were allowed."""
 
 
 def classical_card(title: str, facts: dict[str, Any]) -> str:
