@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from mribatch import schema
 from mribatch.commands import evaluate_report
 from mribatch.commands.classes import list_labelled
+from mribatch.commands.evaluate_trust import trust_numbers
 from mribatch.commands.evaluated import Evaluated
 from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing
@@ -69,6 +70,7 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> 
         "failed": scored.failed,
         "left_out": rows.num_rows - kept.num_rows,
         "apart_from": _apart_numbers(known, rows, kept) if known else None,
+        **trust_numbers(scores, good, model),
     }
     return Evaluated(
         scored=scored,
