@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mribatch.cluster.decoding import decoded, readable
 from mribatch.cluster.nodes import predictors, working_nodes
 from mribatch.models.disturbed import DISTURBANCES
-from mribatch.models.embedding import DISTURB, LayerReader
+from mribatch.models.embedding import LayerReader
 from mribatch.models.format import Model
 from mribatch.statistics.referral import Features
 

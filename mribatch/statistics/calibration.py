@@ -67,10 +67,10 @@ def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
     _check(len(logits), len(truth))
     if len(np.unique(truth)) < 2:
         raise InputError("expected scans of two or more classes to calibrate on, got one: add scans of the others")
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda log: negative_log_likelihood(logits, truth, float(np.exp(log))), bounds=_BOUNDS, method="bounded"
     )
-    return round(float(np.exp(found.x)), _DECIMALS)
+    return round(float(np.exp(best.x)), _DECIMALS)
 
 
 def cross_fitted(logits: Floats, truth: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.float64]:
