@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import facts as machine_facts
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.machine import facts as machine_facts
 from mribatch.models import directory
-from mribatch.models.disturbed import DISTURBANCES
 from mribatch.models.format import Model
 from mribatch.models.referral import stored_detector
 from mribatch.scans.decode import frames
@@ -107,6 +106,12 @@ def recompressed(picture: Image.Image) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
+def noisy(batch: Pixels) -> Pixels:
+    """Return pictures with Gaussian noise of 40 grey levels."""
+    noise = np.random.default_rng(1).normal(0, 40, (*batch.shape[:3], 1))
+    return (batch + noise).clip(0, 255).astype(np.uint8)
+
+
 def rician(batch: Pixels) -> Pixels:
     """Return pictures with Rician noise of 40 grey levels."""
     real, imaginary = np.random.default_rng(1).normal(0, 40, (2, *batch.shape[:3], 1))
@@ -119,9 +124,9 @@ MILD: Mapping[str, Callable[[Pixels], Pixels]] = {
     "shifted by 4%": lambda batch: np.roll(batch, (9, 7), axis=(1, 2)),
 }
 CORRUPTED: Mapping[str, Callable[[Pixels], Pixels]] = {
-    "turned by 90°": DISTURBANCES["turned 90°"],
-    "turned by 180°": DISTURBANCES["turned 180°"],
-    "Gaussian noise": DISTURBANCES["noisy"],
+    "turned by 90°": lambda batch: np.rot90(batch, axes=(1, 2)),
+    "turned by 180°": lambda batch: np.rot90(batch, 2, axes=(1, 2)),
+    "Gaussian noise": noisy,
     "Rician noise": rician,
     "blurred": each(lambda picture: picture.filter(ImageFilter.GaussianBlur(4))),
     "28 pixels wide": each(lambda picture: picture.resize((28, 28)).resize(picture.size, Image.Resampling.BICUBIC)),
@@ -183,11 +188,7 @@ def detectors_of(
     chosen = [train[row] for row in np.random.default_rng(0).permutation(len(train))[:900]]
     places, labels = [place for place, *_ in chosen], [label for _, label, _ in chosen]
     reference = network.measured("train", places, labels, np.asarray)
-    copies = [
-        network.measured(f"train-{number}", places[:100], labels[:100], change).features.intermediate
-        for number, change in enumerate(DISTURBANCES.values())
-    ]
-    fitted = fit_detector(reference.features, copies)
+    fitted = fit_detector(reference.features)
     odd = np.unique(groups, return_inverse=True)[1] % 2 == 1
     halves = []
     for half in (odd, ~odd):
@@ -217,12 +218,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         chosen = [places[k] for k in sample], [labels[k] for k in sample]
         rows.append(row(name, network.measured(name.replace(" ", "-"), *chosen, change)))
     foreign = table_of(arguments.foreign, "kind")
-    kinds = {kind: [place for place, own_kind in foreign if own_kind == kind] for kind in sorted(dict(foreign).values())}
+    kinds = {
+        kind: [place for place, own_kind in foreign if own_kind == kind] for kind in sorted(dict(foreign).values())
+    }
     for kind, files in kinds.items():
-        rows.append(row(f"foreign: {kind}", network.measured(f"foreign-{kind}", files, [None] * len(files), np.asarray)))
+        rows.append(
+            row(f"foreign: {kind}", network.measured(f"foreign-{kind}", files, [None] * len(files), np.asarray))
+        )
     other = table_of(arguments.external, "label")
     rows.append(row("another source", network.measured("external", *zip(*other, strict=True), np.asarray)))  # type: ignore[arg-type]
-    return {"model": network.model.digest, "stored": network.model.has_referral, "share": arguments.share, "kinds": rows}
+    return {
+        "model": network.model.digest,
+        "stored": network.model.has_referral,
+        "share": arguments.share,
+        "kinds": rows,
+    }
 
 
 def page_of(facts: Mapping[str, Any]) -> str:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from mribatch.cluster.decoding import decoded, readable
 from mribatch.cluster.nodes import predictors, working_nodes
-from mribatch.models.disturbed import DISTURBANCES
-from mribatch.models.embedding import LayerReader
+from mribatch.models.embedding import LAYERS, LayerReader
 from mribatch.models.format import Model
 from mribatch.statistics.referral import Features
 
@@ -21,18 +20,16 @@ __all__ = ["Layers", "layers_of"]
 class Layers:
     """Row k of `scans`, `logits` and `features` is one readable scan, sorted by URI.
 
-    scans: the listing's columns. logits: (N, labels) float32. disturbed: for each kind of DISTURBANCES, (M, D) float32 of
-    the intermediate layer, of the scans that were chosen.
+    scans: the listing's columns. logits: (N, labels) float32.
     """
 
     scans: pa.Table
     logits: NDArray[np.float32]
     features: Features
-    disturbed: list[NDArray[np.float32]]
 
 
 def layers_of(table: pa.Table, model: Model, batch_size: int, max_reject_rate: float) -> Layers:
-    """Compute the scans of a listing with the boolean column `disturb`, within a session.
+    """Compute the scans of a listing, within a session.
 
     Raises InputError if more than max_reject_rate of them cannot be read.
     """
@@ -46,13 +43,11 @@ def layers_of(table: pa.Table, model: Model, batch_size: int, max_reject_rate: f
         **pool,
     )
     kept = readable(rows, max_reject_rate).sort_by("scan_uri")
-    columns = {name: _rows_of(kept[name]) for name in ("logits", "intermediate", "penultimate", "disturbed")}
-    kinds = columns["disturbed"].reshape(-1, len(DISTURBANCES), columns["intermediate"].shape[1])
+    columns = {name: _rows_of(kept[name]) for name in LAYERS}
     return Layers(
         scans=kept.select(table.column_names),
         logits=columns["logits"],
         features=Features(columns["intermediate"], columns["penultimate"]),
-        disturbed=list(kinds.transpose(1, 0, 2)),
     )
 
 

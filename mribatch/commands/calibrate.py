@@ -67,7 +67,9 @@ def _check_labels(model: Model, table: pa.Table) -> None:
             "rename or remove those folders"
         )
     if len(labels) < 2:
-        raise InputError(f"expected scans of two or more classes to calibrate on, got {labels[0]}: add scans of the others")
+        raise InputError(
+            f"expected scans of two or more classes to calibrate on, got {labels[0]}: add scans of the others"
+        )
 
 
 def _read(config: CalibrateConfig, model: Model, table: pa.Table) -> pa.Table:

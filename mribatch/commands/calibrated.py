@@ -1,7 +1,7 @@
 """Fit the temperature and the referral of a model on its training and validation scans, and write both beside it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from mribatch.cluster.layers import layers_of
 from mribatch.commands.screen import Block, Shown, Table
 from mribatch.errors import InputError
 from mribatch.models import card, directory
-from mribatch.models.embedding import DISTURB
 from mribatch.models.format import Model
 from mribatch.models.referral import packed
 from mribatch.schema import PLAN
@@ -27,7 +26,6 @@ log = logging.getLogger("mribatch.calibrate")
 
 LEAST_SCANS = 100  # validation scans
 _REFERENCE_SCANS = 2000  # training scans that are looked at
-_DISTURBED_SCANS = 200  # of them, those that are looked at disturbed, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,9 @@ class Calibrated(Shown):
         """Return the calibration before and after, the referrals by reason, and where the model is."""
         numbers, floor = self.numbers, self.numbers["noise_floor"]
         measures = {"loss": "loss", "expected_calibration_error": "adaptive calibration error", "brier": "Brier score"}
-        rows = [(name, *(f"{numbers[side][key]:.4f}" for side in ("before", "after"))) for key, name in measures.items()]
+        rows = [
+            (name, *(f"{numbers[side][key]:.4f}" for side in ("before", "after"))) for key, name in measures.items()
+        ]
         referred = ", ".join(f"{share:.1%} {reason}" for reason, share in numbers["referred_by_reason"].items())
         return [
             Table(rows, ("validation scans", "before", "after")),
@@ -75,15 +75,15 @@ def calibrate_model(
     for scans that are too few or of one class.
     """
     check_scans(validation)
-    chosen, disturb = _chosen(train.num_rows, seed)
+    chosen = np.sort(np.random.default_rng(seed).permutation(train.num_rows)[:_REFERENCE_SCANS])
     log.info("looking at %s training scans and %s validation scans …", f"{len(chosen):,}", f"{validation.num_rows:,}")
-    reference = layers_of(_listing(train.take(chosen), disturb), model, batch_size, max_reject_rate)
-    held = layers_of(_listing(validation, [False] * validation.num_rows), model, batch_size, max_reject_rate)
+    reference = layers_of(_listing(train.take(chosen)), model, batch_size, max_reject_rate)
+    held = layers_of(_listing(validation), model, batch_size, max_reject_rate)
     truth = np.asarray(pc.index_in(held.scans["label"], pa.array(model.labels)).to_numpy(), np.int64)
     groups = np.asarray(held.scans["group"].to_numpy(), np.int64)
     temperature = calibration.fit_temperature(held.logits, truth)
     confidence = calibration.calibrated(held.logits, temperature).max(axis=1)
-    fitted = fit_detector(reference.features, reference.disturbed, seed)
+    fitted = fit_detector(reference.features, seed)
     fitted = with_thresholds(fitted, held.features, confidence, false_referrals)
     reasons = fitted.verdicts(held.features, confidence).reasons
     numbers = calibration_numbers(held.logits, truth, groups) | {
@@ -129,15 +129,8 @@ def _measured(shares: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str
     }
 
 
-def _chosen(scans: int, seed: int) -> tuple[NDArray[np.int64], list[bool]]:
-    """Return the row numbers of the training scans to look at, and of which to look at disturbed copies."""
-    order = np.random.default_rng(seed).permutation(scans)[:_REFERENCE_SCANS]
-    return np.sort(order), np.isin(np.sort(order), order[:_DISTURBED_SCANS]).tolist()
-
-
-def _listing(scans: pa.Table, disturb: Sequence[bool]) -> pa.Table:
-    columns = scans.select([*PLAN.names, "label", "group"])
-    return columns.append_column(DISTURB, pa.array(disturb, pa.bool_()))
+def _listing(scans: pa.Table) -> pa.Table:
+    return scans.select([*PLAN.names, "label", "group"])
 
 
 def _shares(reasons: NDArray[np.object_]) -> dict[str, float]:

@@ -97,7 +97,9 @@ def night_facts(night: Night) -> dict[str, Any]:
         "seconds": (night.ended - night.started).total_seconds(),
         "by_class": dict(zip(night.classes.names, night.classes.tonight, strict=True)),
         "confidence": list(night.confidence.tonight),
-        "referrals": dict(zip(night.referrals.names, night.referrals.tonight, strict=True)) if night.referrals else None,
+        "referrals": dict(zip(night.referrals.names, night.referrals.tonight, strict=True))
+        if night.referrals
+        else None,
     }
 
 

@@ -9,13 +9,11 @@ from PIL import Image
 
 from mribatch.errors import ModelError
 from mribatch.models import directory
-from mribatch.models.disturbed import DISTURBANCES
 from mribatch.models.features import grey
 
-__all__ = ["DISTURB", "Embedder", "LayerReader", "grey_thumbnails", "pixels_of"]
+__all__ = ["LAYERS", "Embedder", "LayerReader", "grey_thumbnails", "pixels_of"]
 
-DISTURB = "disturb"
-"""The column that says of which scans a LayerReader computes disturbed copies, too."""
+LAYERS = ("logits", "intermediate", "penultimate")
 
 
 def pixels_of(table: pa.Table, side_px: int) -> NDArray[np.uint8]:
@@ -62,14 +60,12 @@ class Embedder:
         }
         table = table.drop_columns(["pixels"])
         for name, values in columns.items():
-            rows = iter(values)
-            cells = [next(rows).tobytes() if ok else None for ok in readable]
-            table = table.append_column(name, pa.array(cells, pa.binary()))
+            table = table.append_column(name, _cells(values, readable))
         return table
 
 
 class LayerReader:
-    """Adds `logits`, `intermediate`, `penultimate` and `disturbed` to tables of decoded scans and drops their pixels.
+    """Adds the columns LAYERS to tables of decoded scans and drops their pixels.
 
     model, digest, threads: as for `Embedder`. Raises ModelError for a model without a network.
     """
@@ -79,36 +75,29 @@ class LayerReader:
 
         self._model = directory.open_model(model, digest)
         if self._model.is_classical:
-            raise ModelError(f"{model} is a classical model, which has no layers to look at: name a network with --model")
+            raise ModelError(
+                f"{model} is a classical model, which has no layers to look at: name a network with --model"
+            )
         if threads is not None:
             set_threads(threads)
         self._engine = TensorFlowEngine(self._model, with_layers=True)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return the table with float32 arrays as binary columns, null where pixels are.
-
-        disturbed: (kinds, D) of the intermediate layer for each of DISTURBANCES; null where the column DISTURB is false.
-        """
+        """Return the table with float32 arrays as binary columns, null where pixels are."""
         readable = np.asarray(table["pixels"].is_valid())
-        chosen = np.asarray(table[DISTURB].to_pylist(), bool) & readable
         pixels = pixels_of(table, self._model.image_spec.side_px)
-        columns = {"logits": (readable, ()), "intermediate": (readable, ()), "penultimate": (readable, ()), "disturbed": (chosen, ())}
+        columns: dict[str, NDArray[np.float32]] = dict.fromkeys(LAYERS, np.empty((0, 1), np.float32))
         if len(pixels):
             outputs = self._engine(pixels)
-            layers = outputs.layers
-            assert layers is not None  # asked for above
-            columns |= {"logits": (readable, outputs.logits)}
-            columns |= {name: (readable, values) for name, values in layers._asdict().items()}
-        if chosen.any():
-            columns["disturbed"] = chosen, self._disturbed(pixels[chosen[readable]])
+            assert outputs.layers is not None  # asked for above
+            columns = {"logits": outputs.logits, **outputs.layers._asdict()}
         table = table.drop_columns(["pixels"])
-        for name, (where, values) in columns.items():
-            rows = iter(values)
-            cells = [next(rows).tobytes() if ok else None for ok in where]
-            table = table.append_column(name, pa.array(cells, pa.binary()))
+        for name, values in columns.items():
+            table = table.append_column(name, _cells(values, readable))
         return table
 
-    def _disturbed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return (N, kinds, D)."""
-        outputs = (self._engine(disturb(pixels)).layers for disturb in DISTURBANCES.values())
-        return np.stack([layers.intermediate for layers in outputs if layers is not None], axis=1)
+
+def _cells(values: NDArray[Any], where: NDArray[np.bool_]) -> pa.Array:
+    """Return a binary column with a row of values wherever one belongs, and null elsewhere."""
+    rows = iter(values)
+    return pa.array([next(rows).tobytes() if ok else None for ok in where], pa.binary())

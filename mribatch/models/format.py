@@ -89,7 +89,9 @@ def check(uri: str, facts: Any) -> None:
         )
     temperature = facts.get("temperature", 1.0)
     if not isinstance(temperature, float) or not 0 < temperature < math.inf:
-        raise ModelError(f"the temperature in {uri} must be a number above 0, got {temperature}: copy the directory again")
+        raise ModelError(
+            f"the temperature in {uri} must be a number above 0, got {temperature}: copy the directory again"
+        )
     labels = facts["labels"]
     if len(labels) < 2 or len(set(labels)) != len(labels):
         raise ModelError(f"the labels in {uri} must be two or more, each once, got {labels}: correct model.json")

@@ -61,15 +61,19 @@ def negative_log_likelihood(logits: Floats, truth: NDArray[np.int64], temperatur
 def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
     """Return the temperature with the lowest negative log-likelihood, rounded to four decimals.
 
-    logits: (N, K); truth: (N,) class indexes. Raises InputError for no scans, or scans of one class. Guo, Pleiss, Sun,
+    One scan of unknown class is counted, too, at the mean of all scans: without it, scans without a mistake would have the
+    temperature 0 (as Platt 1999 does for sigmoids). logits: (N, K); truth: (N,) class indexes. Raises InputError for no scans, or scans of one class. Guo, Pleiss, Sun,
     Weinberger: On Calibration of Modern Neural Networks, ICML 2017.
     """
     _check(len(logits), len(truth))
     if len(np.unique(truth)) < 2:
         raise InputError("expected scans of two or more classes to calibrate on, got one: add scans of the others")
-    best = minimize_scalar(
-        lambda log: negative_log_likelihood(logits, truth, float(np.exp(log))), bounds=_BOUNDS, method="bounded"
-    )
+
+    def loss(log: float) -> float:
+        shares = log_softmax(np.asarray(logits, np.float64) / np.exp(log), axis=1)
+        return float(-shares[np.arange(len(truth)), truth].sum() - shares.mean())
+
+    best = minimize_scalar(loss, bounds=_BOUNDS, method="bounded")
     return round(float(np.exp(best.x)), _DECIMALS)
 
 

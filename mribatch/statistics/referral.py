@@ -1,18 +1,16 @@
 """Decide which scans a person should look at, from the features and the confidence of a network.
 
-Four scores, each with a threshold of its own: the same quantile of validation scans, chosen for a total share of referrals.
+Three scores, each with a threshold of its own: the same quantile of validation scans, chosen for a total share of referrals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from mribatch.errors import InputError
@@ -29,11 +27,11 @@ Floats = NDArray[np.floating]
 
 class Reason(StrEnum):
     FOREIGN = "foreign"  # does not look like a scan of the training set's kind
-    UNLIKE_TRAINING = "unlike_training"  # no training scan is near it, or it is turned, noisy or blurred
+    UNLIKE_TRAINING = "unlike_training"  # no training scan is near it
     UNSURE = "unsure"  # no class is probable enough
 
 
-REASONS = (Reason.FOREIGN, Reason.UNLIKE_TRAINING, Reason.UNLIKE_TRAINING, Reason.UNSURE)
+REASONS = (Reason.FOREIGN, Reason.UNLIKE_TRAINING, Reason.UNSURE)
 """The reason that each column of `Detector.scores` stands for."""
 
 
@@ -56,16 +54,13 @@ class Detector:
     """The arrays that decide. Half precision where it changes no score by more than a thousandth.
 
     center, scale: (D,) float32; components: (K, D) float16; neighbours: (M, P) float16 of length 1.
-    disturbed, disturbed_bias: (C, D) and (C,) float32 of a linear model, whose class 0 are scans as they are.
-    thresholds: (4,) float64, in the order of REASONS.
+    thresholds: (3,) float64, in the order of REASONS.
     """
 
     center: Floats
     scale: Floats
     components: Floats
     neighbours: Floats
-    disturbed: Floats
-    disturbed_bias: Floats
     thresholds: Floats
 
     def arrays(self) -> dict[str, Floats]:
@@ -73,15 +68,13 @@ class Detector:
         return asdict(self)
 
     def scores(self, features: Features, confidence: Floats) -> NDArray[np.float64]:
-        """Return (N, 4): larger is stranger, 0 or more. confidence: (N,), calibrated."""
+        """Return (N, 3): larger is stranger, 0 or more. confidence: (N,), calibrated."""
         standard = (features.intermediate.astype(np.float64) - self.center) / self.scale
         parts = self.components.astype(np.float64)
         residual = np.sqrt(np.square(standard - standard @ parts.T @ parts).mean(axis=1))
         near = normalize(features.penultimate.astype(np.float64)) @ self.neighbours.astype(np.float64).T
         distance = 1 - np.sort(near, axis=1)[:, -min(_NEAREST, near.shape[1])]
-        odds = standard @ self.disturbed.T.astype(np.float64) + self.disturbed_bias
-        altered = np.logaddexp(0, logsumexp(odds[:, 1:], axis=1) - odds[:, 0])
-        return np.stack([residual, distance.clip(0), altered, 1 - np.asarray(confidence, np.float64)], axis=1)
+        return np.stack([residual, distance.clip(0), 1 - np.asarray(confidence, np.float64)], axis=1)
 
     def verdicts(self, features: Features, confidence: Floats) -> Verdicts:
         """Return what is to be done with N scans; the first of REASONS that applies is given."""
@@ -96,30 +89,32 @@ def detector(arrays: Mapping[str, Any]) -> Detector:
     names = list(Detector.__dataclass_fields__)
     lacking = [name for name in names if name not in arrays or arrays[name].dtype.kind != "f"]
     if lacking:
-        raise InputError(f"expected the arrays {', '.join(names)} of a referral, {', '.join(lacking)} are missing or not floats")
+        raise InputError(
+            f"expected the arrays {', '.join(names)} of a referral, {', '.join(lacking)} are missing or not floats"
+        )
     return Detector(**{name: arrays[name] for name in names})
 
 
-def fit_detector(reference: Features, disturbed: Sequence[Floats], seed: int = 0) -> Detector:
+def fit_detector(reference: Features, seed: int = 0) -> Detector:
     """Return a detector, without thresholds, of training scans.
 
-    reference: of N training scans. disturbed: the intermediate layer of copies of training scans, (M, D) for each kind of
-    disturbance. Raises InputError for fewer than 20 training scans.
+    reference: of N training scans. Raises InputError for fewer than 20 training scans.
     """
     if len(reference.intermediate) < 20:
-        raise InputError(f"expected 20 or more training scans to compare with, got {len(reference.intermediate)}: add some")
+        raise InputError(
+            f"expected 20 or more training scans to compare with, got {len(reference.intermediate)}: add some"
+        )
     center, scale = _center_and_scale(reference.intermediate)
     standard = (reference.intermediate - center) / scale
-    components = PCA(min(_COMPONENTS, *(side - 1 for side in standard.shape)), random_state=seed).fit(standard).components_
+    components = (
+        PCA(min(_COMPONENTS, *(side - 1 for side in standard.shape)), random_state=seed).fit(standard).components_
+    )
     kept = np.random.default_rng(seed).permutation(len(standard))[:_NEIGHBOURS]
-    weights, bias = _linear_model(standard, [(copies - center) / scale for copies in disturbed])
     return Detector(
         center=center,
         scale=scale,
         components=components.astype(np.float16),
         neighbours=normalize(reference.penultimate[kept]).astype(np.float16),
-        disturbed=weights,
-        disturbed_bias=bias,
         thresholds=np.full(len(REASONS), np.inf),
     )
 
@@ -146,14 +141,3 @@ def _center_and_scale(values: Floats) -> tuple[Floats, Floats]:
     typical = float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0
     floor = 0.1 * typical  # an almost constant number must not outweigh all others
     return values.mean(axis=0).astype(np.float32), np.maximum(spread, floor).astype(np.float32)
-
-
-def _linear_model(usual: Floats, disturbed: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Return weights (C, D) and biases (C,) that tell scans as they are, class 0, from each kind of disturbed copies."""
-    kinds = [usual, *disturbed]
-    truth = np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds])
-    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=300).fit(np.concatenate(kinds), truth)
-    weights, bias = model.coef_, model.intercept_
-    if len(weights) == 1:  # two classes
-        weights, bias = np.concatenate([np.zeros_like(weights), weights]), np.r_[0.0, bias]
-    return weights.astype(np.float32), bias.astype(np.float32)

@@ -33,7 +33,9 @@ def test_each_half_gains_from_the_temperature_of_the_other(overconfident: Case) 
     logits, truth = overconfident
     groups = np.repeat(np.arange(2000), 2)
     held_back = np.log(calibration.cross_fitted(logits, truth, groups))
-    assert calibration.negative_log_likelihood(held_back, truth) < calibration.negative_log_likelihood(logits, truth) - 0.3
+    assert (
+        calibration.negative_log_likelihood(held_back, truth) < calibration.negative_log_likelihood(logits, truth) - 0.3
+    )
 
 
 def test_calibrated_confidences_come_down_to_the_noise_floor(overconfident: Case) -> None:
@@ -68,3 +70,10 @@ def test_scans_of_one_class_are_refused(overconfident: Case) -> None:
     logits, _ = overconfident
     with pytest.raises(InputError, match="two or more classes"):
         calibration.fit_temperature(logits, np.zeros(len(logits), np.int64))
+
+
+def test_scans_without_a_mistake_do_not_make_a_model_certain() -> None:
+    truth = np.arange(80) % 4
+    logits = 6.0 * np.eye(4)[truth] + np.random.default_rng(3).normal(0, 0.5, (80, 4))
+    shares = calibration.calibrated(logits, calibration.fit_temperature(logits, truth))
+    assert 0.98 < shares.max(axis=1).mean() < 0.9995

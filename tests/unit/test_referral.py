@@ -10,7 +10,7 @@ import pytest
 from mribatch import schema
 from mribatch.errors import InputError, ModelError
 from mribatch.models import directory
-from mribatch.models.embedding import DISTURB, LayerReader
+from mribatch.models.embedding import LayerReader
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
 from mribatch.models.referral import packed, stored_detector
@@ -29,14 +29,10 @@ def usual(scans: int, seed: int) -> Features:
     return Features(layers[0].astype(np.float32), np.abs(layers[1]).astype(np.float32))
 
 
-def disturbed(features: Features) -> np.ndarray:
-    return features.intermediate + np.linspace(-1, 1, features.intermediate.shape[1], dtype=np.float32)
-
-
 @pytest.fixture(scope="module")
 def fitted() -> Detector:
     train, held = usual(400, 1), usual(400, 2)
-    detector = fit_detector(train, [disturbed(train)])
+    detector = fit_detector(train)
     return with_thresholds(detector, held, np.random.default_rng(2).uniform(0.6, 1, 400), 0.06)
 
 
@@ -48,7 +44,7 @@ def share(fitted: Detector, features: Features, confidence: float = 0.99) -> flo
 def test_the_thresholds_refer_the_share_that_was_asked_for() -> None:
     held, confidence = usual(1000, 2), np.random.default_rng(2).uniform(0.6, 1, 1000)
     for wanted in (0.05, 0.2):
-        detector = with_thresholds(fit_detector(usual(300, 1), [disturbed(usual(300, 1))]), held, confidence, wanted)
+        detector = with_thresholds(fit_detector(usual(300, 1)), held, confidence, wanted)
         reasons = detector.verdicts(held, confidence).reasons
         assert wanted - 0.01 <= np.mean([reason is not None for reason in reasons]) <= wanted
 
@@ -70,11 +66,6 @@ def test_what_is_far_from_every_kept_scan_is_unlike_training(fitted: Detector) -
     assert set(fitted.verdicts(other, np.full(50, 0.99)).reasons) <= {Reason.UNLIKE_TRAINING, Reason.FOREIGN}
 
 
-def test_disturbed_copies_are_for_review(fitted: Detector) -> None:
-    other = usual(100, 6)
-    assert share(fitted, other._replace(intermediate=disturbed(other))) > 0.9
-
-
 def test_a_usual_scan_with_a_low_confidence_is_unsure(fitted: Detector) -> None:
     reasons = fitted.verdicts(usual(100, 7), np.full(100, 0.3)).reasons
     assert (reasons == Reason.UNSURE).mean() > 0.8
@@ -83,7 +74,7 @@ def test_a_usual_scan_with_a_low_confidence_is_unsure(fitted: Detector) -> None:
 
 def test_few_training_scans_are_refused() -> None:
     with pytest.raises(InputError, match="20 or more training scans"):
-        fit_detector(usual(19, 1), [usual(19, 1).intermediate])
+        fit_detector(usual(19, 1))
 
 
 # In a model directory
@@ -103,7 +94,6 @@ def rows(model: Model, pixels: np.ndarray) -> pa.Table:
             "status": status,
             "pixels_sha256": [""] * len(data),
             "pixels": pa.array(data, pa.binary(SIDE * SIDE * 3)),
-            DISTURB: [True] * len(data),
         }
     )
 
@@ -117,16 +107,18 @@ def pixels() -> np.ndarray:
 def calibrated(plain: Model, pixels: np.ndarray) -> Model:
     """Return a copy of the plain model that was calibrated on some pictures."""
     read = LayerReader(plain.uri, plain.digest)(rows(plain, pixels))
-    layers = {name: np.frombuffer(b"".join(read[name].drop_null().to_pylist()), np.float32) for name in read.column_names[3:]}
+    layers = {
+        name: np.frombuffer(b"".join(read[name].drop_null().to_pylist()), np.float32) for name in read.column_names[2:]
+    }
     features = Features(layers["intermediate"].reshape(40, -1), layers["penultimate"].reshape(40, -1))
-    kinds = layers["disturbed"].reshape(40, -1, features.intermediate.shape[1])
-    detector = fit_detector(features, list(kinds.transpose(1, 0, 2)))
-    detector = with_thresholds(detector, features, np.linspace(0.5, 1, 40), 0.1)
+    detector = with_thresholds(fit_detector(features), features, np.linspace(0.5, 1, 40), 0.1)
     facts = plain.facts | {"temperature": 2.0}
     return directory.save_calibrated(plain.uri + "-calibrated", plain, packed(detector), facts, "A card, {digest}.")
 
 
-def test_a_model_without_referral_gives_nulls_and_the_probabilities_of_its_network(plain: Model, pixels: np.ndarray) -> None:
+def test_a_model_without_referral_gives_nulls_and_the_probabilities_of_its_network(
+    plain: Model, pixels: np.ndarray
+) -> None:
     result = Predictor(plain.uri)(rows(plain, pixels))
     for name in schema.REFERRAL.names:
         assert result[name].null_count == result.num_rows
@@ -136,7 +128,9 @@ def test_a_model_without_referral_gives_nulls_and_the_probabilities_of_its_netwo
 def test_a_calibrated_model_has_another_digest_and_the_same_classes(
     plain: Model, calibrated: Model, pixels: np.ndarray
 ) -> None:
-    before, after = (Predictor(model.uri)(rows(model, pixels)) for model in (plain, directory.load_model(calibrated.uri)))
+    before, after = (
+        Predictor(model.uri)(rows(model, pixels)) for model in (plain, directory.load_model(calibrated.uri))
+    )
     assert calibrated.digest != plain.digest
     assert after["predicted_class"] == before["predicted_class"]
     logits = np.log(np.stack([before[f"p_{label}"].drop_null().to_numpy() for label in plain.labels], axis=1)) / 2
