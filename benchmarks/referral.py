@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
-from machine import facts as machine_facts
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from sklearn.metrics import roc_auc_score
@@ -262,7 +262,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for folder in (arguments.cache, arguments.output):
         folder.mkdir(parents=True, exist_ok=True)
-    facts = measure(arguments) | machine_facts() | {"command": shlex.join(["python", *sys.argv])}
+    facts = measure(arguments) | machine.facts() | {"command": shlex.join(["python", *sys.argv])}
     (arguments.output / "referral.json").write_text(json.dumps(facts, indent=1))
     (arguments.output / "referral.md").write_text(page_of(facts))
     print(page_of(facts))

@@ -27,6 +27,8 @@ ADAPTIVE_BINS = 15
 _BOUNDS = (-3.0, 3.0)  # of the logarithm: temperatures 0.05 to 20
 _DECIMALS = 4  # so that the digest does not depend on the last bits
 
+_PRIOR = 0.5  # scans (Jeffreys)
+
 Floats = NDArray[np.floating]
 
 
@@ -61,8 +63,8 @@ def negative_log_likelihood(logits: Floats, truth: NDArray[np.int64], temperatur
 def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
     """Return the temperature with the lowest negative log-likelihood, rounded to four decimals.
 
-    One scan of unknown class is counted, too, at the mean of all scans: without it, scans without a mistake would have the
-    temperature 0 (as Platt 1999 does for sigmoids). logits: (N, K); truth: (N,) class indexes. Raises InputError for no scans, or scans of one class. Guo, Pleiss, Sun,
+    Half a scan of unknown class is counted, too, at the mean of all scans: without it, scans without a mistake would have
+    the temperature 0. logits: (N, K); truth: (N,) class indexes. Raises InputError for no scans, or scans of one class. Guo, Pleiss, Sun,
     Weinberger: On Calibration of Modern Neural Networks, ICML 2017.
     """
     _check(len(logits), len(truth))
@@ -71,7 +73,7 @@ def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
 
     def loss(log: float) -> float:
         shares = log_softmax(np.asarray(logits, np.float64) / np.exp(log), axis=1)
-        return float(-shares[np.arange(len(truth)), truth].sum() - shares.mean())
+        return float(-shares[np.arange(len(truth)), truth].sum() - _PRIOR * shares.mean())
 
     best = minimize_scalar(loss, bounds=_BOUNDS, method="bounded")
     return round(float(np.exp(best.x)), _DECIMALS)

@@ -85,7 +85,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return make_model(tmp_path_factory.mktemp("models") / "plain")
 
 
-def rows(model: Model, pixels: np.ndarray) -> pa.Table:
+def rows(pixels: np.ndarray) -> pa.Table:
     """Return decoded rows of these pictures, and one of a rejected scan."""
     data = [*(picture.tobytes() for picture in pixels), None]
     status = [Status.OK] * len(pixels) + [Status.REJECTED]
@@ -106,7 +106,7 @@ def pixels() -> np.ndarray:
 @pytest.fixture(scope="module")
 def calibrated(plain: Model, pixels: np.ndarray) -> Model:
     """Return a copy of the plain model that was calibrated on some pictures."""
-    read = LayerReader(plain.uri, plain.digest)(rows(plain, pixels))
+    read = LayerReader(plain.uri, plain.digest)(rows(pixels))
     layers = {
         name: np.frombuffer(b"".join(read[name].drop_null().to_pylist()), np.float32) for name in read.column_names[2:]
     }
@@ -119,7 +119,7 @@ def calibrated(plain: Model, pixels: np.ndarray) -> Model:
 def test_a_model_without_referral_gives_nulls_and_the_probabilities_of_its_network(
     plain: Model, pixels: np.ndarray
 ) -> None:
-    result = Predictor(plain.uri)(rows(plain, pixels))
+    result = Predictor(plain.uri)(rows(pixels))
     for name in schema.REFERRAL.names:
         assert result[name].null_count == result.num_rows
         assert result[name].type == schema.REFERRAL.field(name).type
@@ -128,9 +128,7 @@ def test_a_model_without_referral_gives_nulls_and_the_probabilities_of_its_netwo
 def test_a_calibrated_model_has_another_digest_and_the_same_classes(
     plain: Model, calibrated: Model, pixels: np.ndarray
 ) -> None:
-    before, after = (
-        Predictor(model.uri)(rows(model, pixels)) for model in (plain, directory.load_model(calibrated.uri))
-    )
+    before, after = (Predictor(model.uri)(rows(pixels)) for model in (plain, directory.load_model(calibrated.uri)))
     assert calibrated.digest != plain.digest
     assert after["predicted_class"] == before["predicted_class"]
     logits = np.log(np.stack([before[f"p_{label}"].drop_null().to_numpy() for label in plain.labels], axis=1)) / 2
@@ -139,7 +137,7 @@ def test_a_calibrated_model_has_another_digest_and_the_same_classes(
 
 
 def test_a_row_of_a_calibrated_model_says_whether_to_look_at_it(calibrated: Model, pixels: np.ndarray) -> None:
-    result = Predictor(calibrated.uri)(rows(calibrated, np.concatenate([pixels, pixels[:1] * 0 + 255]))).to_pylist()
+    result = Predictor(calibrated.uri)(rows(np.concatenate([pixels, pixels[:1] * 0 + 255]))).to_pylist()
     assert {row["referral"] for row in result[:-1]} == {"auto", "review"}
     assert result[-1]["referral"] is result[-1]["ood_score"] is None, "a rejected scan"
     for row in result[:-1]:
