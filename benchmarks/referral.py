@@ -58,7 +58,11 @@ class Network:
         self.model, self._cache, self._engine = model, cache, None
 
     def measured(
-        self, name: str, places: Sequence[Path], labels: Sequence[str | None], change: Callable[[Pixels], Pixels]
+        self,
+        name: str,
+        places: Sequence[Path],
+        labels: Sequence[str] | Sequence[None],
+        change: Callable[[Pixels], Pixels],
     ) -> Measured:
         """Return what the network computes for these files, changed; those that cannot be decoded are left out."""
         place = self._cache / f"{self.model.digest}-{name}-{len(places)}.npz"
@@ -69,7 +73,7 @@ class Network:
             return Measured(logits=arrays["logits"], features=features, truth=arrays["truth"])
 
     def _computed(
-        self, places: Sequence[Path], labels: Sequence[str | None], change: Callable[[Pixels], Pixels]
+        self, places: Sequence[Path], labels: Sequence[str] | Sequence[None], change: Callable[[Pixels], Pixels]
     ) -> dict[str, NDArray[Any]]:
         from mribatch.models.tensorflow_engine import TensorFlowEngine
 
@@ -203,7 +207,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return all figures."""
     network = Network(directory.load_model(str(arguments.model)), arguments.cache)
     train, apart = scans_of(arguments.data, arguments.groups)
-    places, labels, groups = ([row[column] for row in apart] for column in range(3))
+    places, labels, groups = [scan[0] for scan in apart], [scan[1] for scan in apart], [scan[2] for scan in apart]
     held = network.measured("held", places, labels, np.asarray)
     detectors = detectors_of(network, train, held, groups, arguments.share)
     own = [judged(detector, temperature, held.rows(half)) for detector, temperature, half in detectors]
@@ -226,7 +230,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             row(f"foreign: {kind}", network.measured(f"foreign-{kind}", files, [None] * len(files), np.asarray))
         )
     other = table_of(arguments.external, "label")
-    rows.append(row("another source", network.measured("external", *zip(*other, strict=True), np.asarray)))  # type: ignore[arg-type]
+    rows.append(
+        row(
+            "another source",
+            network.measured("external", [one for one, _ in other], [label for _, label in other], np.asarray),
+        )
+    )
     return {
         "model": network.model.digest,
         "stored": network.model.has_referral,

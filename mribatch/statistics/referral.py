@@ -80,8 +80,8 @@ class Detector:
         """Return what is to be done with N scans; the first of REASONS that applies is given."""
         ratios = self.scores(features, confidence) / self.thresholds
         over = ratios > 1
-        first = np.asarray(REASONS, object)[over.argmax(axis=1)]
-        return Verdicts(ratios[:, :-1].max(axis=1).astype(np.float32), np.where(over.any(axis=1), first, None))
+        first = np.array([*REASONS, None], object)[np.where(over.any(axis=1), over.argmax(axis=1), len(REASONS))]
+        return Verdicts(ratios[:, :-1].max(axis=1).astype(np.float32), first)
 
 
 def detector(arrays: Mapping[str, Any]) -> Detector:

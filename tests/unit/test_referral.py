@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.special import softmax
 
 from mribatch import schema
 from mribatch.errors import InputError, ModelError
@@ -111,7 +112,9 @@ def calibrated(plain: Model, pixels: np.ndarray) -> Model:
         name: np.frombuffer(b"".join(read[name].drop_null().to_pylist()), np.float32) for name in read.column_names[2:]
     }
     features = Features(layers["intermediate"].reshape(40, -1), layers["penultimate"].reshape(40, -1))
-    detector = with_thresholds(fit_detector(features), features, np.linspace(0.5, 1, 40), 0.1)
+    detector = with_thresholds(
+        fit_detector(features), features, softmax(layers["logits"].reshape(40, -1) / 2, axis=1).max(axis=1), 0.1
+    )
     facts = plain.facts | {"temperature": 2.0}
     return directory.save_calibrated(plain.uri + "-calibrated", plain, packed(detector), facts, "A card, {digest}.")
 
