@@ -27,6 +27,7 @@ from PIL import Image, ImageFilter
 from sklearn.metrics import roc_auc_score
 
 from mribatch.models import directory
+from mribatch.models.engine import Engine
 from mribatch.models.format import Model
 from mribatch.models.referral import stored_detector
 from mribatch.scans.decode import frames
@@ -55,7 +56,8 @@ class Network:
     """Compute pictures once, and keep what came of them in a folder."""
 
     def __init__(self, model: Model, cache: Path) -> None:
-        self.model, self._cache, self._engine = model, cache, None
+        self.model, self._cache = model, cache
+        self._engine: Engine | None = None
 
     def measured(
         self,
@@ -67,7 +69,7 @@ class Network:
         """Return what the network computes for these files, changed; those that cannot be decoded are left out."""
         place = self._cache / f"{self.model.digest}-{name}-{len(places)}.npz"
         if not place.exists():
-            np.savez(place, **self._computed(places, labels, change))
+            np.savez(place, allow_pickle=False, **self._computed(places, labels, change))
         with np.load(place) as arrays:
             features = Features(arrays["intermediate"], arrays["penultimate"])
             return Measured(logits=arrays["logits"], features=features, truth=arrays["truth"])
@@ -119,7 +121,8 @@ def noisy(batch: Pixels) -> Pixels:
 def rician(batch: Pixels) -> Pixels:
     """Return pictures with Rician noise of 40 grey levels."""
     real, imaginary = np.random.default_rng(1).normal(0, 40, (2, *batch.shape[:3], 1))
-    return np.sqrt((batch + real) ** 2 + imaginary**2).clip(0, 255).astype(np.uint8)
+    noisy_batch: Pixels = np.sqrt((batch + real) ** 2 + imaginary**2).clip(0, 255).astype(np.uint8)
+    return noisy_batch
 
 
 MILD: Mapping[str, Callable[[Pixels], Pixels]] = {

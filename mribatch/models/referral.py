@@ -15,7 +15,7 @@ __all__ = ["packed", "stored_detector"]
 def packed(fitted: Detector) -> bytes:
     """Return the arrays of a detector as the bytes of an .npz file; equal arrays give equal bytes."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **fitted.arrays())  # type: ignore[arg-type]
+    np.savez_compressed(buffer, allow_pickle=False, **fitted.arrays())
     return buffer.getvalue()
 
 
