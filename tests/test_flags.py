@@ -42,6 +42,7 @@ UNREACHABLE = {
     ("mribatch.commands.train", "--start-from"): "baselines trains with start_from=None",
     ("mribatch.commands.train", "--backbone-weights"): "so the weights are never left unused beside it",
     ("mribatch.commands.train", "--validation-fraction"): "baselines leaves it at its default",
+    ("mribatch.training.splits", "--paper-protocol"): "calibrate splits by content only",
     ("mribatch.sources.label_names", "--classes"): "only baselines names classes",
     ("mribatch.sources.labels", "--exclude"): "compact lists no scans",
     ("mribatch.sources.listing", "--exclude"): "compact lists no scans",

@@ -93,9 +93,7 @@ say nothing about other scanners.
 |---|---|
 {measured}
 
-{_BIAS[training["kept"]]}
-
-{_calibration(facts)}
+{_BIAS[training["kept"]]}{_calibration(facts)}
 
 ## Limits
 
@@ -105,14 +103,16 @@ output, not a probability of disease, and stays high when the model is wrong.
 
 
 def _calibration(facts: Mapping[str, Any]) -> str:
-    """Return the section on calibration and referral."""
+    """Return the section on calibration and referral, with the blank line before it; nothing for a model without."""
     if "calibration" not in facts:
-        return "## Calibration and referral\n\nThe model is not calibrated and refers no scans."
+        return ""
     numbers = facts["calibration"]
     before, after, floor = numbers["before"], numbers["after"], numbers["noise_floor"]
     rows = {"loss": "loss", "expected_calibration_error": "adaptive calibration error", "brier": "Brier score"}
     table = "\n".join(f"| {name} | {before[key]:.4f} | {after[key]:.4f} |" for key, name in rows.items())
-    return f"""## Calibration and referral
+    return f"""
+
+## Calibration and referral
 
 Temperature {facts["temperature"]}. Measured on {numbers["scans"]} validation scans, each half with the temperature of the
 other half. By chance alone, so many scans show a calibration error of {floor["mean"]:.4f} (95% below {floor["high"]:.4f}).

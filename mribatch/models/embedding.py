@@ -45,7 +45,7 @@ class Embedder:
 
         self._model = directory.open_model(model, digest)
         if self._model.is_classical:
-            raise ModelError(f"{model} is a classical model, which has no features: name a network with --model")
+            raise ModelError(f"{model} is a classical model, which has no features: name a network")
         if threads is not None:
             set_threads(threads)
         self._engine, self._thumbnail_px = TensorFlowEngine(self._model), thumbnail_px
@@ -75,9 +75,7 @@ class LayerReader:
 
         self._model = directory.open_model(model, digest)
         if self._model.is_classical:
-            raise ModelError(
-                f"{model} is a classical model, which has no layers to look at: name a network with --model"
-            )
+            raise ModelError(f"{model} is a classical model, which has no layers to look at: name a network")
         if threads is not None:
             set_threads(threads)
         self._engine = TensorFlowEngine(self._model, with_layers=True)
