@@ -21,6 +21,7 @@ _COMPONENTS = 48  # principal components of the intermediate layer
 _NEIGHBOURS = 320  # training scans that are kept; 128 half-precision numbers each take 80 KB
 _NEAREST = 3  # the distance to the third one does not hang on a single odd scan
 _STEPS = 60  # of the bisection
+_ROUNDING = 1.001  # so that a scan whose score is the threshold stays below it in any batch and on any machine
 
 Floats = NDArray[np.floating]
 
@@ -133,7 +134,7 @@ def with_thresholds(fitted: Detector, features: Features, confidence: Floats, sh
         referred = (scores > np.quantile(scores, middle, axis=0, method="higher")).any(axis=1).mean()
         low, high = (middle, high) if referred > share else (low, middle)
     thresholds = np.quantile(scores, high, axis=0, method="higher")
-    return replace(fitted, thresholds=np.maximum(thresholds, np.finfo(np.float32).tiny))
+    return replace(fitted, thresholds=np.maximum(thresholds * _ROUNDING, np.finfo(np.float32).tiny))
 
 
 def _center_and_scale(values: Floats) -> tuple[Floats, Floats]:
