@@ -22,7 +22,7 @@ from mribatch.settings.score import NightlyConfig
 from mribatch.statistics import drift
 from mribatch.statistics.referral import REASONS
 
-__all__ = ["COLUMNS", "NightData", "by_due", "night_facts", "summarize"]
+__all__ = ["COLUMNS", "NightData", "by_due", "night_facts", "referral_alarms", "summarize"]
 
 COLUMNS = (
     *(*schema.KEY, "status", "reason", "detail", "predicted_class", "confidence"),
@@ -213,11 +213,14 @@ def _alarms(
         if comparison.drift.level == "major":
             index = comparison.drift.index
             yield f"The {name} differs from that of previous nights: population stability index {index:.2f}."
-    if referrals is not None and referrals.drift.level == "major" and _share_rises(referrals):
-        before, tonight = (1 - counts[0] / sum(counts) for counts in (referrals.before, referrals.tonight))
+    if referrals is not None:
+        yield from referral_alarms(referrals)
+
+
+def referral_alarms(referrals: Comparison) -> Iterator[str]:
+    """Yield the alarm if the share for review has risen further than chance; the first count is of scans that are not."""
+    if referrals.drift.level != "major":
+        return
+    before, tonight = (1 - counts[0] / sum(counts) for counts in (referrals.before, referrals.tonight))
+    if tonight > before:
         yield f"More scans are for review than on previous nights: {tonight:.1%}, {before:.1%} before."
-
-
-def _share_rises(referrals: Comparison) -> bool:
-    """Say whether a larger share is for review than before; the first count is of scans that are not."""
-    return referrals.tonight[0] * sum(referrals.before) < referrals.before[0] * sum(referrals.tonight)
