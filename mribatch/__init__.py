@@ -13,6 +13,7 @@ from mribatch.version import __version__
 
 if TYPE_CHECKING:
     from mribatch.commands.audit import audit
+    from mribatch.commands.calibrate import calibrate
     from mribatch.commands.compact import compact
     from mribatch.commands.compare import compare
     from mribatch.commands.evaluate import evaluate
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mribatch.commands.train import train
     from mribatch.errors import MribatchError
     from mribatch.settings.audit import AuditConfig
+    from mribatch.settings.calibrate import CalibrateConfig
     from mribatch.settings.compare import BaselinesConfig
     from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
     from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditConfig",
     "BaselinesConfig",
+    "CalibrateConfig",
     "CompactConfig",
     "EvaluateConfig",
     "MribatchError",
@@ -41,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "audit",
+    "calibrate",
     "compact",
     "compare",
     "evaluate",
@@ -54,6 +58,7 @@ __all__ = [
 _HOMES = {
     "AuditConfig": "mribatch.settings.audit",
     "BaselinesConfig": "mribatch.settings.compare",
+    "CalibrateConfig": "mribatch.settings.calibrate",
     "CompactConfig": "mribatch.settings.score",
     "EvaluateConfig": "mribatch.settings.evaluate",
     "NightlyConfig": "mribatch.settings.score",
@@ -62,6 +67,7 @@ _HOMES = {
     "ScoreConfig": "mribatch.settings.score",
     "TrainConfig": "mribatch.settings.train",
     "audit": "mribatch.commands.audit",
+    "calibrate": "mribatch.commands.calibrate",
     "compact": "mribatch.commands.compact",
     "compare": "mribatch.commands.compare",
     "evaluate": "mribatch.commands.evaluate",

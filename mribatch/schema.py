@@ -9,10 +9,12 @@ __all__ = [
     "KEY",
     "LAST_LISTED",
     "PLAN",
+    "REFERRAL",
     "SCHEMA_VERSION",
     "SKIPS",
     "WORK",
     "Reason",
+    "Referral",
     "Status",
     "decoded_fields",
     "prediction_schema",
@@ -20,7 +22,7 @@ __all__ = [
     "upgraded",
 ]
 
-SCHEMA_VERSION = "2"  # 1: the first; 2: the columns of frames and of DICOM
+SCHEMA_VERSION = "3"  # 1: the first; 2: the columns of frames and of DICOM; 3: those of referral
 
 KEY = ("scan_uri", "scan_version", "frame")
 """The columns that identify a prediction of one model."""
@@ -39,6 +41,22 @@ WORK = pa.schema(
 
 LAST_LISTED = pa.schema([*PLAN, pa.field("seen_at", pa.timestamp("us", tz="UTC"), False)])
 """One row per scan: its version when a nightly run last listed it, and the start time of that run."""
+
+
+REFERRAL = pa.schema(
+    [
+        pa.field("uncertainty", pa.float32()),  # 1 - confidence
+        pa.field("ood_score", pa.float32()),  # above 1: not like the training scans
+        pa.field("referral", pa.string()),  # a Referral
+        pa.field("referral_reason", pa.string()),  # null for auto
+    ]
+)
+"""Columns that say whether a person should look at a scan; null for a model that was not calibrated."""
+
+
+class Referral(StrEnum):
+    AUTO = "auto"  # no score is above its threshold
+    REVIEW = "review"
 
 
 class Status(StrEnum):
@@ -156,6 +174,7 @@ def prediction_schema(labels: Sequence[str]) -> pa.Schema:
             pa.field("predicted_class", pa.string()),
             pa.field("confidence", pa.float32()),
             *(pa.field(probability_column(label), pa.float32()) for label in labels),
+            *REFERRAL,
             pa.field("model_digest", pa.string(), False),
             pa.field("run_id", pa.string(), False),
             pa.field("scored_at", pa.timestamp("us", tz="UTC"), False),

@@ -28,7 +28,19 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-COMMANDS = ("audit", "compact", "compare", "evaluate", "explain", "inspect", "nightly", "promote", "score", "train")
+COMMANDS = (
+    "audit",
+    "calibrate",
+    "compact",
+    "compare",
+    "evaluate",
+    "explain",
+    "inspect",
+    "nightly",
+    "promote",
+    "score",
+    "train",
+)
 # Files of commands/ that are built on a command. The others may share helpers, but import no command.
 BUILT_ON = {
     "compare_fits": ("score", "train"),

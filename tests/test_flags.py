@@ -11,6 +11,7 @@ import pytest
 
 from mribatch.errors import ConfigError
 from mribatch.settings.audit import AuditConfig
+from mribatch.settings.calibrate import CalibrateConfig
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
 from mribatch.settings.inspect import InspectConfig
@@ -28,6 +29,7 @@ COMMANDS = {
     "baselines": (BaselinesConfig, "compare"),
     "inspect": (InspectConfig, "inspect"),
     "audit": (AuditConfig, "audit"),
+    "calibrate": (CalibrateConfig, "calibrate"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.
@@ -49,6 +51,7 @@ UNREACHABLE = {
     ("mribatch.commands.train", "--start-from"): "baselines trains with start_from=None",
     ("mribatch.commands.train", "--backbone-weights"): "so the weights are never left unused beside it",
     ("mribatch.commands.train", "--validation-fraction"): "baselines leaves it at its default",
+    ("mribatch.training.splits", "--paper-protocol"): "calibrate splits by content only",
     ("mribatch.sources.label_names", "--classes"): "only baselines names classes",
     ("mribatch.sources.labels", "--exclude"): "compact lists no scans",
     ("mribatch.sources.listing", "--exclude"): "compact lists no scans",

@@ -62,6 +62,7 @@ class PartSink(Datasink[Receipt]):
             failed=list(zip(lost["scan_uri"].to_pylist(), lost["detail"].to_pylist(), strict=True)),
             left=left["scan_uri"].to_pylist(),
             by_class=_counts(kept, "predicted_class", Status.OK),
+            referred=_counts(kept, "referral_reason", Status.OK),
             by_node=_counts(arrived.filter(pc.equal(arrived["frame"], 0)), "node"),
             peak_bytes={
                 "decoder": pc.max(arrived["decoder_peak_bytes"]).as_py(),

@@ -67,6 +67,12 @@ COMMANDS = {
         "mribatch.settings.train:TrainConfig",
         "mribatch.commands.train:train",
     ),
+    "calibrate": Command(
+        "make a model's confidence a probability, and let it name the scans to review",
+        "calibrate --model brain-mri-v1 --data LABELLED --output models/calibrated",
+        "mribatch.settings.calibrate:CalibrateConfig",
+        "mribatch.commands.calibrate:calibrate",
+    ),
     "evaluate": Command(
         "measure a model on labelled scans: metrics, figures and a report",
         "evaluate --model brain-mri-v1 --data LABELLED --output evaluation",

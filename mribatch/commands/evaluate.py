@@ -11,6 +11,7 @@ from mribatch import schema
 from mribatch.commands import evaluate_report
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.evaluate_evidence import Beside, digested, evidence, known_scans, scores_of
+from mribatch.commands.evaluate_trust import trust_numbers
 from mribatch.commands.evaluated import Evaluated
 from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing
@@ -74,6 +75,7 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, bes
         "left_out": rows.num_rows - kept.num_rows,
         "apart_from": _apart_numbers(apart, rows, kept) if apart else None,
         "evidence": {} if beside is None else _evidence(config, model, _good(rows), beside),
+        **trust_numbers(scores, good, model),
     }
     log.info("drawing the report …")
     return Evaluated(

@@ -55,6 +55,7 @@ class Evaluated(Shown):
         numbers, (low, high) = self.numbers, self.numbers["accuracy_95"]
         yield f"accuracy {numbers['accuracy']:.4f} (95% interval {low:.4f}…{high:.4f}) on {numbers['scans']:,} scans"
         balanced, confidence = numbers["balanced_accuracy"], numbers["mean_confidence"]
+        yield from _trust_lines(numbers)
         yield f"balanced accuracy {balanced:.4f} · mean confidence {confidence:.4f}"
 
     def _details(self) -> Iterator[str]:
@@ -93,6 +94,19 @@ def _evidence_line(result: Mapping[str, Any]) -> str:
     classes = [f"{label} {right_of(row)}" for label, row in result["per_class"].items()]
     accuracy = f"{percent(result['accuracy'])} of {result['scans']:,} scans ({interval(result['accuracy_95'])})"
     return " · ".join([accuracy, *classes, *left_out])
+
+
+def _trust_lines(numbers: Mapping[str, Any]) -> Iterator[str]:
+    measured, referral = numbers["calibration"], numbers["referral"]
+    floor, before = measured["noise_floor"]["mean"], measured["before"]
+    earlier = f" ({before['adaptive_calibration_error']:.4f} before calibration)" if before else ""
+    error = measured["adaptive_calibration_error"]
+    yield f"adaptive calibration error {error:.4f}{earlier}, {floor:.4f} by chance alone · Brier score {measured['brier']:.4f}"
+    if referral:
+        yield (
+            f"for review: {referral['review']:,} scans ({referral['share']:.1%}), with {referral['wrong_in_review']:,} of the "
+            f"{referral['wrong']:,} wrong answers"
+        )
 
 
 def _scan_row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,14 +16,18 @@ from mribatch.models.format import Model
 from mribatch.predictions import history
 from mribatch.predictions.files import outcomes
 from mribatch.predictions.history import DUE, INTERRUPTED
-from mribatch.reports.night import Change, Comparison, Night, Reject, Tally
+from mribatch.reports.night import Change, Comparison, Night, Referred, Reject, Tally
 from mribatch.schema import Status
 from mribatch.settings.score import NightlyConfig
 from mribatch.statistics import drift
+from mribatch.statistics.referral import REASONS
 
-__all__ = ["COLUMNS", "NightData", "by_due", "night_facts", "summarize"]
+__all__ = ["COLUMNS", "NightData", "by_due", "night_facts", "referral_alarms", "summarize"]
 
-COLUMNS = (*schema.KEY, "status", "reason", "detail", "predicted_class", "confidence", "model_digest", "scored_at")
+COLUMNS = (
+    *(*schema.KEY, "status", "reason", "detail", "predicted_class", "confidence"),
+    *("referral", "referral_reason", "model_digest", "scored_at"),
+)
 """The columns of predictions that a night reads."""
 
 
@@ -51,6 +55,7 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     bad, skipped = (files.filter(pc.equal(files["status"], status)) for status in (Status.REJECTED, Status.SKIPPED))
     tried = files.num_rows - skipped.num_rows + scored.failed
     classes, confidence = _compared_classes(config, good, data), _compared_confidence(config, good, data)
+    referrals = _compared_referrals(config, good, data)
     zone = ZoneInfo(config.timezone)
     return Night(
         title=f"Night of {data.started.astimezone(zone):%Y-%m-%d}",
@@ -60,7 +65,7 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
         started=data.started.astimezone(zone),
         ended=datetime.now(zone),
         deadline=data.deadline and data.deadline.astimezone(zone),
-        alarms=tuple(_alarms(config, bad.num_rows + scored.failed, tried, classes, confidence)),
+        alarms=tuple(_alarms(config, bad.num_rows + scored.failed, tried, classes, confidence, referrals)),
         tally=Tally(
             listed=scored.listed,
             done_before=scored.done,
@@ -72,6 +77,8 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
         ),
         classes=classes,
         confidence=confidence,
+        referrals=referrals,
+        referred=_referred(good),
         changes=_changes(good, data.before),
         rejects=[Reject(**row) for row in bad.select(["scan_uri", "reason", "detail"]).to_pylist()],
         skips=dict(Counter(skipped["reason"].to_pylist())),
@@ -90,6 +97,9 @@ def night_facts(night: Night) -> dict[str, Any]:
         "seconds": (night.ended - night.started).total_seconds(),
         "by_class": dict(zip(night.classes.names, night.classes.tonight, strict=True)),
         "confidence": list(night.confidence.tonight),
+        "referrals": dict(zip(night.referrals.names, night.referrals.tonight, strict=True))
+        if night.referrals
+        else None,
     }
 
 
@@ -131,6 +141,25 @@ def _compared_confidence(config: NightlyConfig, good: pa.Table, data: NightData)
     return _comparison(config, drift.CONFIDENCE_RANGES, nights, tonight)
 
 
+def _compared_referrals(config: NightlyConfig, good: pa.Table, data: NightData) -> Comparison | None:
+    """Compare the referrals of new and changed scans with those of earlier nights of the same model, if it refers."""
+    if not data.model.has_referral:
+        return None
+    same = [night for night in data.earlier if night["model_digest"] == data.model.digest]
+    names = ["auto", *dict.fromkeys(REASONS)]
+    nights = [[night["referrals"][name] for name in names] for night in same if night.get("referrals")]
+    tonight = Counter(_without_backfill(good)["referral_reason"].fill_null("auto").to_pylist())
+    return _comparison(config, names, nights, [tonight[name] for name in names])
+
+
+def _referred(good: pa.Table) -> list[Referred]:
+    """Return the scans for review, the least sure first."""
+    review = good.filter(pc.equal(good["referral"], schema.Referral.REVIEW).fill_null(False))
+    ordered = review.sort_by([("confidence", "ascending"), ("scan_uri", "ascending")])
+    columns = ["scan_uri", "referral_reason", "predicted_class", "confidence"]
+    return [Referred(**row) for row in ordered.select(columns).to_pylist()]
+
+
 def _without_backfill(good: pa.Table) -> pa.Table:
     """Return the rows of new and changed scans: the backfill is the old archive again."""
     return good.filter(pc.not_equal(good["due"], history.BACKFILL))
@@ -170,10 +199,28 @@ def _why(row: Mapping[str, Any]) -> Literal["version", "model", "reading"]:
     return "model" if row["model_digest"] != row["model_digest_before"] else "reading"
 
 
-def _alarms(config: NightlyConfig, lost: int, tried: int, classes: Comparison, confidence: Comparison) -> Iterator[str]:
+def _alarms(
+    config: NightlyConfig,
+    lost: int,
+    tried: int,
+    classes: Comparison,
+    confidence: Comparison,
+    referrals: Comparison | None,
+) -> Iterator[str]:
     if lost > config.max_reject_rate * tried:
         yield f"{lost:,} of {tried:,} scans were rejected or failed, more than {100 * config.max_reject_rate:g}%."
     for name, comparison in (("class mix", classes), ("confidence", confidence)):
         if comparison.drift.level == "major":
             index = comparison.drift.index
             yield f"The {name} differs from that of previous nights: population stability index {index:.2f}."
+    if referrals is not None:
+        yield from referral_alarms(referrals)
+
+
+def referral_alarms(referrals: Comparison) -> Iterator[str]:
+    """Yield the alarm if the share for review has risen further than chance; the first count is of scans that are not."""
+    if referrals.drift.level != "major":
+        return
+    before, tonight = (1 - counts[0] / sum(counts) for counts in (referrals.before, referrals.tonight))
+    if tonight > before:
+        yield f"More scans are for review than on previous nights: {tonight:.1%}, {before:.1%} before."

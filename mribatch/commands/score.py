@@ -74,7 +74,9 @@ def score_plan(
     log.info("checking that every scan has its row …")
     ledger.verify(plan, fence.output, model.digest, written.receipts, fence)
     startup_s = None if written.ready_at is None else written.ready_at - begun
-    scored = sum_up(config, plan, written.receipts, fence, time.monotonic() - begun, startup_s)
+    scored = sum_up(
+        config, plan, written.receipts, fence, time.monotonic() - begun, startup_s, refers=model.has_referral
+    )
     if plan.todo.num_rows:
         facts = record(config, scored, written.receipts, written.addresses, started_at)
         ledger.write_record(fence.output, fence.run_id, facts)

@@ -32,6 +32,7 @@ class Scored(Shown):
     planned: int
     scored: int  # scans with a prediction of at least one frame
     by_class: dict[str, int]  # frames
+    referred: dict[str, int] | None = None  # frames for review, by reason; None for a model without referral
     rejected: dict[str, int]
     skipped: dict[str, int] = field(default_factory=dict)
     failed: int
@@ -68,6 +69,7 @@ class Scored(Shown):
         rows = [
             *_counted("scored", self.scored, self.by_class if frames == self.scored else {}),
             *(_counted("frames scored", frames, self.by_class) if frames != self.scored else ()),
+            *_counted_referrals(self.referred),
             *_counted("rejected", sum(self.rejected.values()), self.rejected),
             *(_counted("skipped", sum(self.skipped.values()), self.skipped) if self.skipped else ()),
             *_counted("failed, to be retried", self.failed, failed),
@@ -94,6 +96,10 @@ def _counted(name: str, count: int, parts: Mapping[str, int] | None = None) -> I
     yield from ((f"  {part}", f"{number:,}") for part, number in sorted((parts or {}).items()))
 
 
+def _counted_referrals(referred: Mapping[str, int] | None) -> Iterator[tuple[str, str]]:
+    return iter(()) if referred is None else _counted("for review", sum(referred.values()), referred)
+
+
 def failure_lines(failures: Mapping[str, Sequence[str]]) -> list[str]:
     """Return a line for each cause that names some of the scans that failed."""
     return [
@@ -103,9 +109,16 @@ def failure_lines(failures: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def sum_up(
-    config: ScoreConfig, plan: Plan, receipts: Sequence[Receipt], fence: Fence, seconds: float, startup_s: float | None
+    config: ScoreConfig,
+    plan: Plan,
+    receipts: Sequence[Receipt],
+    fence: Fence,
+    seconds: float,
+    startup_s: float | None,
+    *,
+    refers: bool = False,
 ) -> Scored:
-    """Return what the receipts of a run's parts add up to."""
+    """Return what the receipts of a run's parts add up to. refers: the model says which scans are for review."""
     failures: dict[str, list[str]] = {}
     for uri, cause in sorted((failed for receipt in receipts for failed in receipt.failed), key=itemgetter(0)):
         failures.setdefault(cause or "unknown", []).append(uri)
@@ -118,6 +131,7 @@ def sum_up(
         planned=plan.todo.num_rows,
         scored=sum(receipt.scored for receipt in receipts),
         by_class=_added(receipt.by_class for receipt in receipts),
+        referred=_added(receipt.referred for receipt in receipts) if refers else None,
         skipped=_added(receipt.skipped for receipt in receipts),
         rejected=_added(receipt.rejected for receipt in receipts),
         failed=sum(map(len, failures.values())),
@@ -158,6 +172,7 @@ def record(
             "left": scored.left,
         },
         "by_class": scored.by_class,
+        "referred_by_reason": scored.referred,
         "rejected_by_reason": scored.rejected,
         "skipped_by_reason": scored.skipped,
         "failed_by_cause": {cause: len(scans) for cause, scans in scored.failures.items()},

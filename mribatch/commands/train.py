@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,14 +22,16 @@ from mribatch.cluster import decoding
 from mribatch.cluster.nodes import check_seen, trainers, working_nodes
 from mribatch.cluster.progress import lines
 from mribatch.cluster.session import quiet_stderr, session
+from mribatch.commands.calibrated import LEAST_SCANS, calibrate_model
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import Block, Shown, progress
 from mribatch.commands.train_scans import grouped_scans, recorded, split_of
-from mribatch.errors import ConfigError, ModelError, RunFailed, StorageMissing
+from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.models import card, directory, pretrained, recipe
 from mribatch.models.format import Model
 from mribatch.reports import figures
+from mribatch.settings.calibrate import FALSE_REFERRALS
 from mribatch.settings.train import TrainConfig
 from mribatch.sources import clusters
 from mribatch.sources.lesions import lesion_boxes
@@ -88,7 +90,8 @@ def train(config: TrainConfig) -> "Trained":
         log.info("writing the model …")
         with result.checkpoint.as_directory() as folder:
             learnt = {"data": data, "scans": recorded(config, scans, split)}
-            return _publish(config, Path(folder), labels, learnt)
+            trained = _publish(config, Path(folder), labels, learnt)
+        return _calibrated(config, trained, scans, split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,6 +311,27 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], learn
     uris.put(uris.join(config.output, "history.parquet"), parquet.getvalue())
     uris.put(uris.join(config.output, "curves.png"), figures.training_curves(history, epoch))
     return Trained(model=model, history=history)
+
+
+def _calibrated(config: TrainConfig, trained: Trained, scans: pa.Table, split: splits.TrainingSplit) -> Trained:
+    """Calibrate the trained model on its validation scans, if there are enough."""
+    if len(split.validation) < LEAST_SCANS:
+        log.warning(
+            "warning: the model is not calibrated and refers no scans: %d validation scans, which is fewer than %d",
+            *(len(split.validation), LEAST_SCANS),
+        )
+        return trained
+    scans = scans.append_column("group", pa.array(splits.content_groups(scans), pa.int64()))
+    calibrated = calibrate_model(
+        trained.model,
+        trained.model.uri,
+        *(scans.take(pa.array(rows, pa.int64())) for rows in (split.train, split.validation)),
+        false_referrals=FALSE_REFERRALS,
+        batch_size=config.batch_size,
+        max_reject_rate=config.max_reject_rate,
+        seed=config.seed,
+    )
+    return replace(trained, model=calibrated.model)
 
 
 def _model_facts(

@@ -92,7 +92,7 @@ Split {split["protocol"]}: {split["train"]} scans for training, {split["validati
 |---|---|
 {measured}
 
-{_BIAS[training["kept"]]}
+{_BIAS[training["kept"]]}{_calibration(facts)}
 
 ## Limits
 
@@ -123,6 +123,29 @@ def _validation_note(split: Mapping[str, Any]) -> str:
         f"**These figures leak.** {source},\nand {leaking} of the {split['validation']} are near copies of them or show the "
         "same patients. So the figures mostly measure how well slices are\nrecognized, and say nothing about other scanners."
     )
+
+
+def _calibration(facts: Mapping[str, Any]) -> str:
+    """Return the section on calibration and referral, with the blank line before it; nothing for a model without."""
+    if "calibration" not in facts:
+        return ""
+    numbers = facts["calibration"]
+    before, after, floor = numbers["before"], numbers["after"], numbers["noise_floor"]
+    rows = {"loss": "loss", "expected_calibration_error": "adaptive calibration error", "brier": "Brier score"}
+    table = "\n".join(f"| {name} | {before[key]:.4f} | {after[key]:.4f} |" for key, name in rows.items())
+    return f"""
+
+## Calibration and referral
+
+Temperature {facts["temperature"]}. Measured on {numbers["scans"]} validation scans, each half with the temperature of the
+other half. By chance alone, so many scans show a calibration error of {floor["mean"]:.4f} (95% below {floor["high"]:.4f}).
+
+| measure | before | after |
+|---|---|---|
+{table}
+
+The thresholds refer {percent(numbers["referred"])} of these scans to a person; at most
+{percent(numbers["false_referrals"])} were allowed."""
 
 
 def classical_card(title: str, facts: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mribatch.statistics.referral import Features
+
 __all__ = ["Engine", "Outputs"]
 
 
@@ -19,6 +21,9 @@ class Outputs(NamedTuple):
 
     features: NDArray[np.float32]
     """(N, D): the input of the model's head, such as the pooled output of a backbone."""
+
+    layers: Features | None = None
+    """What referral looks at, where the engine was asked for it."""
 
 
 class Engine(Protocol):

@@ -69,6 +69,7 @@ class Receipt:
     failed: list[tuple[str, str]]  # scan_uri and cause
     left: list[str]  # scan_uri of scans not reached before the deadline
     by_class: dict[str, int]  # frames
+    referred: dict[str, int] = field(default_factory=dict)  # frames by reason
     by_node: dict[str, int]  # scans, by the ID of the node that scored them
     peak_bytes: dict[str, int]  # peak memory of a process, by its role
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from mribatch.reports.rendering import render
 from mribatch.statistics.drift import Drift
 
-__all__ = ["Change", "Comparison", "Night", "Reject", "Tally", "night_page"]
+__all__ = ["Change", "Comparison", "Night", "Referred", "Reject", "Tally", "night_page"]
 
 _LIST_LIMIT = 200  # more than anyone reads in a morning; the Parquet files hold all of them
 
@@ -97,13 +97,24 @@ class Reject:
     detail: str | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Referred:
+    """A scan that a person should look at, and why."""
+
+    scan_uri: str
+    referral_reason: str
+    predicted_class: str
+    confidence: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Night:
     """The contents of the page.
 
     alarms: sentences; any alarm means that somebody has to look at this night.
     started, ended, deadline: timezone-aware, shown in their own time zone.
-    changes, rejects: all of them, most important first; the page counts all and lists the first 200.
+    referrals: counts of scans by referral, `auto` first; None for a model without referral.
+    referred, changes, rejects: all of them, most important first; the page counts all and lists the first 200.
     skips: numbers of skipped scans by reason.
     failures: scans that failed, by cause; the page lists the first 200 of each cause.
     facts: further facts by name (settings, for example), shown as they are.
@@ -120,6 +131,8 @@ class Night:
     tally: Tally
     classes: Comparison
     confidence: Comparison
+    referrals: Comparison | None = None
+    referred: Sequence[Referred] = ()
     changes: Sequence[Change] = ()
     rejects: Sequence[Reject] = ()
     skips: Mapping[str, int] = field(default_factory=dict)

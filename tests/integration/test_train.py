@@ -16,10 +16,13 @@ import ray.train
 from PIL import Image
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+from mribatch.commands.calibrate import calibrate
 from mribatch.commands.score import score
 from mribatch.commands.train import Trained, train
 from mribatch.errors import ConfigError, InputError, ModelError
 from mribatch.models import directory, trained_on
+from mribatch.predictions import ledger
+from mribatch.settings.calibrate import CalibrateConfig
 from mribatch.settings.score import ScoreConfig
 from mribatch.settings.train import TrainConfig
 from mribatch.sources import clusters
@@ -53,6 +56,36 @@ def trained(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFact
     """Train a model. Return the settings and the result."""
     config = settings(data, tmp_path_factory.mktemp("trained") / "model", epochs=6, patience=6)
     return config, train(config)
+
+
+def test_enough_validation_scans_calibrate_the_model_and_its_rows_say_what_to_look_at(
+    tmp_path: Path, scan_folder: ScanFolder
+) -> None:
+    counts = {"glioma": 50, "notumor": 50}
+    for split in ("Training", "Validation"):
+        scan_folder(tmp_path / "data" / split, counts)
+    for path in (tmp_path / "data" / "Validation").rglob("*.*"):
+        pixels = np.asarray(Image.open(path).convert("L"))
+        Image.fromarray(255 - pixels[::-1]).save(path)
+    trained = train(settings(tmp_path / "data", tmp_path / "model", epochs=1))
+    assert trained.model.facts["calibration"]["referred"] <= 0.06
+    assert trained.model.digest in (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    directory.load_model(trained.model.uri)
+    scored = score(
+        ScoreConfig(model=trained.model.uri, input=(f"{tmp_path}/data/Validation",), output=f"{tmp_path}/out")
+    )
+    rows = ledger.predictions(scored.output, scored.digest).to_pylist()
+    assert sum((scored.referred or {}).values()) == sum(row["referral"] == "review" for row in rows) <= 0.06 * len(rows)
+    again = calibrate(
+        CalibrateConfig(
+            model=trained.model.uri, data=f"{tmp_path}/data", output=f"{tmp_path}/again", false_referrals=0.2
+        )
+    )
+    assert again.model.digest != trained.model.digest
+    assert again.model.temperature == trained.model.temperature
+    assert "for review" in again.table()
+    with pytest.raises(ConfigError, match="holds a model already"):
+        calibrate(CalibrateConfig(model=trained.model.uri, data=f"{tmp_path}/data", output=trained.model.uri))
 
 
 def test_training_learns_and_writes_a_model_that_scores(

@@ -23,6 +23,7 @@ from mribatch.version import __version__
 ROOT = Path(__file__).parent.parent.parent
 PLACES = {
     "audit": ["--data", "d", "--output", "o"],
+    "calibrate": ["--model", "m", "--data", "d", "--output", "o"],
     "inspect": ["--input", "i"],
     "train": ["--data", "d", "--output", "o"],
     "evaluate": ["--model", "m", "--data", "d", "--output", "o"],

@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from mribatch.commands.night_summary import referral_alarms
 from mribatch.reports.evaluation import DISCLAIMER
-from mribatch.reports.night import Change, Comparison, Night, Reject, Tally, night_page
+from mribatch.reports.night import Change, Comparison, Night, Referred, Reject, Tally, night_page
 from mribatch.statistics.drift import drift
 from tests.unit.test_page import HOSTILE, Document
 
@@ -327,3 +328,29 @@ def test_skipped_scans_are_counted_by_reason_and_named_in_the_first_line() -> No
     assert "1,234 skipped" in text
     assert text.index("functional") < text.index("localizer")
     assert "Skipped scans" not in page()
+
+
+REFERRALS = ("auto", "foreign", "unlike_training", "unsure")
+
+
+def test_the_scans_for_review_are_listed_with_their_reasons() -> None:
+    referred = [
+        Referred(scan_uri="s3://b/ct.jpg", referral_reason="foreign", predicted_class="notumor", confidence=0.99)
+    ]
+    text = page(referrals=comparison([900, 10, 40, 50], [90, 1, 4, 5], REFERRALS), referred=referred)
+    assert "Scans for review" in text
+    assert "s3://b/ct.jpg" in text
+    assert "Scans for review" not in page(), "a model without referral"
+
+
+@pytest.mark.parametrize(
+    ("tonight", "alarms"),
+    [
+        ([600, 300, 50, 50], 1),
+        ([940, 20, 20, 20], 0),  # as before
+        ([1000, 0, 0, 0], 0),  # fewer
+        ([3, 1, 0, 0], 0),  # chance
+    ],
+)
+def test_a_night_alarms_when_the_share_for_review_rises_beyond_chance(tonight: list[int], alarms: int) -> None:
+    assert len([*referral_alarms(comparison([9400, 200, 200, 200], tonight, REFERRALS))]) == alarms
