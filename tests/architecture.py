@@ -28,9 +28,23 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-COMMANDS = ("audit", "compact", "compare", "evaluate", "explain", "inspect", "nightly", "promote", "score", "train")
+COMMANDS = (
+    "accept",
+    "adapt",
+    "audit",
+    "compact",
+    "compare",
+    "evaluate",
+    "explain",
+    "inspect",
+    "nightly",
+    "promote",
+    "score",
+    "train",
+)
 # Files of commands/ that are built on a command. The others may share helpers, but import no command.
 BUILT_ON = {
+    "accept": ("evaluate", "score"),
     "compare_fits": ("score", "train"),
     "evaluate": ("score",),
     "night_summary": ("score",),

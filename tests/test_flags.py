@@ -15,6 +15,7 @@ from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
 from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
+from mribatch.settings.site import AcceptConfig, AdaptConfig
 from mribatch.settings.train import TrainConfig
 from tests.architecture import ROOT, imports
 
@@ -28,6 +29,8 @@ COMMANDS = {
     "baselines": (BaselinesConfig, "compare"),
     "inspect": (InspectConfig, "inspect"),
     "audit": (AuditConfig, "audit"),
+    "accept": (AcceptConfig, "accept"),
+    "adapt": (AdaptConfig, "adapt"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.
