@@ -37,6 +37,7 @@ class Accepted(Shown):
         acceptance = self.acceptance
         classes = [_class_row(label, rates) for label, rates in (acceptance["per_class"] or {}).items()]
         altered = [_altered_row(row) for row in acceptance["corruptions"]]
+        mark = "refused" if self.verdict == "not fit" else "warning"
         between = [""] if classes and altered else []
         return [
             Table(classes, ("class", "scans", "sensitivity", "specificity", "PPV", "NPV")),
@@ -44,7 +45,7 @@ class Accepted(Shown):
             Table(altered, ("altered", "strength", "same answer", "loss", "missed", "referred"), align="llr"),
             "",
             *self._summary(),
-            *(f"refused: {reason}" if acceptance["checks"] else reason for reason in acceptance["reasons"]),
+            *(f"{mark}: {reason}" for reason in acceptance["reasons"]),
             f"verdict  {self.verdict}",
             f"report   {self.page}",
         ]
