@@ -7,7 +7,7 @@ from typing import Any
 from mribatch.commands.required_acceptance import FIT
 from mribatch.commands.scored import TOO_MANY_REJECTS
 from mribatch.commands.screen import Block, Shown, Table
-from mribatch.reports.acceptance import strength
+from mribatch.reports.acceptance import rate, strength
 from mribatch.statistics.metrics import percent
 
 __all__ = ["NOT_FIT", "Accepted"]
@@ -65,14 +65,7 @@ class Accepted(Shown):
 
 
 def _class_row(label: str, rates: Mapping[str, Any]) -> tuple[str, ...]:
-    return label, f"{rates['sensitivity']['of']:,}", *(_rate(rates[name]) for name in _RATES)
-
-
-def _rate(rate: Mapping[str, Any]) -> str:
-    if rate["share"] is None:
-        return "–"
-    low, high = rate["interval_95"]
-    return f"{rate['share']:.1%} ({low:.0%}…{high:.0%})"
+    return label, f"{rates['sensitivity']['of']:,}", *(rate(rates[name]) for name in _RATES)
 
 
 def _altered_row(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from mribatch.reports.rendering import render
 from mribatch.statistics.acceptance import Check
 from mribatch.statistics.metrics import percent
 
-__all__ = ["acceptance_page", "measured", "sentence", "strength", "wanted"]
+__all__ = ["acceptance_page", "measured", "rate", "sentence", "strength", "wanted"]
 
 _STRENGTHS = {1: "mild", 2: "medium", 3: "strong"}
 
@@ -37,7 +37,7 @@ def _parts(acceptance: Mapping[str, Any]) -> dict[str, Any]:
     checks = [
         (row["name"], percent(row["value"]), _interval(row), wanted(row), _held(row)) for row in acceptance["checks"]
     ]
-    return {"acceptance": acceptance, "checks": checks, "strength": strength}
+    return {"acceptance": acceptance, "checks": checks, "rate": rate, "strength": strength}
 
 
 def _interval(row: Mapping[str, Any]) -> str:
@@ -46,6 +46,14 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 def _held(row: Mapping[str, Any]) -> str:
     return "yes" if row["holds"] else "more scans may decide" if row["undecided"] else "no"
+
+
+def rate(proportion: Mapping[str, Any]) -> str:
+    """Return a share of scans, as acceptance.json holds it, with its interval."""
+    if proportion["share"] is None:
+        return "–"
+    low, high = proportion["interval_95"]
+    return f"{proportion['share']:.1%} ({low:.0%}…{high:.0%})"
 
 
 def wanted(row: Mapping[str, Any]) -> str:
