@@ -73,7 +73,6 @@ def _evaluated(config: AcceptConfig, model: Model, data: str, labelled: pa.Table
         data=data,
         exclude=config.exclude,
         output=config.output,
-        apart_from=config.apart_from,
         batch_size=config.batch_size,
         max_reject_rate=config.max_reject_rate,
     )

@@ -19,7 +19,7 @@ from mribatch.models.format import Model
 from mribatch.predictions import ledger
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
-from mribatch.sources.labels import TrainingScans, evaluation_scans, training_scans
+from mribatch.sources.labels import TrainingScans, training_scans
 from mribatch.sources.listing import content_digests
 from mribatch.statistics import metrics
 from mribatch.statistics.metrics import Scores
@@ -85,12 +85,19 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> 
 
 def _test_scans(table: pa.Table, model: Model, config: EvaluateConfig) -> pa.Table:
     """Return the scans to evaluate: the test split if there is one. Raises InputError for unknown labels."""
-    chosen = evaluation_scans(table, model.labels)
-    splits = set(table["split"].to_pylist())
-    if "training" in splits and "test" not in splits:
+    splits = table["split"].to_pylist()
+    if "test" in splits:
+        table = table.filter(pc.equal(table["split"], "test"))
+    elif "training" in splits:
         log.warning(_NO_TEST_SCANS, config.data)
-    log.info("evaluating %s of %s scans", f"{chosen.num_rows:,}", f"{table.num_rows:,}")
-    return chosen
+    log.info("evaluating %s of %s scans", f"{table.num_rows:,}", f"{len(splits):,}")
+    unknown = sorted(set(table["label"].to_pylist()) - set(model.labels))
+    if unknown:
+        raise InputError(
+            f"the data has classes that the model does not know: {', '.join(unknown)}; it knows {', '.join(model.labels)}: "
+            "rename or remove those folders, or train on them"
+        )
+    return table
 
 
 def _score(config: EvaluateConfig, model: Model, table: pa.Table) -> Scored:

@@ -194,7 +194,6 @@ def test_requiring_an_acceptance_changes_no_fingerprint() -> None:
         ({"input": ("i",)}, "either --data"),
         ({"data": None}, "either --data"),
         ({"limit": 5}, "--limit goes with --input"),
-        ({"data": None, "input": ("i",), "apart_from": ("t",)}, "--apart-from goes with --data"),
         ({"min_sensitivity": 1.2}, "--min-sensitivity must be at least 0 and at most 1"),
     ],
 )
