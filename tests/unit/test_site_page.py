@@ -14,11 +14,14 @@ from mribatch.commands.required_acceptance import required_acceptance
 from mribatch.errors import ConfigError, ModelError
 from mribatch.models.corrupted import PLAIN
 from mribatch.models.format import Model
+from mribatch.reports.acceptance import acceptance_page
 from mribatch.scans.corruptions import CORRUPTIONS, STRENGTHS
 from mribatch.settings.score import ScoreConfig
 from mribatch.settings.site import AcceptConfig, AdaptConfig
 
 LABELS = ("glioma", "notumor")
+_FACTS = dict.fromkeys(("format", "backbone", "image_side_px", "pixels", "head"), 0)
+MODEL = Model(uri="m", facts={"labels": LABELS, "weights": {"sha256": "0"}, **_FACTS})
 
 
 def config(**changes: Any) -> AcceptConfig:
@@ -60,12 +63,18 @@ def altered(rows: pa.Table, **worse: int) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def accepted(tiny_model: Model, scans: Site, **changes: Any) -> dict[str, Any]:
-    return acceptance_of(config(**changes), tiny_model, scans, altered(scans.distinct))
+def accepted(scans: Site, **changes: Any) -> dict[str, Any]:
+    return acceptance_of(config(**changes), MODEL, scans, altered(scans.distinct))
 
 
-def test_a_good_model_is_fit_and_the_numbers_can_be_counted_by_hand(tiny_model: Model) -> None:
-    acceptance = accepted(tiny_model, site(wrong=1))
+def page(**changes: Any) -> str:
+    """Return the page of a model that is not fit."""
+    acceptance = accepted(site(wrong=15), **changes)
+    return acceptance_page(acceptance, "mribatch accept")
+
+
+def test_a_good_model_is_fit_and_the_numbers_can_be_counted_by_hand() -> None:
+    acceptance = accepted(site(wrong=1))
     assert (acceptance["verdict"], acceptance["reasons"]) == ("fit for triage here", [])
     glioma = acceptance["per_class"]["glioma"]
     assert glioma["sensitivity"] | {"interval_95": 0} == {"scans": 29, "of": 30, "share": 29 / 30, "interval_95": 0}
@@ -79,9 +88,9 @@ def test_a_good_model_is_fit_and_the_numbers_can_be_counted_by_hand(tiny_model: 
     assert "verdict  fit for triage here" in outcome.table()
 
 
-def test_each_reason_is_on_the_screen_and_in_the_page_and_the_exit_code_is_3(tiny_model: Model, tmp_path: Path) -> None:
+def test_each_reason_is_on_the_screen_and_in_the_page_and_the_exit_code_is_3(tmp_path: Path) -> None:
     scans = site(wrong=15)
-    acceptance = acceptance_of(config(), tiny_model, scans, altered(scans.distinct, blur=25))
+    acceptance = acceptance_of(config(), MODEL, scans, altered(scans.distinct, blur=25))
     assert acceptance["verdict"] == "not fit"
     names = ("sensitivity of glioma", "specificity of notumor", "balanced accuracy", "loss under mild blur")
     outcome = Accepted(acceptance=acceptance, page="", output="")
@@ -95,17 +104,17 @@ def test_each_reason_is_on_the_screen_and_in_the_page_and_the_exit_code_is_3(tin
     assert json.loads((tmp_path / "acceptance.json").read_text()) == json.loads(json.dumps(acceptance))
 
 
-def test_copies_count_once(tiny_model: Model) -> None:
+def test_copies_count_once() -> None:
     scans = site(each=30, content_sha256=["a" * 64] * 30 + [f"{n:064x}" for n in range(30)])
-    acceptance = accepted(tiny_model, scans)
+    acceptance = accepted(scans)
     assert (acceptance["data"]["scans"], acceptance["data"]["copies"]) == (31, 29)
     assert (acceptance["verdict"], acceptance["missing"]) == ("not enough scans", ["1 of 20 scans of glioma"])
 
 
-def test_without_a_scan_that_can_be_altered_there_is_no_verdict(tiny_model: Model) -> None:
+def test_without_a_scan_that_can_be_altered_there_is_no_verdict() -> None:
     scans = site(frames=[2] * 60)
     assert scans.drawn(10, seed=0).num_rows == 0
-    acceptance = acceptance_of(config(), tiny_model, scans, scans.drawn(10, seed=0))
+    acceptance = acceptance_of(config(), MODEL, scans, scans.drawn(10, seed=0))
     assert acceptance["verdict"] == "not enough scans"
     assert "no scan of one frame that could be altered" in acceptance["missing"]
 
@@ -119,25 +128,25 @@ def test_scans_to_alter_are_spread_over_the_classes_and_drawn_by_the_seed() -> N
     assert many.drawn(1000, seed=0).num_rows == 60
 
 
-def test_a_model_that_refers_is_measured_by_what_it_refers(tiny_model: Model) -> None:
+def test_a_model_that_refers_is_measured_by_what_it_refers() -> None:
     columns = {
         "referral": ["review"] * 15 + ["auto"] * 45,
         "referral_reason": pa.array(["unsure"] * 15 + [None] * 45, pa.string()),
     }
-    acceptance = accepted(tiny_model, site(wrong=3, **columns))
+    acceptance = accepted(site(wrong=3, **columns))
     referral = acceptance["referral"]
     assert (referral["scans"], referral["share"], referral["reasons"]) == (15, 0.25, {"unsure": 15})
     assert (referral["wrong"], referral["wrong_referred"], referral["accuracy_of_others"]) == (3, 3, 1.0)
     assert acceptance["corruptions"][0]["referred"] == 0.25
     assert "share of scans referred" in [check["name"] for check in acceptance["checks"]]
-    nothing = accepted(tiny_model, site(referral=pa.nulls(60, pa.string())))
+    nothing = accepted(site(referral=pa.nulls(60, pa.string())))
     assert nothing["referral"] is None
 
 
-def test_without_labels_the_verdict_is_that_nothing_was_judged(tiny_model: Model, tmp_path: Path) -> None:
+def test_without_labels_the_verdict_is_that_nothing_was_judged(tmp_path: Path) -> None:
     unlabelled = config(data=None, input=("scans",), output=str(tmp_path))
     scans = site(is_labelled=False)
-    acceptance = acceptance_of(unlabelled, tiny_model, scans, altered(scans.distinct))
+    acceptance = acceptance_of(unlabelled, MODEL, scans, altered(scans.distinct))
     outcome = Accepted(acceptance=acceptance, page="", output="")
     assert (acceptance["verdict"], outcome.exit_code) == ("not judged: no labels", 3)
     assert acceptance["predicted"] == {"glioma": 30, "notumor": 30}
@@ -150,15 +159,15 @@ def scoring(tmp_path: Path, place: Path) -> ScoreConfig:
     return ScoreConfig(model="m", input=("i",), output=str(tmp_path), require_acceptance=str(place))
 
 
-def test_scoring_requires_an_acceptance_of_this_model_that_says_fit(tiny_model: Model, tmp_path: Path) -> None:
-    acceptance = accepted(tiny_model, site())
+def test_scoring_requires_an_acceptance_of_this_model_that_says_fit(tmp_path: Path) -> None:
+    acceptance = accepted(site())
     write(config(output=str(tmp_path)), acceptance)
     for place in (tmp_path, tmp_path / "acceptance.json"):
-        named = required_acceptance(scoring(tmp_path, place), tiny_model)
+        named = required_acceptance(scoring(tmp_path, place), MODEL)
         assert named is not None
         assert named["uri"] == str(tmp_path / "acceptance.json")
         assert named["scans_sha256"] == acceptance["data"]["content_sha256"]
-    assert required_acceptance(ScoreConfig(model="m", input=("i",), output="o"), tiny_model) is None
+    assert required_acceptance(ScoreConfig(model="m", input=("i",), output="o"), MODEL) is None
 
 
 @pytest.mark.parametrize(
@@ -171,13 +180,11 @@ def test_scoring_requires_an_acceptance_of_this_model_that_says_fit(tiny_model: 
         ('{"model_digest": "0123", "verdict": "fit for triage here"}', "is of model 0123, not of"),
     ],
 )
-def test_any_other_acceptance_is_refused_with_2_and_named(
-    tiny_model: Model, tmp_path: Path, text: str | None, message: str
-) -> None:
+def test_any_other_acceptance_is_refused_with_2_and_named(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
-        (tmp_path / "acceptance.json").write_text(text.replace("DIGEST", tiny_model.digest))
+        (tmp_path / "acceptance.json").write_text(text.replace("DIGEST", MODEL.digest))
     with pytest.raises(ModelError, match=message) as caught:
-        required_acceptance(scoring(tmp_path, tmp_path), tiny_model)
+        required_acceptance(scoring(tmp_path, tmp_path), MODEL)
     assert caught.value.exit_code == 2
     assert "--require-acceptance" in str(caught.value)
 
