@@ -16,7 +16,7 @@ __all__ = ["VARIANTS", "corrupted_predictions"]
 VARIANTS = 1 + len(CORRUPTIONS) * len(STRENGTHS)
 """Predictions for each scan."""
 
-_BATCH_SCANS = 8  # of which VARIANTS predictions are made, so that the bar moves
+_BATCH_SCANS = 32  # four slices of an engine; each variant is a block of its own, so that the bar moves
 
 
 def corrupted_predictions(table: pa.Table, model: Model, advance: Callable[[int], object] = lambda _: None) -> pa.Table:
