@@ -64,7 +64,9 @@ def test_an_estimate_leaves_the_network_as_it_is_and_an_assignment_changes_only_
 ) -> None:
     before = network.get_weights()
     momenta = [layer.momentum for layer in network.layers[0].layers if hasattr(layer, "momentum")]
-    statistics = estimate(network, pixels, 8)
+    statistics, again = estimate(network, pixels, 8), estimate(network, pixels, 8)
+    for ours, theirs in zip((*again.means, *again.variances), (*statistics.means, *statistics.variances), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     for ours, theirs in zip(network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert [layer.momentum for layer in network.layers[0].layers if hasattr(layer, "momentum")] == momenta
