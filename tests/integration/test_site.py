@@ -17,7 +17,7 @@ from mribatch.models.format import Model
 from mribatch.settings.score import ScoreConfig
 from mribatch.settings.site import AcceptConfig, AdaptConfig
 from mribatch.sources.listing import list_scans
-from tests.conftest import write_scans
+from tests.conftest import make_model, write_scans
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -34,13 +34,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def model(data: Path) -> Model:
+    """Return a tiny model whose random weights give both classes to these scans."""
+    return make_model(data.parent / "tiny", seed=3)
+
+
+@pytest.fixture(scope="module")
 def output(data: Path) -> Path:
     return data.parent / "acceptance"
 
 
 @pytest.fixture(scope="module")
-def accepted(ray_session: None, tiny_model: Model, data: Path, output: Path) -> Accepted:  # noqa: ARG001
-    return accept(AcceptConfig(model=tiny_model.uri, data=str(data), output=str(output), corruption_scans=4))
+def accepted(ray_session: None, model: Model, data: Path, output: Path) -> Accepted:  # noqa: ARG001
+    return accept(AcceptConfig(model=model.uri, data=str(data), output=str(output), corruption_scans=4))
 
 
 def test_random_weights_are_not_fit_and_the_page_and_the_json_say_why(accepted: Accepted, output: Path) -> None:
@@ -57,11 +63,11 @@ def test_random_weights_are_not_fit_and_the_page_and_the_json_say_why(accepted: 
 
 
 def test_without_labels_it_says_what_can_be_said(
-    accepted: Accepted, tiny_model: Model, data: Path, output: Path, tmp_path: Path
+    accepted: Accepted, model: Model, data: Path, output: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "predictions").symlink_to(output / "predictions")  # so that nothing is scored again
     config = AcceptConfig(
-        model=tiny_model.uri, input=(str(data / "notumor"),), limit=5, output=str(tmp_path), corruption_scans=4
+        model=model.uri, input=(str(data / "notumor"),), limit=5, output=str(tmp_path), corruption_scans=4
     )
     outcome = accept(config)
     assert (outcome.verdict, outcome.exit_code) == ("not judged: no labels", accepted.exit_code)
@@ -70,14 +76,14 @@ def test_without_labels_it_says_what_can_be_said(
 
 
 def test_scoring_starts_only_with_an_acceptance_of_this_model_and_its_record_names_it(
-    accepted: Accepted, tiny_model: Model, data: Path, tmp_path: Path
+    accepted: Accepted, model: Model, data: Path, tmp_path: Path
 ) -> None:
     place = tmp_path / "acceptance.json"
 
     def run(verdict: str, scans: str) -> Any:
         place.write_text(json.dumps({**accepted.acceptance, "verdict": verdict}))
         flags = {"output": str(tmp_path / "out"), "limit": 2, "require_acceptance": str(tmp_path)}
-        return score(ScoreConfig(model=tiny_model.uri, input=(scans,), **flags))  # type: ignore[arg-type]  # of mixed types
+        return score(ScoreConfig(model=model.uri, input=(scans,), **flags))  # type: ignore[arg-type]  # of mixed types
 
     scored = run("fit for triage here", str(data / "notumor"))
     record = json.loads((tmp_path / "out" / "_runs" / f"{scored.run_id}.json").read_text())
@@ -107,17 +113,17 @@ def manifest(place: Path, rows: list[dict[str, Any]], *, swapped: bool) -> Path:
 
 
 def test_a_model_that_gets_worse_on_labelled_scans_is_not_written_and_a_better_one_is_a_model_of_its_own(
-    accepted: Accepted, tiny_model: Model, data: Path, output: Path, tmp_path: Path
+    accepted: Accepted, model: Model, data: Path, output: Path, tmp_path: Path
 ) -> None:
     rows = read_predictions(str(output / "predictions")).to_pylist()
     assert accepted.acceptance["predicted"]["glioma"] not in (0, 2 * EACH), "the model gives both classes"
     with pytest.raises(InputError, match=r"nothing was written: balanced accuracy 1\.0000 before"):
-        adapted(tiny_model, data, tmp_path / "worse", manifest(tmp_path / "own.csv", rows, swapped=False))
+        adapted(model, data, tmp_path / "worse", manifest(tmp_path / "own.csv", rows, swapped=False))
     assert not (tmp_path / "worse" / "model.json").exists()
-    outcome = adapted(tiny_model, data, tmp_path / "here", manifest(tmp_path / "other.csv", rows, swapped=True))
-    model = directory.load_model(str(tmp_path / "here"))
-    assert model.digest == outcome.model.digest != tiny_model.digest
-    assert (model.facts["adapted"]["from"], model.facts["adapted"]["scans"]) == (tiny_model.digest, 2 * EACH)
+    outcome = adapted(model, data, tmp_path / "here", manifest(tmp_path / "other.csv", rows, swapped=True))
+    here = directory.load_model(str(tmp_path / "here"))
+    assert here.digest == outcome.model.digest != model.digest
+    assert (here.facts["adapted"]["from"], here.facts["adapted"]["scans"]) == (model.digest, 2 * EACH)
     assert outcome.duel is not None
     assert outcome.duel.before == 0 < outcome.duel.after
     card = (tmp_path / "here" / "MODEL_CARD.md").read_text()
@@ -127,6 +133,6 @@ def test_a_model_that_gets_worse_on_labelled_scans_is_not_written_and_a_better_o
         assert "glioma_00" not in text
 
 
-def test_a_handful_of_scans_is_refused_before_anything_starts(tiny_model: Model, data: Path, tmp_path: Path) -> None:
+def test_a_handful_of_scans_is_refused_before_anything_starts(model: Model, data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"22 different scans .* at least 32"):
-        adapted(tiny_model, data / "notumor", tmp_path / "few")
+        adapted(model, data / "notumor", tmp_path / "few")
