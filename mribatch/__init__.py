@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from mribatch.version import __version__
 
 if TYPE_CHECKING:
+    from mribatch.commands.accept import accept
+    from mribatch.commands.adapt import adapt
     from mribatch.commands.audit import audit
     from mribatch.commands.calibrate import calibrate
     from mribatch.commands.compact import compact
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
     from mribatch.settings.compare import BaselinesConfig
     from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
     from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
+    from mribatch.settings.site import AcceptConfig, AdaptConfig
     from mribatch.settings.train import TrainConfig
 
 
 __all__ = [
+    "AcceptConfig",
+    "AdaptConfig",
     "AuditConfig",
     "BaselinesConfig",
     "CalibrateConfig",
@@ -43,6 +48,8 @@ __all__ = [
     "ScoreConfig",
     "TrainConfig",
     "__version__",
+    "accept",
+    "adapt",
     "audit",
     "calibrate",
     "compact",
@@ -56,6 +63,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AcceptConfig": "mribatch.settings.site",
+    "AdaptConfig": "mribatch.settings.site",
     "AuditConfig": "mribatch.settings.audit",
     "BaselinesConfig": "mribatch.settings.compare",
     "CalibrateConfig": "mribatch.settings.calibrate",
@@ -66,6 +75,8 @@ _HOMES = {
     "MribatchError": "mribatch.errors",
     "ScoreConfig": "mribatch.settings.score",
     "TrainConfig": "mribatch.settings.train",
+    "accept": "mribatch.commands.accept",
+    "adapt": "mribatch.commands.adapt",
     "audit": "mribatch.commands.audit",
     "calibrate": "mribatch.commands.calibrate",
     "compact": "mribatch.commands.compact",

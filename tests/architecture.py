@@ -29,6 +29,8 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 COMMANDS = (
+    "accept",
+    "adapt",
     "audit",
     "calibrate",
     "compact",
@@ -43,6 +45,7 @@ COMMANDS = (
 )
 # Files of commands/ that are built on a command. The others may share helpers, but import no command.
 BUILT_ON = {
+    "accept": ("evaluate", "score"),
     "compare_fits": ("score", "train"),
     "evaluate": ("score",),
     "night_summary": ("score",),

@@ -16,6 +16,7 @@ from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
 from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
+from mribatch.settings.site import AcceptConfig, AdaptConfig
 from mribatch.settings.train import TrainConfig
 from tests.architecture import ROOT, imports
 
@@ -30,6 +31,8 @@ COMMANDS = {
     "inspect": (InspectConfig, "inspect"),
     "audit": (AuditConfig, "audit"),
     "calibrate": (CalibrateConfig, "calibrate"),
+    "accept": (AcceptConfig, "accept"),
+    "adapt": (AdaptConfig, "adapt"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.
@@ -51,7 +54,6 @@ UNREACHABLE = {
     ("mribatch.commands.train", "--start-from"): "baselines trains with start_from=None",
     ("mribatch.commands.train", "--backbone-weights"): "so the weights are never left unused beside it",
     ("mribatch.commands.train", "--validation-fraction"): "baselines leaves it at its default",
-    ("mribatch.training.splits", "--paper-protocol"): "calibrate splits by content only",
     ("mribatch.sources.label_names", "--classes"): "only baselines names classes",
     ("mribatch.sources.labels", "--exclude"): "compact lists no scans",
     ("mribatch.sources.listing", "--exclude"): "compact lists no scans",

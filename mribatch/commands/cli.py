@@ -79,6 +79,18 @@ COMMANDS = {
         "mribatch.settings.evaluate:EvaluateConfig",
         "mribatch.commands.evaluate:evaluate",
     ),
+    "accept": Command(
+        "measure a model on scans of your site and say whether it is fit for triage there",
+        "accept --model brain-mri-v1 --data LABELLED_AT_YOUR_SITE --output acceptance",
+        "mribatch.settings.site:AcceptConfig",
+        "mribatch.commands.accept:accept",
+    ),
+    "adapt": Command(
+        "fit the batch statistics of a model to unlabelled scans of your site, as a new model",
+        "adapt --model brain-mri-v1 --input SITE_SCANS --output models/here",
+        "mribatch.settings.site:AdaptConfig",
+        "mribatch.commands.adapt:adapt",
+    ),
     "promote": Command(
         "make a model the current one if it is no worse on labelled scans",
         "promote --models models --candidate brain-mri-v2 --data LABELLED --output promotion",

@@ -19,6 +19,7 @@ from mribatch import schema
 from mribatch.commands.night_summary import COLUMNS, NightData, by_due, night_facts, summarize
 from mribatch.commands.paying import paying
 from mribatch.commands.reading import reading_of, selection_of
+from mribatch.commands.required_acceptance import required_acceptance
 from mribatch.commands.score import score_plan
 from mribatch.commands.scored import Scored
 from mribatch.commands.screen import Block, Shown, Table, duration
@@ -52,6 +53,7 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
     deadline = night_end(config, started)
     until = time.monotonic() + (deadline - started).total_seconds() - _END_S if deadline else math.inf
     model = directory.load_model(lookup.locate(config.model))
+    required_acceptance(config, model)
     output, run_id = uris.absolute(config.output), new_run_id()
     log.info("listing %s …", ", ".join(config.input))
     if config.dry_run:

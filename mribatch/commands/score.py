@@ -20,6 +20,7 @@ from mribatch.cluster.progress import watched
 from mribatch.cluster.session import session
 from mribatch.commands.paying import paying
 from mribatch.commands.reading import reading_of
+from mribatch.commands.required_acceptance import required_acceptance
 from mribatch.commands.scored import Scored, record, sum_up
 from mribatch.commands.screen import progress
 from mribatch.models import directory, lookup
@@ -46,6 +47,7 @@ def score(config: ScoreConfig) -> Scored:
     Raises InputError, ModelError, StorageError, OutputHeld (another run writes there), RunFailed (a rerun resumes).
     """
     model = directory.load_model(lookup.locate(config.model))
+    required_acceptance(config, model)  # before a listing that may take long
     log.info("listing %s …", ", ".join(config.input))
     return score_listing(config, model, list_scans(config.input, config.exclude))
 
@@ -68,6 +70,7 @@ def score_plan(
     The lock must be held. See `score`.
     """
     begun, started_at = time.monotonic(), datetime.now(UTC)
+    accepted = required_acceptance(config, model)
     written = _Written([], {}, None)
     if plan.todo.num_rows:
         written = _write_parts(config, model, plan, fence, reading, until)
@@ -79,6 +82,7 @@ def score_plan(
     )
     if plan.todo.num_rows:
         facts = record(config, scored, written.receipts, written.addresses, started_at)
+        facts |= {"acceptance": accepted} if accepted else {}
         ledger.write_record(fence.output, fence.run_id, facts)
     return scored
 

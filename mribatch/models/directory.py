@@ -27,6 +27,7 @@ __all__ = [
     "rounded",
     "save",
     "save_calibrated",
+    "save_changed",
     "save_classical",
     "size_bytes",
 ]
@@ -53,6 +54,16 @@ def save_classical(uri: str, classifier: bytes, backbone: bytes | None, facts: d
     if backbone is not None:
         files["features"] = ("backbone.h5", backbone)
     return _save(uri, files, facts, card)
+
+
+def save_changed(model: Model, uri: str, weights: Path, facts: dict[str, Any], card: str) -> Model:
+    """Write a copy of a network's directory with other weights, from a Keras weights file.
+
+    facts: those of `model` that the copy keeps, with what is new. card: as for `save`.
+    """
+    others = [role for role in stored_roles(model.facts) if role != "weights"]
+    files = {role: (model.facts[role]["file"], read_file(model, role)) for role in others}
+    return _save(uri, {"weights": ("weights.h5", rounded(weights)), **files}, facts, card)
 
 
 def _save(uri: str, files: dict[str, tuple[str, bytes]], facts: dict[str, Any], card: str) -> Model:

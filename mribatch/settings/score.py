@@ -24,6 +24,10 @@ class ScoreConfig(Settings):
     """Model directory, or a folder of model directories whose file CURRENT names one: a local path or s3://…
     A NAME is also looked up in models/ of the current folder and in the folders that MRIBATCH_MODELS lists."""
 
+    require_acceptance: Annotated[str | None, Flag("Model", "URI", "not required")] = None
+    """Do not start unless this acceptance.json, or the one in this folder, says that this very model is fit for triage
+    here. `mribatch accept` writes it."""
+
     input: Annotated[tuple[str, ...], Flag("Input", "URI")]
     """Folders, files, globs or s3://bucket/prefix. Every file below a folder is a scan, except hidden ones (names that
     begin with a dot)."""

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mribatch import schema
 from mribatch.errors import InputError
 from mribatch.sources import folders, manifest
 from mribatch.sources.label_names import LabelledScan, copied_class, of_classes, same_class
 
-__all__ = ["LABELLED", "TrainingScans", "labelled", "training_scans"]
+__all__ = ["LABELLED", "TrainingScans", "evaluation_scans", "labelled", "training_scans"]
 
 LABELLED = pa.schema(
     [
@@ -59,6 +60,22 @@ def labelled(
     _check_split_classes(uri, rows)
     columns = zip(*sorted(rows), strict=True)
     return pa.table([list(column) for column in columns], schema=LABELLED)
+
+
+def evaluation_scans(table: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """Return the test split of labelled scans (schema LABELLED), or all of them if they have none.
+
+    labels: those that a model knows. Raises InputError for a scan with another label.
+    """
+    if "test" in table["split"].to_pylist():
+        table = table.filter(pc.equal(table["split"], "test"))
+    unknown = sorted(set(table["label"].to_pylist()) - set(labels))
+    if unknown:
+        raise InputError(
+            f"the data has classes that the model does not know: {', '.join(unknown)}; it knows {', '.join(labels)}: "
+            "rename or remove those folders, or train on them"
+        )
+    return table
 
 
 def training_scans(uris: Sequence[str]) -> TrainingScans:

@@ -57,6 +57,7 @@ _KINDS = tuple(
         "comparison.parquet comparison.md comparison.html comparison.lock/": (
             r"comparison\.(parquet|md|html)|clusters\.parquet|accuracy\.png|confusion_.+\.png"
         ),
+        "acceptance.json acceptance.html": r"acceptance\.(json|html)",
         "nightly.json nightly.html": r"nightly\.(json|html)",
         "checkpoint_manager_snapshot.json checkpoint_/": r"checkpoint_manager_snapshot\.json|clusters\.parquet",
     }.items()

@@ -15,6 +15,7 @@ from tests.unit.test_comparison import GOOD, POOR
 from tests.unit.test_night_page import change, comparison, page, reject
 from tests.unit.test_page import NUMBERS, mistakes_at, png
 from tests.unit.test_page import page as evaluation_page
+from tests.unit.test_site_page import page as acceptance_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, which `make browser` installs")
@@ -82,6 +83,10 @@ def test_the_page_of_an_evaluation_opens_without_complaint(tmp_path: Path) -> No
     assert complaints(evaluation_page(), tmp_path) == []
 
 
+def test_the_page_of_an_acceptance_opens_without_complaint(tmp_path: Path) -> None:
+    assert complaints(acceptance_page(), tmp_path) == []
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_long_names_and_wide_tables_scroll_in_place_and_never_widen_the_page(tmp_path: Path, width: int) -> None:
     long = "s3://archive/" + "x" * 200 + "/scan.jpg"
@@ -105,6 +110,7 @@ def test_long_names_and_wide_tables_scroll_in_place_and_never_widen_the_page(tmp
             numbers=NUMBERS | {"per_class": classes, "confusion_matrix": matrix},
         ),
         "comparison": comparison_page([GOOD, POOR], {long: long}, {long: png(2000, 9)}),
+        "acceptance": acceptance_page(model=long, data=long),
     }
     assert excess(pages, width, tmp_path) == dict.fromkeys(pages, 0)
 

@@ -22,6 +22,8 @@ from mribatch.version import __version__
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = {
+    "accept": ["--model", "m", "--data", "d", "--output", "o"],
+    "adapt": ["--model", "m", "--input", "i", "--output", "o"],
     "audit": ["--data", "d", "--output", "o"],
     "calibrate": ["--model", "m", "--data", "d", "--output", "o"],
     "inspect": ["--input", "i"],
