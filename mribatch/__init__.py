@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mribatch.commands.compact import compact
     from mribatch.commands.compare import compare
     from mribatch.commands.evaluate import evaluate
+    from mribatch.commands.explain import explain
     from mribatch.commands.nightly import nightly
     from mribatch.commands.promote import promote
     from mribatch.commands.read_predictions import read_predictions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mribatch.settings.audit import AuditConfig
     from mribatch.settings.compare import BaselinesConfig
     from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+    from mribatch.settings.explain import ExplainConfig
     from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
     from mribatch.settings.train import TrainConfig
 
@@ -34,6 +36,7 @@ __all__ = [
     "BaselinesConfig",
     "CompactConfig",
     "EvaluateConfig",
+    "ExplainConfig",
     "MribatchError",
     "NightlyConfig",
     "PromoteConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "compact",
     "compare",
     "evaluate",
+    "explain",
     "nightly",
     "promote",
     "read_predictions",
@@ -58,6 +62,7 @@ _HOMES = {
     "EvaluateConfig": "mribatch.settings.evaluate",
     "NightlyConfig": "mribatch.settings.score",
     "PromoteConfig": "mribatch.settings.evaluate",
+    "ExplainConfig": "mribatch.settings.explain",
     "MribatchError": "mribatch.errors",
     "ScoreConfig": "mribatch.settings.score",
     "TrainConfig": "mribatch.settings.train",
@@ -65,6 +70,7 @@ _HOMES = {
     "compact": "mribatch.commands.compact",
     "compare": "mribatch.commands.compare",
     "evaluate": "mribatch.commands.evaluate",
+    "explain": "mribatch.commands.explain",
     "nightly": "mribatch.commands.nightly",
     "promote": "mribatch.commands.promote",
     "read_predictions": "mribatch.commands.read_predictions",

@@ -13,6 +13,7 @@ from mribatch.errors import ConfigError
 from mribatch.settings.audit import AuditConfig
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+from mribatch.settings.explain import ExplainConfig
 from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.settings.train import TrainConfig
@@ -28,6 +29,7 @@ COMMANDS = {
     "baselines": (BaselinesConfig, "compare"),
     "inspect": (InspectConfig, "inspect"),
     "audit": (AuditConfig, "audit"),
+    "explain": (ExplainConfig, "explain"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from mribatch.reports.gallery import Shown
 from mribatch.reports.rendering import DISCLAIMER, picture, render
 
 __all__ = ["DISCLAIMER", "Evaluation", "Mistake", "OutcomeCounts", "evaluation_page"]
@@ -35,6 +36,7 @@ class Evaluation:
     model: facts by name (digest, backbone, image side …), shown as they are.
     numbers: from `metrics.measure`.
     mistakes: sorted by the probability of the true class, lowest first.
+    maps: some of the mistakes with the maps of their answers.
     figures: PNG bytes by caption, shown in the order of the mapping; the caption is also the alternative text.
     """
 
@@ -43,6 +45,7 @@ class Evaluation:
     counts: OutcomeCounts
     numbers: Mapping[str, Any]
     mistakes: Sequence[Mistake] = ()
+    maps: Sequence[Shown] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -58,5 +61,6 @@ def evaluation_page(evaluation: Evaluation) -> str:
         counts=evaluation.counts,
         numbers=evaluation.numbers,
         mistakes=evaluation.mistakes,
+        maps=evaluation.maps,
         pictures=[picture(caption, png) for caption, png in evaluation.figures.items()],
     )

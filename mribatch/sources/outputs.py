@@ -57,6 +57,7 @@ _KINDS = tuple(
         "comparison.parquet comparison.md comparison.html comparison.lock/": (
             r"comparison\.(parquet|md|html)|accuracy\.png|confusion_.+\.png"
         ),
+        "explanations.html explanations.parquet": r"explanations\.(html|parquet)|overlay-[0-9]{4}\.png",
         "nightly.json nightly.html": r"nightly\.(json|html)",
         "checkpoint_manager_snapshot.json checkpoint_/": r"checkpoint_manager_snapshot\.json",
     }.items()
