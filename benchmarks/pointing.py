@@ -9,7 +9,6 @@ and the card, and `mribatch explain` then shows the maps of the classes where th
 
 import csv
 import logging
-import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +90,11 @@ def read_boxes(config: PointingConfig) -> list[Box]:
             groups = {row["scan"]: row["group"] for row in csv.DictReader(lines)}
     with config.boxes.open() as lines:
         boxes = [
-            Box(row["scan"], (float(row["x0"]), float(row["y0"]), float(row["x1"]), float(row["y1"])), groups.get(row["scan"], row["scan"]))
+            Box(
+                row["scan"],
+                (float(row["x0"]), float(row["y0"]), float(row["x1"]), float(row["y1"])),
+                groups.get(row["scan"], row["scan"]),
+            )
             for row in csv.DictReader(lines)
             if row["scan"].startswith(config.below)
         ]
@@ -147,9 +150,11 @@ def measured(model: Model, method: Method, boxes: Sequence[Box], data: Path) -> 
     return pointing_by_class(points, edges, [box.label for box in boxes])
 
 
-def table(methods: Mapping[str, Mapping[str, Pointing]]) -> str:
+def table(methods: Mapping[Method, Mapping[str, Pointing]]) -> str:
     """Return the rates as text, one line for each method and class, with a line for all classes."""
-    lines = [f"{'method':<12} {'class':<12} {'boxes':>5} {'right':>5} {'rate':>8} {'95% interval':>18} {'centre':>8}  maps"]
+    lines = [
+        f"{'method':<12} {'class':<12} {'boxes':>5} {'right':>5} {'rate':>8} {'95% interval':>18} {'centre':>8}  maps"
+    ]
     for method, classes in methods.items():
         everything = Pointing(
             boxes=sum(one.boxes for one in classes.values()),
@@ -163,7 +168,18 @@ def table(methods: Mapping[str, Mapping[str, Pointing]]) -> str:
 def _line(method: str, name: str, one: Pointing) -> str:
     low, high = map(percent, one.interval)
     rate, centre = percent(one.right / one.boxes), percent(one.centre / one.boxes)
-    return f"{method:<12} {name:<12} {one.boxes:>5} {one.right:>5} {rate:>8} {low:>8}–{high:<8} {centre:>8}  {one.verdict}"
+    return (
+        f"{method:<12} {name:<12} {one.boxes:>5} {one.right:>5} {rate:>8} {low:>8}–{high:<8} {centre:>8}  {one.verdict}"
+    )
+
+
+def command(config: PointingConfig) -> str:
+    """Return the command that repeats a measurement, with placeholders for local paths."""
+    words = ["python", "benchmarks/pointing.py", "--model", "{name}", "--data", "SCANS", "--boxes", "BOXES.csv"]
+    words += ["--groups", "GROUPS.csv"] if config.groups else []
+    words += ["--below", config.below] if config.below else []
+    words += ["--boxes-per-class", str(config.boxes_per_class), "--seed", str(config.seed), "--apart-from-seeds"]
+    return " ".join([*words, *map(str, config.apart_from_seeds)])
 
 
 def main() -> int:
@@ -174,8 +190,7 @@ def main() -> int:
     methods = {method: measured(model, method, boxes, config.data) for method in config.methods}
     log.info("%s", table(methods))
     if config.record:
-        command = shlex.join(["python", "benchmarks/pointing.py", *sys.argv[1:]])
-        facts = model.facts | {"pointing": pointing_facts(methods, command)}
+        facts = model.facts | {"pointing": pointing_facts(methods, command(config))}
         directory.redescribe(model, facts, card.model_card(facts))
     return 0
 

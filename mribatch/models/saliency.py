@@ -29,22 +29,26 @@ class Maps(NamedTuple):
     """(N, labels), rows summing to 1."""
 
     maps: NDArray[np.float32]
-    """(N, side, side) in 0…1 for the predicted class; the largest value is 1, or all are 0 if nothing speaks for it."""
+    """(N, side, side): values above 0 speak for the predicted class, those below 0 against it. The largest value is 1, or all
+    are 0 if nothing speaks for it."""
 
 
 def grad_cam(activations: Any, gradients: Any) -> Any:
-    """Return (N, h, w) maps of (N, h, w, C) tensors: channels weighted by their mean gradient (Selvaraju et al. 2017)."""
-    return tf.nn.relu(tf.reduce_sum(tf.reduce_mean(gradients, (1, 2), keepdims=True) * activations, -1))
+    """Return (N, h, w) maps of (N, h, w, C) tensors: channels weighted by their mean gradient (Selvaraju et al. 2017).
+
+    Negative values, which the paper cuts off, are kept.
+    """
+    return tf.reduce_sum(tf.reduce_mean(gradients, (1, 2), keepdims=True) * activations, -1)
 
 
 def hires_cam(activations: Any, gradients: Any) -> Any:
     """Return (N, h, w) maps of (N, h, w, C) tensors: the sum of gradient times activation (Draelos & Carin 2020)."""
-    return tf.nn.relu(tf.reduce_sum(gradients * activations, -1))
+    return tf.reduce_sum(gradients * activations, -1)
 
 
 def layer_cam(activations: Any, gradients: Any) -> Any:
     """Return (N, h, w) maps of (N, h, w, C) tensors: positive gradient times activation, summed (Jiang et al. 2021)."""
-    return tf.nn.relu(tf.reduce_sum(tf.nn.relu(gradients) * activations, -1))
+    return tf.reduce_sum(tf.nn.relu(gradients) * tf.nn.relu(activations), -1)
 
 
 class Explainer:
@@ -102,19 +106,25 @@ def _activations(base: keras.Model, backbone: str) -> tuple[Any, Any]:
 
 def _explained(parts: _Parts, method: "_Recipe", side_px: int, images: Any) -> tuple[Any, Any]:
     """Return probabilities and maps of scaled images, as tensors."""
-    both = tf.concat([images, tf.reverse(images, [2])], 0)
-    middle = parts.lower(both, training=False)
+    logits, maps = _signed(parts, method, side_px, images)
+    highest = tf.nn.relu(tf.reduce_max(maps, (1, 2), keepdims=True))
+    return tf.nn.softmax(logits), tf.math.divide_no_nan(maps, highest)
+
+
+def _signed(parts: _Parts, method: "_Recipe", side_px: int, images: Any, classes: Any = None) -> tuple[Any, Any]:
+    """Return logits and unscaled maps. classes: (N,) to explain; None explains the answers."""
+    middle = parts.lower(tf.concat([images, tf.reverse(images, [2])], 0), training=False)
     with tf.GradientTape() as tape:
         tape.watch(middle)
         last, features = parts.upper(middle, training=False)
         for layer in parts.hidden:
             features = layer(features, training=False)
         logits = tf.matmul(features, parts.head.kernel) + parts.head.bias
-        score = tf.reduce_max(logits, 1)
+        upright, _ = tf.split(logits, 2)
+        chosen = tf.argmax(upright, 1) if classes is None else classes
+        score = tf.gather(logits, tf.tile(chosen, [2]), axis=1, batch_dims=1)
     to_middle, to_last = tape.gradient(score, [middle, last])
-    answers, _ = tf.split(tf.nn.softmax(logits), 2)
-    maps = method({"middle": (middle, to_middle), "last": (last, to_last)}, side_px)
-    return answers, maps
+    return upright, method({"middle": (middle, to_middle), "last": (last, to_last)}, side_px)
 
 
 _Activations = Mapping[str, tuple[Any, Any]]
@@ -125,22 +135,22 @@ def _single(cam: Callable[[Any, Any], Any], layer: str, activations: _Activation
     """Return the map of one layer: averaged with that of the mirrored scan, enlarged to the scan's side."""
     upright, mirrored = tf.split(cam(*activations[layer]), 2)
     coarse = (upright + tf.reverse(mirrored, [2]))[..., None]
-    fine = tf.image.resize(coarse, (side_px, side_px), tf.image.ResizeMethod.BICUBIC)[..., 0]
-    return _scaled(tf.nn.relu(fine))
+    return tf.image.resize(coarse, (side_px, side_px), tf.image.ResizeMethod.BICUBIC)[..., 0]
 
 
 def _combined(activations: _Activations, side_px: int) -> Any:
-    product = _single(layer_cam, "middle", activations, side_px) * _single(grad_cam, "last", activations, side_px)
-    return _scaled(tf.sqrt(product))
+    """Return the map of LayerCAM times that of Grad-CAM.
 
-
-def _scaled(maps: Any) -> Any:
-    return tf.math.divide_no_nan(maps, tf.reduce_max(maps, (1, 2), keepdims=True))
+    The first one is fine, but hardly depends on the network's head: it shows where features are, whatever they speak for.
+    The second one is coarse and has signs, which change with the head.
+    """
+    fine = tf.nn.relu(_single(layer_cam, "middle", activations, side_px))
+    product = fine * _single(grad_cam, "last", activations, side_px)
+    return tf.sign(product) * tf.sqrt(tf.abs(product))
 
 
 _METHODS: Mapping[Method, _Recipe] = {
     "combined": _combined,
     "grad-cam": partial(_single, grad_cam, "last"),
     "hires-cam": partial(_single, hires_cam, "middle"),
-    "layer-cam": partial(_single, layer_cam, "middle"),
 }

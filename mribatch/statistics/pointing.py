@@ -59,9 +59,9 @@ def peaks(maps: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def peak_of(values: NDArray[np.float32]) -> tuple[float, float] | None:
-    """Return where an (h, w) map is highest, as `peaks` does; None if it is 0 everywhere."""
+    """Return where an (h, w) map is highest, as `peaks` does; None if it is nowhere above 0."""
     x, y = peaks(values[None])[0].tolist()
-    return (x, y) if values.any() else None
+    return (x, y) if values.max() > 0 else None
 
 
 def inside(points: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -55,7 +55,7 @@ def test_a_class_without_lesions_is_not_measured() -> None:
 
 def test_rates_survive_the_way_through_model_json_and_are_those_of_one_method() -> None:
     counts = {"glioma": Pointing(boxes=50, right=45, centre=12)}
-    model = Model(uri="m", facts={"pointing": pointing_facts({"layer-cam": counts}, "python benchmarks/pointing.py")})
-    assert pointing_of(model, "layer-cam") == counts
+    model = Model(uri="m", facts={"pointing": pointing_facts({"hires-cam": counts}, "python benchmarks/pointing.py")})
+    assert pointing_of(model, "hires-cam") == counts
     assert pointing_of(model, "grad-cam") == {}
-    assert pointing_of(Model(uri="m", facts={}), "layer-cam") == {}
+    assert pointing_of(Model(uri="m", facts={}), "hires-cam") == {}
