@@ -190,7 +190,7 @@ def main() -> int:
     methods = {method: measured(model, method, boxes, config.data) for method in config.methods}
     log.info("%s", table(methods))
     if config.record:
-        facts = model.facts | {"pointing": pointing_facts(methods, command(config))}
+        facts = model.facts | {"pointing": pointing_facts(model.digest, methods, command(config))}
         directory.redescribe(model, facts, card.model_card(facts))
     return 0
 

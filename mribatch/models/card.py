@@ -208,7 +208,7 @@ def _explanation(facts: Mapping[str, Any]) -> str:
     """Return the section on maps: how often they point at lesions, or that it was not measured."""
     lines = ["## Explanation", ""]
     pointing = facts.get("pointing")
-    if pointing is None:
+    if pointing is None or pointing["digest"] != facts["digest"]:
         return "\n".join([*lines, "Whether the maps of `mribatch explain` point at lesions was not measured."])
     lines += [
         "How often the peak of a map lies in the box around the lesion, and how often the centre of the image does. `mribatch",

@@ -11,15 +11,19 @@ __all__ = ["pointing_facts", "pointing_of"]
 
 
 def pointing_of(model: Model, method: Method) -> dict[str, Pointing]:
-    """Return what was measured of the maps of a method, by class; nothing if they were not measured."""
-    measured = model.facts.get("pointing", {}).get("methods", {}).get(method, {})
-    return {label: Pointing(**counts) for label, counts in measured.items()}
+    """Return what was measured of the maps of a method, by class; nothing if they were not measured with this model."""
+    pointing = model.facts.get("pointing", {})
+    counts = pointing["methods"].get(method, {}) if pointing.get("digest") == model.digest else {}
+    return {label: Pointing(**count) for label, count in counts.items()}
 
 
-def pointing_facts(methods: Mapping[Method, Mapping[str, Pointing]], command: str) -> dict[str, Any]:
-    """Return the part of model.json that holds these measurements. command: how to repeat them."""
+def pointing_facts(digest: str, methods: Mapping[Method, Mapping[str, Pointing]], command: str) -> dict[str, Any]:
+    """Return the part of model.json that holds these measurements.
+
+    digest: of the model that was measured; another one needs its own measurement. command: how to repeat it.
+    """
     counts = {
         method: {label: pointing.as_dict() for label, pointing in classes.items()}
         for method, classes in methods.items()
     }
-    return {"command": command, "methods": counts}
+    return {"digest": digest, "command": command, "methods": counts}

@@ -22,19 +22,20 @@ from tests.unit.test_saliency import SIDE, brightness_network
 POINTING = {"bright": Pointing(boxes=50, right=40, centre=10), "dark": Pointing(boxes=50, right=11, centre=10)}
 
 
-def save_model(folder: Path, **facts: object) -> Model:
+def save_model(folder: Path) -> Model:
     """Save a network that calls bright scans `bright` and dark ones `dark`."""
     weights = folder / "bright.weights.h5"
     brightness_network().save_weights(weights)
-    known = {"labels": ["bright", "dark"], "backbone": "cnn", "image_side_px": SIDE, **facts}
+    known = {"labels": ["bright", "dark"], "backbone": "cnn", "image_side_px": SIDE}
     return directory.save(str(folder / "bright"), weights, known, "A test's model, {digest}.")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """Return a model whose maps of `bright` were measured to point, and those of `dark` not to."""
-    pointing = pointing_facts({METHODS[0]: POINTING}, "python benchmarks/pointing.py")
-    return save_model(tmp_path_factory.mktemp("models"), pointing=pointing)
+    plain = save_model(tmp_path_factory.mktemp("models"))
+    pointing = pointing_facts(plain.digest, {METHODS[0]: POINTING}, "python benchmarks/pointing.py")
+    return directory.redescribe(plain, plain.facts | {"pointing": pointing}, "A test's model, {digest}.")
 
 
 def picture(folder: Path, name: str, *, turned: bool = False) -> None:

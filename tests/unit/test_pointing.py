@@ -53,9 +53,13 @@ def test_a_class_without_lesions_is_not_measured() -> None:
     assert verdict_of({"glioma": Pointing(boxes=50, right=45, centre=5)}, "notumor") == Verdict.NOT_MEASURED
 
 
-def test_rates_survive_the_way_through_model_json_and_are_those_of_one_method() -> None:
+def test_rates_are_kept_in_model_json_for_one_model_and_one_method(tiny_model: Model) -> None:
     counts = {"glioma": Pointing(boxes=50, right=45, centre=12)}
-    model = Model(uri="m", facts={"pointing": pointing_facts({"hires-cam": counts}, "python benchmarks/pointing.py")})
-    assert pointing_of(model, "hires-cam") == counts
-    assert pointing_of(model, "grad-cam") == {}
-    assert pointing_of(Model(uri="m", facts={}), "hires-cam") == {}
+    pointing = pointing_facts(tiny_model.digest, {"hires-cam": counts}, "python benchmarks/pointing.py")
+    measured = Model(uri="m", facts=tiny_model.facts | {"pointing": pointing})
+    assert measured.digest == tiny_model.digest
+    assert pointing_of(measured, "hires-cam") == counts
+    assert pointing_of(measured, "grad-cam") == {}
+    assert pointing_of(tiny_model, "hires-cam") == {}
+    other = Model(uri="m", facts=measured.facts | {"labels": ["glioma", "other"]})
+    assert pointing_of(other, "hires-cam") == {}, "it was measured with another model"
