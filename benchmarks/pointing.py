@@ -1,4 +1,4 @@
-"""Play the pointing game with a model's maps: how often does their peak lie in the lesion, and the image's centre?
+"""Measure how often the peak of a model's map lies in the lesion, and how often the image's centre does.
 
 In the repository's root:  python benchmarks/pointing.py --model MODEL --data SCANS --boxes BOXES.csv
 

@@ -35,6 +35,7 @@ COMMANDS = {
 # Flags in messages of shared modules, and why commands without the flag never reach that message.
 UNREACHABLE = {
     ("mribatch.training.classical", "--classes"): "only fitting, which is what baselines does",
+    ("mribatch.cluster.decoding", "--max-reject-rate"): "explain has a row for each scan that cannot be read",
     ("mribatch.cluster.nodes", "--workers"): "only training with a number of workers, which baselines does not pass",
     ("mribatch.commands.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.evaluate_report", "--apart-from"): "promote evaluates with apart_from=()",

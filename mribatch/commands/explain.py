@@ -89,7 +89,6 @@ def explain(config: ExplainConfig) -> Explained:
     uris.check_writable(config.output)
     log.info("listing %s …", ", ".join(config.input))
     chosen = _chosen(keys_of(list_scans(config.input, config.exclude)), config)
-    log.info("reading %d scans …", len(chosen))
     reading = Reading(selection=Selection(window=config.window))
     settings = MapSettings(method=config.method, show_unproven=config.show_unproven, reading=reading)
     explanations = explained(model, chosen, settings)

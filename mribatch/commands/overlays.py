@@ -3,6 +3,7 @@
 `explained` loads TensorFlow, so it runs in a process that does nothing else: that of `explain`, or one of its own.
 """
 
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mribatch.cluster.decoding import decode_blocks
+from mribatch.cluster.session import quiet_stderr
 from mribatch.commands.screen import progress
 from mribatch.errors import RunFailed
 from mribatch.models import directory
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from mribatch.models.saliency import Maps
 
 __all__ = ["MapSettings", "explained", "explained_apart"]
+
+log = logging.getLogger("mribatch.explain")
 
 _SHOWN = ImageSpec(side_px=352)  # longer side of a picture: two of them fit beside each other on a page
 _KNOWN = ("scan_uri", "scan_version", "frame", "status", "reason", "detail", "width_px", "height_px")
@@ -73,9 +77,11 @@ def explained(model: Model, wanted: Wanted, settings: MapSettings) -> list[Expla
     ModelError for a model that is no network, RunFailed for NaN.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from mribatch.models.saliency import explainer  # loads TensorFlow
+    log.info("loading the model …")
+    with quiet_stderr():
+        from mribatch.models.saliency import explainer  # loads TensorFlow
 
-    drawer = _Drawer(model, settings, explainer(model, settings.method))
+        drawer = _Drawer(model, settings, explainer(model, settings.method))
     rows = _decoded(wanted, model.image_spec, settings.reading)
     readable = {row["scan_uri"] for row in rows if row["pixels"]}
     again = {(uri, version): frames for (uri, version), frames in wanted.items() if uri in readable}

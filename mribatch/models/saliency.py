@@ -71,7 +71,7 @@ def explainer(model: Model, method: Method) -> Explainer:
     """Load a model to explain it. Raises ModelError for a classical one, and if the weights do not fit the network."""
     if model.is_classical:
         raise ModelError(
-            f"{model.uri} is a classical model ({model.kind}), and only networks can be explained: name a network with --model"
+            f"{model.uri} is a classical model ({model.kind}), and only networks can be explained: choose a network"
         )
     return Explainer(networks.load_network(model), model.backbone, model.image_spec.side_px, method)
 

@@ -1,4 +1,4 @@
-"""Play the pointing game: how often does the peak of a map lie in the lesion, and how often does the image's centre?
+"""Count how often the peak of a map lies in the lesion, and how often the centre of the image does: the pointing game.
 
 Zhang et al. 2018, "Top-down neural attention by excitation backprop", IJCV 126.
 """

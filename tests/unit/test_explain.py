@@ -3,17 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mribatch.commands import evaluate_report
 from mribatch.commands.explain import EXPLANATIONS, Explained, _chosen, explain
 from mribatch.errors import ConfigError, InputError
 from mribatch.models import directory
 from mribatch.models.format import Model
 from mribatch.models.pointing import pointing_facts
+from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.explain import METHODS, ExplainConfig
 from mribatch.sources.listing import keys_of, list_scans
+from mribatch.statistics.metrics import Scores
 from mribatch.statistics.pointing import Pointing
 from tests.unit.dicom_files import stack, written
 from tests.unit.test_page import Document
@@ -148,6 +152,18 @@ def test_without_measured_rates_no_map_is_shown_and_the_page_says_so(tmp_path: P
     text = Document((tmp_path / "out" / "explanations.html").read_text())
     assert "maps of this class are not measured" in text.text["figcaption"]
     assert ["bright", "0", "–", "–", "–", "not measured"] in text.rows
+
+
+def test_the_worst_mistakes_of_an_evaluation_are_explained_if_maps_of_their_answers_point(
+    model: Model, archive: Path, tmp_path: Path
+) -> None:
+    (scan,) = [key for key in keys_of(list_scans((str(archive),))) if key[0].endswith("a_wide.png")]
+    rows = pa.table({"scan_uri": [scan[0]] * 2, "scan_version": [scan[1]] * 2, "frame": [0, 0]})
+    scores = Scores(labels=model.labels, truth=np.array([1, 0]), probabilities=np.array([[0.9, 0.1], [0.2, 0.8]]))
+    config = EvaluateConfig(model=model.uri, data=str(archive), output=str(tmp_path))
+    (entry,) = evaluate_report._maps(config, model, scores, rows)
+    assert entry.caption.startswith("bright (") and entry.caption.endswith(", labelled dark")
+    assert [picture.caption.rpartition("/")[2] for picture in entry.pictures] == ["a_wide.png", "map"]
 
 
 def names(archive: Path, **settings: object) -> list[str]:
