@@ -105,4 +105,4 @@ def pictured(explanation: Explanation, note: str = "") -> Shown:
     if explanation.overlay is None:
         return shown(f"{answer}: no map, because maps of this class are {words}", *pictures)
     warned = "" if explanation.verdict == Verdict.BEATS_CENTRE else f": maps of this class are {words}"
-    return shown(f"{answer}{warned}", *pictures, ("map", explanation.overlay))
+    return shown(f"{answer}{warned}", *pictures, ("its map", explanation.overlay))

@@ -18,6 +18,9 @@ CENTRE = (0.5, 0.5)
 """The guess of someone who does not look: x and y as shares of width and height."""
 
 
+LEAST_BOXES = 20  # the centre's rate is uncertain, too
+
+
 class Verdict(StrEnum):
     """Whether a class's maps point at lesions better than the centre of the image does."""
 
@@ -41,8 +44,8 @@ class Pointing:
 
     @property
     def verdict(self) -> Verdict:
-        """BEATS_CENTRE if the interval lies above the centre's rate."""
-        if not self.boxes:
+        """BEATS_CENTRE if the interval lies above the centre's rate. Fewer than LEAST_BOXES measure nothing."""
+        if self.boxes < LEAST_BOXES:
             return Verdict.NOT_MEASURED
         return Verdict.BEATS_CENTRE if self.interval[0] > self.centre / self.boxes else Verdict.NO_BETTER
 

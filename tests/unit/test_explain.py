@@ -163,7 +163,7 @@ def test_the_worst_mistakes_of_an_evaluation_are_explained_if_maps_of_their_answ
     config = EvaluateConfig(model=model.uri, data=str(archive), output=str(tmp_path))
     (entry,) = evaluate_report._maps(config, model, scores, rows)
     assert entry.caption.startswith("bright (") and entry.caption.endswith(", labelled dark")
-    assert [picture.caption.rpartition("/")[2] for picture in entry.pictures] == ["a_wide.png", "map"]
+    assert [picture.caption.rpartition("/")[2] for picture in entry.pictures] == ["a_wide.png", "its map"]
 
 
 def names(archive: Path, **settings: object) -> list[str]:

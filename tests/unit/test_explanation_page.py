@@ -44,7 +44,7 @@ def page(*explanations: Explanation, title: str = "Explanations") -> str:
 
 def test_each_scan_stands_beside_its_map_with_an_answer_that_is_never_certain() -> None:
     document = Document(page())
-    assert [image["alt"] for image in document.all("img")] == ["scans/glioma/a.jpg", "map"]
+    assert [image["alt"] for image in document.all("img")] == ["scans/glioma/a.jpg", "its map"]
     assert [(image["width"], image["height"]) for image in document.all("img")] == [("40", "30")] * 2
     assert "glioma (> 99.9%)" in document.text["figcaption"]
 

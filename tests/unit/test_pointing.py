@@ -48,8 +48,9 @@ def test_maps_beat_the_centre_only_if_the_interval_of_their_rate_lies_above_its_
     assert Pointing(boxes=50, right=right, centre=centre).verdict == verdict
 
 
-def test_a_class_without_lesions_is_not_measured() -> None:
+def test_a_class_without_lesions_or_with_a_few_is_not_measured() -> None:
     assert Pointing(boxes=0, right=0, centre=0).verdict == Verdict.NOT_MEASURED
+    assert Pointing(boxes=19, right=19, centre=0).verdict == Verdict.NOT_MEASURED
     assert verdict_of({"glioma": Pointing(boxes=50, right=45, centre=5)}, "notumor") == Verdict.NOT_MEASURED
 
 
