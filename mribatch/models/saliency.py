@@ -19,7 +19,7 @@ from mribatch.models.format import Model
 from mribatch.models.tensorflow_engine import frozen
 from mribatch.settings.explain import Method
 
-__all__ = ["Explainer", "Maps", "explainer", "grad_cam", "hires_cam", "layer_cam"]
+__all__ = ["Explainer", "Maps", "explainer", "grad_cam", "hires_cam"]
 
 
 class Maps(NamedTuple):
@@ -44,11 +44,6 @@ def grad_cam(activations: Any, gradients: Any) -> Any:
 def hires_cam(activations: Any, gradients: Any) -> Any:
     """Return (N, h, w) maps of (N, h, w, C) tensors: the sum of gradient times activation (Draelos & Carin 2020)."""
     return tf.reduce_sum(gradients * activations, -1)
-
-
-def layer_cam(activations: Any, gradients: Any) -> Any:
-    """Return (N, h, w) maps of (N, h, w, C) tensors: positive gradient times activation, summed (Jiang et al. 2021)."""
-    return tf.reduce_sum(tf.nn.relu(gradients) * tf.nn.relu(activations), -1)
 
 
 class Explainer:
@@ -138,19 +133,7 @@ def _single(cam: Callable[[Any, Any], Any], layer: str, activations: _Activation
     return tf.image.resize(coarse, (side_px, side_px), tf.image.ResizeMethod.BICUBIC)[..., 0]
 
 
-def _combined(activations: _Activations, side_px: int) -> Any:
-    """Return the map of LayerCAM times that of Grad-CAM.
-
-    The first one is fine, but hardly depends on the network's head: it shows where features are, whatever they speak for.
-    The second one is coarse and has signs, which change with the head.
-    """
-    fine = tf.nn.relu(_single(layer_cam, "middle", activations, side_px))
-    product = fine * _single(grad_cam, "last", activations, side_px)
-    return tf.sign(product) * tf.sqrt(tf.abs(product))
-
-
 _METHODS: Mapping[Method, _Recipe] = {
-    "combined": _combined,
     "grad-cam": partial(_single, grad_cam, "last"),
     "hires-cam": partial(_single, hires_cam, "middle"),
 }

@@ -9,11 +9,10 @@ from mribatch.settings.flags import Flag
 
 __all__ = ["DESCRIPTIONS", "METHODS", "MOST_PICTURES", "ExplainConfig", "Method"]
 
-Method = Literal["combined", "grad-cam", "hires-cam"]
+Method = Literal["hires-cam", "grad-cam"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 DESCRIPTIONS: Mapping[Method, str] = {
-    "combined": "LayerCAM (Jiang et al. 2021) on activations in the middle times Grad-CAM on the last ones",
     "grad-cam": "Grad-CAM on the last activations (Selvaraju et al. 2017)",
     "hires-cam": "HiResCAM on activations in the middle (Draelos & Carin 2020)",
 }
@@ -53,9 +52,8 @@ class ExplainConfig(Settings):
     output: Annotated[str, Flag("Output", "URI")]
     """Folder for explanations.html, explanations.parquet and the overlays: a local path or s3://…"""
 
-    method: Annotated[Method, Flag("Model")] = "combined"
-    """How the map is computed. Grad-CAM works on the last activations, HiResCAM on finer ones in the middle of the network;
-    combined multiplies a finer map (LayerCAM) with that of Grad-CAM."""
+    method: Annotated[Method, Flag("Model")] = "hires-cam"
+    """How the map is computed: Grad-CAM works on the last activations, HiResCAM on finer ones in the middle of the network."""
 
     show_unproven: Annotated[bool, Flag("Model")] = False
     """Show maps of classes too whose maps point at lesions no better than the centre of the image, or where that was

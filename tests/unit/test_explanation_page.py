@@ -34,7 +34,7 @@ def page(*explanations: Explanation, title: str = "Explanations") -> str:
     return explanation_page(
         ExplanationPage(
             title=title,
-            facts={"method": "combined"},
+            facts={"method": "hires-cam"},
             labels=("glioma", "notumor", "pituitary"),
             pointing=POINTING,
             explanations=explanations or (explanation(),),
