@@ -147,5 +147,5 @@ def test_the_maps_of_the_shipped_model_change_when_its_head_and_its_last_block_a
         blockless.append(rank_correlation(maps, compute(answers)[1].numpy()))
         for layer, weights in saved:
             layer.set_weights(weights)
-    assert abs(np.mean(headless)) <= 0.5, headless
-    assert abs(np.mean(blockless)) <= 0.1, blockless
+    assert max(headless) <= 0.5, headless
+    assert max(blockless) <= 0.1, blockless
