@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mribatch.commands.compact import compact
     from mribatch.commands.compare import compare
     from mribatch.commands.evaluate import evaluate
+    from mribatch.commands.explain import explain
     from mribatch.commands.nightly import nightly
     from mribatch.commands.promote import promote
     from mribatch.commands.read_predictions import read_predictions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mribatch.settings.calibrate import CalibrateConfig
     from mribatch.settings.compare import BaselinesConfig
     from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+    from mribatch.settings.explain import ExplainConfig
     from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
     from mribatch.settings.site import AcceptConfig, AdaptConfig
     from mribatch.settings.train import TrainConfig
@@ -42,6 +44,7 @@ __all__ = [
     "CalibrateConfig",
     "CompactConfig",
     "EvaluateConfig",
+    "ExplainConfig",
     "MribatchError",
     "NightlyConfig",
     "PromoteConfig",
@@ -55,6 +58,7 @@ __all__ = [
     "compact",
     "compare",
     "evaluate",
+    "explain",
     "nightly",
     "promote",
     "read_predictions",
@@ -72,6 +76,7 @@ _HOMES = {
     "EvaluateConfig": "mribatch.settings.evaluate",
     "NightlyConfig": "mribatch.settings.score",
     "PromoteConfig": "mribatch.settings.evaluate",
+    "ExplainConfig": "mribatch.settings.explain",
     "MribatchError": "mribatch.errors",
     "ScoreConfig": "mribatch.settings.score",
     "TrainConfig": "mribatch.settings.train",
@@ -82,6 +87,7 @@ _HOMES = {
     "compact": "mribatch.commands.compact",
     "compare": "mribatch.commands.compare",
     "evaluate": "mribatch.commands.evaluate",
+    "explain": "mribatch.commands.explain",
     "nightly": "mribatch.commands.nightly",
     "promote": "mribatch.commands.promote",
     "read_predictions": "mribatch.commands.read_predictions",

@@ -14,6 +14,7 @@ from mribatch.settings.audit import AuditConfig
 from mribatch.settings.calibrate import CalibrateConfig
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+from mribatch.settings.explain import ExplainConfig
 from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.settings.site import AcceptConfig, AdaptConfig
@@ -33,11 +34,13 @@ COMMANDS = {
     "calibrate": (CalibrateConfig, "calibrate"),
     "accept": (AcceptConfig, "accept"),
     "adapt": (AdaptConfig, "adapt"),
+    "explain": (ExplainConfig, "explain"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.
 UNREACHABLE = {
     ("mribatch.training.classical", "--classes"): "only fitting, which is what baselines does",
+    ("mribatch.cluster.decoding", "--max-reject-rate"): "explain has a row for each scan that cannot be read",
     ("mribatch.cluster.nodes", "--workers"): "only training with a number of workers, which baselines does not pass",
     ("mribatch.commands.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.evaluate_report", "--apart-from"): "promote evaluates with apart_from=()",

@@ -10,7 +10,8 @@ from mribatch.cluster.decoding import decode_table
 from mribatch.cluster.thumbnails import Thumbnails
 from mribatch.commands.audit_findings import Findings
 from mribatch.models.embedding import grey_thumbnails
-from mribatch.reports.audit import AuditPage, Shown, shown
+from mribatch.reports.audit import AuditPage
+from mribatch.reports.gallery import Shown, scan_name, shown
 from mribatch.scans.limits import ImageSpec
 from mribatch.schema import PLAN, Status
 from mribatch.settings.audit import AuditConfig
@@ -25,7 +26,6 @@ _PAIRS_OF_KIND = 6
 _LEAKS = 6
 _CONFLICTS = 12
 _SUSPECTS = 24
-_NAME_PARTS = 3  # of a path: split, class and file
 
 
 def page_of(config: AuditConfig, decoded: Thumbnails, results: Findings) -> AuditPage:
@@ -108,8 +108,7 @@ class _Gallery:
 
     def _scan(self, row: int) -> tuple[str, NDArray[np.uint8]]:
         uri, frame = (self._decoded.scans[name][row].as_py() for name in ("scan_uri", "frame"))
-        name = "/".join(uri.split("/")[-_NAME_PARTS:])
-        return f"{name}, frame {frame}" if frame else name, self._pictures[row]
+        return scan_name(uri, frame), self._pictures[row]
 
 
 def _decoded_again(decoded: Thumbnails, rows: Sequence[int]) -> dict[int, NDArray[np.uint8]]:

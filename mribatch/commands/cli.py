@@ -91,6 +91,12 @@ COMMANDS = {
         "mribatch.settings.site:AdaptConfig",
         "mribatch.commands.adapt:adapt",
     ),
+    "explain": Command(
+        "show where in a scan the score of its predicted class comes from",
+        "explain --model brain-mri-v1 --input SCANS --output explanations",
+        "mribatch.settings.explain:ExplainConfig",
+        "mribatch.commands.explain:explain",
+    ),
     "promote": Command(
         "make a model the current one if it is no worse on labelled scans",
         "promote --models models --candidate brain-mri-v2 --data LABELLED --output promotion",

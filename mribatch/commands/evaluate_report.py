@@ -13,18 +13,26 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.causes import cause
 from mribatch.commands.evaluated import GALLERY_SCANS, apart_line
+from mribatch.commands.overlays import MapSettings, explained_apart
 from mribatch.models.format import Model
+from mribatch.models.pointing import pointing_of
 from mribatch.reports import figures
 from mribatch.reports.evaluation import Evaluation, Mistake, evaluation_page
+from mribatch.reports.explanation import pictured
+from mribatch.reports.gallery import Shown
 from mribatch.scans.decode import frames
 from mribatch.settings.evaluate import EvaluateConfig
+from mribatch.settings.explain import METHODS
 from mribatch.statistics import metrics
 from mribatch.statistics.metrics import Scores
+from mribatch.statistics.pointing import Verdict, verdict_of
 from mribatch.stores import uris
 
 __all__ = ["copies_note", "write"]
 
 log = logging.getLogger("mribatch.evaluate")
+
+_MAPS = 8  # of mistakes, on the page
 
 
 def write(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table, numbers: Mapping[str, Any]) -> str:
@@ -43,6 +51,7 @@ def write(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table, 
             numbers=numbers,
             evidence=numbers["evidence"],
             mistakes=_mistakes(scores, rows),
+            maps=_maps(config, model, scores, rows),
             figures=dict(pictures.values()),
         )
     )
@@ -104,6 +113,23 @@ def _mistakes(scores: Scores, rows: pa.Table) -> list[Mistake]:
             confidence=float(scores.probabilities[i].max()),
         )
         for i in wrong
+    ]
+
+
+def _maps(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table) -> list[Shown]:
+    """Return the worst mistakes with maps of their answers, of those classes whose maps point at lesions."""
+    pointing, predicted = pointing_of(model, METHODS[0]), scores.predicted
+    proven = [verdict_of(pointing, label) == Verdict.BEATS_CENTRE for label in scores.labels]
+    worst = metrics.worst_first(scores, limit=len(scores.truth)) if any(proven) else []
+    chosen = [i for i in worst if predicted[i] != scores.truth[i] and proven[predicted[i]]][:_MAPS]
+    keys = [tuple(rows[name][i].as_py() for name in schema.KEY) for i in chosen]
+    wanted = {(uri, version): [f for u, _, f in keys if u == uri] for uri, version, _ in keys}
+    truths = {(uri, frame): scores.labels[scores.truth[i]] for i, (uri, _, frame) in zip(chosen, keys, strict=True)}
+    done = explained_apart(model, wanted, MapSettings(method=METHODS[0]), config.requester_pays) if wanted else []
+    return [
+        pictured(explanation, f", labelled {truths[explanation.scan_uri, explanation.frame]}")
+        for explanation in done
+        if explanation.picture is not None
     ]
 
 

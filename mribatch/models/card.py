@@ -5,6 +5,7 @@ from typing import Any
 
 from mribatch.models import recipe
 from mribatch.statistics.metrics import percent
+from mribatch.statistics.pointing import Pointing, Verdict
 
 __all__ = ["RELATIONS", "classical_card", "evidence_of", "model_card"]
 
@@ -93,6 +94,8 @@ Split {split["protocol"]}: {split["train"]} scans for training, {split["validati
 {measured}
 
 {_BIAS[training["kept"]]}{_calibration(facts)}
+
+{_explanation(facts)}
 
 ## Limits
 
@@ -245,6 +248,35 @@ def _how_tested(tests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         )
         lines.append(f"- `{place}`: {result['about']} Correct by class: {classes}.")
     return lines
+
+
+def _explanation(facts: Mapping[str, Any]) -> str:
+    """Return the section on maps: how often they point at lesions, or that it was not measured."""
+    lines = ["## Explanation", ""]
+    pointing = facts.get("pointing")
+    if pointing is None or pointing["digest"] != facts["digest"]:
+        return "\n".join([*lines, "Whether the maps of `mribatch explain` point at lesions was not measured."])
+    lines += [
+        "How often the peak of a map lies in the box around the lesion, and how often the centre of the image does. `mribatch",
+        "explain` shows the maps of a class if the interval lies above the centre's rate.",
+        "",
+        "| map | class | lesions | peak in the lesion (95% interval) | centre in the lesion | shown |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, measured in pointing["methods"].items():
+        lines += [_pointing_row(method, label, measured.get(label)) for label in facts["labels"]]
+    return "\n".join([*lines, "", "```", pointing["command"], "```"])
+
+
+def _pointing_row(method: str, label: str, counts: Mapping[str, int] | None) -> str:
+    if counts is None:
+        return f"| {method} | {label} | not measured | | | no |"
+    pointing = Pointing(**counts)
+    rate, low, high, centre = map(
+        percent, (pointing.right / pointing.boxes, *pointing.interval, pointing.centre / pointing.boxes)
+    )
+    shown = "yes" if pointing.verdict == Verdict.BEATS_CENTRE else "no"
+    return f"| {method} | {label} | {pointing.boxes} | {rate} ({low} to {high}) | {centre} | {shown} |"
 
 
 def _training_commands(training: Mapping[str, Any]) -> str:

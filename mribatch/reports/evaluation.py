@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from mribatch.reports.gallery import Shown
 from mribatch.reports.rendering import DISCLAIMER, interval, picture, render
 from mribatch.statistics.metrics import percent
 
@@ -46,6 +47,7 @@ class Evaluation:
     numbers: from `metrics.measure`.
     evidence: the figures on each set of EVIDENCE, as in metrics.json; none for a page without that section.
     mistakes: sorted by the probability of the true class, lowest first.
+    maps: some of the mistakes with the maps of their answers.
     figures: PNG bytes by caption, shown in the order of the mapping; the caption is also the alternative text.
     """
 
@@ -55,6 +57,7 @@ class Evaluation:
     numbers: Mapping[str, Any]
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mistakes: Sequence[Mistake] = ()
+    maps: Sequence[Shown] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -74,6 +77,7 @@ def evaluation_page(evaluation: Evaluation) -> str:
         abouts=[_about(title, result) for title, result in measured.items()],
         evidence_classes=_class_rows(evaluation.numbers["per_class"], measured),
         mistakes=evaluation.mistakes,
+        maps=evaluation.maps,
         pictures=[picture(caption, png) for caption, png in evaluation.figures.items()],
     )
 

@@ -5,15 +5,19 @@ direction marks, surrogates) are replaced by escapes such as `\\u202e`.
 """
 
 import base64
+import io
 import struct
 from typing import NamedTuple
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
 
 from mribatch.errors import InputError
 from mribatch.statistics.metrics import percent
 
-__all__ = ["DISCLAIMER", "Picture", "confidence", "decimal", "interval", "picture", "render", "visible"]
+__all__ = ["DISCLAIMER", "Picture", "confidence", "decimal", "interval", "picture", "png", "render", "visible"]
 
 DISCLAIMER = "Research and triage tool, not a medical device."
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,6 +45,13 @@ def picture(caption: str, png: bytes) -> Picture:
         )
     width, height = struct.unpack(">II", png[16:24])
     return Picture(caption, f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return (h, w) grey or (h, w, 3) RGB pixels as PNG."""
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(data, "PNG")
+    return data.getvalue()
 
 
 def confidence(probability: float) -> str:

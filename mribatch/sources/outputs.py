@@ -58,6 +58,7 @@ _KINDS = tuple(
             r"comparison\.(parquet|md|html)|clusters\.parquet|accuracy\.png|confusion_.+\.png"
         ),
         "acceptance.json acceptance.html": r"acceptance\.(json|html)",
+        "explanations.html explanations.parquet": r"explanations\.(html|parquet)|overlay-[0-9]{4}\.png",
         "nightly.json nightly.html": r"nightly\.(json|html)",
         "checkpoint_manager_snapshot.json checkpoint_/": r"checkpoint_manager_snapshot\.json|clusters\.parquet",
     }.items()

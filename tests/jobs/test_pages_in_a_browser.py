@@ -12,6 +12,8 @@ import pytest
 from mribatch.reports import figures
 from mribatch.reports.comparison import comparison_page
 from tests.unit.test_comparison import GOOD, POOR
+from tests.unit.test_explanation_page import explanation
+from tests.unit.test_explanation_page import page as explanations
 from tests.unit.test_night_page import change, comparison, page, reject
 from tests.unit.test_page import NUMBERS, mistakes_at, png
 from tests.unit.test_page import page as evaluation_page
@@ -111,6 +113,7 @@ def test_long_names_and_wide_tables_scroll_in_place_and_never_widen_the_page(tmp
         ),
         "comparison": comparison_page([GOOD, POOR], {long: long}, {long: png(2000, 9)}),
         "acceptance": acceptance_page(model=long, data=long),
+        "explanation": explanations(explanation(scan_uri=long), explanation(scan_uri=long, picture=None), title=long),
     }
     assert excess(pages, width, tmp_path) == dict.fromkeys(pages, 0)
 

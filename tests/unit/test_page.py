@@ -7,11 +7,13 @@ from collections import Counter
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mribatch.errors import InputError
 from mribatch.reports.evaluation import DISCLAIMER, Evaluation, Mistake, evaluation_page
+from mribatch.reports.gallery import shown
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -165,6 +167,16 @@ def test_every_scan_is_accounted_for_by_its_outcome() -> None:
     assert counts["Rejected (unreadable file)"] == "2"
     assert counts["– truncated"] == "2"
     assert counts["Failed (storage or machine error)"] == "1"
+
+
+def test_mistakes_are_shown_beside_their_maps_or_a_sentence_says_why_not() -> None:
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    caption = "glioma (87.6%), labelled notumor"
+    document = Document(page(maps=[shown(caption, ("scan.jpg", pixels), ("map", pixels))], figures={}))
+    assert [image["alt"] for image in document.all("img")] == ["scan.jpg", "map"]
+    assert caption in document.text["figcaption"]
+    assert "No maps: those of these answers" in Document(page()).text["p"]
+    assert "No maps" not in Document(page(mistakes=())).text["p"]
 
 
 def test_figures_are_embedded_unchanged_with_their_size_and_in_order() -> None:

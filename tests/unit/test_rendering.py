@@ -11,6 +11,7 @@ from jinja2 import UndefinedError
 from mribatch.reports.rendering import confidence, decimal, interval, render
 from mribatch.statistics.metrics import percent
 from tests.unit.test_comparison import GOOD, POOR, comparison_page
+from tests.unit.test_explanation_page import page as explanations
 from tests.unit.test_night_page import page as night_page
 from tests.unit.test_page import Document
 from tests.unit.test_page import page as evaluation_page
@@ -21,7 +22,7 @@ STYLE = (ROOT / "mribatch/reports/templates/style.css").read_text()
 
 
 def test_all_pages_contain_the_same_stylesheet_and_it_refers_to_no_file() -> None:
-    for page in (evaluation_page(), night_page(), comparison_page([GOOD, POOR], {}, {})):
+    for page in (evaluation_page(), night_page(), comparison_page([GOOD, POOR], {}, {}), explanations()):
         assert Document(page).text["style"].strip() == STYLE.strip()
     assert not re.search(r"url\(|@import|//", STYLE)
 
