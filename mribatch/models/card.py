@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mribatch.models import recipe
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.metrics import percent, wilson_interval
 from mribatch.statistics.pointing import Pointing, Verdict
 
-__all__ = ["RELATIONS", "classical_card", "evidence_of", "model_card"]
+__all__ = ["RELATIONS", "classical_card", "evidence_of", "healthy_table", "model_card"]
 
 RELATIONS: Mapping[str, tuple[str, str]] = {
     "published": ("same source, as published (includes near copies of training scans)", "TESTING"),
@@ -58,7 +58,7 @@ def model_card(facts: dict[str, Any]) -> str:
 {_NOTICE}
 
 {_test_results(facts)}
-
+{_healthy(facts)}
 ## Use
 
 Classifies one brain-MRI image into {", ".join(facts["labels"])}. It always answers with one of these classes, even for
@@ -277,6 +277,53 @@ def _pointing_row(method: str, label: str, counts: Mapping[str, int] | None) -> 
     )
     shown = "yes" if pointing.verdict == Verdict.BEATS_CENTRE else "no"
     return f"| {method} | {label} | {pointing.boxes} | {rate} ({low} to {high}) | {centre} | {shown} |"
+
+
+def healthy_table(numbers: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: slices of healthy people that are given a tumour class, by kind of picture.
+
+    numbers: `by_kind`, the counts `slices`, `default` (slices scored by default) and `tumours` of each kind; and `default`,
+    the counts `slices` and `tumours` of all that is scored by default.
+    """
+    kinds, default = numbers["by_kind"], numbers["default"]
+    total = {name: sum(counts[name] for counts in kinds.values()) for name in ("slices", "default", "tumours")}
+    rows = [(kind.replace("_", " "), counts) for kind, counts in kinds.items()]
+    rows += [("**with `--select all`**", total), ("**by default**", default | {"default": default["slices"]})]
+    return [
+        "| kind of picture | slices | scored by default | given a tumour class | share (95% interval) |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {c['slices']} | {c['default']} | {c['tumours']} | {_share(c)} |" for name, c in rows),
+    ]
+
+
+def _share(counts: Mapping[str, int]) -> str:
+    tumours, slices = counts["tumours"], counts["slices"]
+    low, high = wilson_interval(tumours, slices)
+    return f"{percent(tumours / slices if slices else None)} ({percent(low)} to {percent(high)})"
+
+
+def _healthy(facts: Mapping[str, Any]) -> str:
+    """Return the section on slices of healthy people; nothing where they were not scored."""
+    numbers = facts.get("healthy")
+    if numbers is None:
+        return ""
+    return "\n".join(
+        [
+            "",
+            "## Healthy people",
+            "",
+            "How many slices of people without a tumour are given a tumour class:",
+            "",
+            *healthy_table(numbers),
+            "",
+            "```",
+            "python benchmarks/healthy.py --data FOLDER",
+            "```",
+            "",
+            f"`FOLDER`: {numbers['about']} Slices of one person are alike, so the intervals are too narrow.",
+            "",
+        ]
+    )
 
 
 def _training_commands(training: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
 from tests.faults.conftest import Archives, ScanFolder, Start, Tell
-from tests.faults.processes import ROOT, new_parts, parts, sabotaged, score_flags, until
+from tests.faults.processes import ROOT, Job, new_parts, parts, sabotaged, score_flags, until
 from tests.unit.dicom_files import stack, written
 
 QUICK, FULL = 240, 1000  # scans
@@ -111,6 +111,44 @@ def test_a_file_of_many_frames_has_all_of_them_or_none_whenever_the_run_is_kille
         assert present.items() <= expected.items(), "a file has some of its frames"
     complete(start, flags)
     assert frames_of(output) == expected
+
+
+def kill_while_it_writes(job: Job, writers: int, rng: random.Random) -> None:
+    """Kill so many writers of a run, one after the other, at random moments of their work, and then all of the run."""
+    killed = 0
+    while killed <= writers:
+        until(lambda: bool(job.workers("Write")) or job.process.poll() is not None)
+        assert job.process.poll() is None, f"the run ended before all kills: {job.log.read_text()}"
+        time.sleep(rng.uniform(0, 0.1))
+        if killed == writers:
+            job.reap()
+            return
+        killed += job.kill_a_worker("Write", rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runs", "writers", "files"), [(10, 9, 100)])
+def test_runs_killed_a_hundred_times_while_they_write_files_of_500_frames_leave_each_frame_once(
+    runs: int, writers: int, files: int, tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    scans, output, rng = tmp_path / "scans", tmp_path / "out", random.Random(16)
+    scans.mkdir()
+    (tmp_path / "500.dcm").write_bytes(written(stack(500)))
+    expected = {f"{number:03d}.dcm": list(range(500)) for number in range(files)}
+    for name in expected:
+        (scans / name).hardlink_to(tmp_path / "500.dcm")
+    flags = [*score_flags(tiny_model.uri, scans, output, "--part-rows", "100"), "--identifiers", "none"]
+    for _ in range(runs):
+        kill_while_it_writes(start("score", *flags), writers, rng)
+        assert frames_of(output).items() <= expected.items(), "a file has some of its frames, or one twice"
+    committed = len(frames_of(output))
+    complete(start, flags)
+    assert frames_of(output) == expected
+    assert standard.records(str(output))[-1]["plan"]["done"] == committed, "committed files are not scored again"
+    dose = (
+        f"{runs * (writers + 1)} kills at random moments: {runs * writers} of writers, {runs} of all processes of a run"
+    )
+    tell("SIGKILL while files of 500 frames are written, rerun", dose, f"{files * 500:,} frames, each once")
 
 
 @pytest.mark.slow

@@ -215,6 +215,30 @@ def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: Mo
     assert "keep" not in (Path(model.uri) / "model.json").read_text().replace('"kept"', "").replace("--keep last", "")
 
 
+def healthy(folder: Path, digest: str) -> Evidence:
+    folder.mkdir()
+    by_kind = {
+        "anatomical": {"slices": 90, "default": 88, "tumours": 9},
+        "secondary_capture": {"slices": 10, "default": 0, "tumours": 10},
+    }
+    counts = {"model_digest": digest, "by_kind": by_kind, "default": {"slices": 88, "tumours": 8}}
+    (folder / "healthy.json").write_text(json.dumps(counts))
+    return Evidence(str(folder / "healthy.json"), "Volunteers.")
+
+
+def test_a_card_says_how_many_slices_of_healthy_people_get_a_tumour_class(model: Model, tmp_path: Path) -> None:
+    described = describe(model.uri, healthy=healthy(tmp_path / "a", model.digest))
+    describe(model.uri, {"published": evaluation(tmp_path / "b", model.digest, 99)})
+    text = (Path(model.uri) / "MODEL_CARD.md").read_text()
+    assert "| anatomical | 90 | 88 | 9 | 10.00% (5.35% to 17.92%) |" in text
+    assert "| secondary capture | 10 | 0 | 10 | 100.00% (72.25% to 100.00%) |" in text
+    assert "| **with `--select all`** | 100 | 88 | 19 | 19.00% " in text
+    assert "| **by default** | 88 | 88 | 8 | 9.09% " in text
+    assert described.digest == model.digest
+    with pytest.raises(ModelError):
+        describe(model.uri, healthy=healthy(tmp_path / "c", "0" * 12))
+
+
 def test_evidence_of_another_model_of_another_kind_or_missing_is_refused(model: Model, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in Path(model.uri).iterdir()}
     for kind, digest, error in (("other_source", "0" * 12, ModelError), ("hearsay", model.digest, InputError)):

@@ -114,7 +114,8 @@ def _shades(curve: _Curve, values: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _shows_enough(curve: _Curve, levels: Levels) -> bool:
-    return len(np.unique(_shades(curve, levels.values[levels.shown]))) >= _FEWEST_LEVELS
+    shades = _shades(curve, levels.values[levels.shown])
+    return int(np.count_nonzero(np.bincount(shades))) >= _FEWEST_LEVELS
 
 
 def _saturates(curve: _Curve, levels: Levels, *, is_inverted: bool) -> bool:
