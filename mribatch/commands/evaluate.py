@@ -17,6 +17,7 @@ from mribatch.errors import InputError
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
+from mribatch.predictions.files import file_uris
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
 from mribatch.sources.labels import TrainingScans, training_scans
@@ -115,12 +116,13 @@ def _score(config: EvaluateConfig, model: Model, table: pa.Table) -> Scored:
 
 
 def _with_labels(predictions: pa.Table, table: pa.Table) -> pa.Table:
-    """Return the rows of the labelled scans with their label, without those of other scans or older versions.
+    """Return the rows of the labelled files with their label, without those of other files or older versions.
 
-    Each frame of a scan counts with the scan's label.
+    Each frame, and each member of an archive, counts with the file's label.
     """
-    labels = table.select([*schema.PLAN.names, "label"])
-    rows = predictions.join(labels, keys=schema.PLAN.names, join_type="inner")
+    labels = table.select([*schema.PLAN.names, "label"]).rename_columns(["file", "scan_version", "label"])
+    rows = predictions.append_column("file", file_uris(predictions))
+    rows = rows.join(labels, keys=["file", "scan_version"], join_type="inner").drop_columns(["file"])
     return rows.sort_by([("scan_uri", "ascending"), ("frame", "ascending")])
 
 
