@@ -22,7 +22,7 @@ __all__ = [
     "upgraded",
 ]
 
-SCHEMA_VERSION = "3"  # 1: the first; 2: the columns of frames and of DICOM; 3: those of referral
+SCHEMA_VERSION = "3"  # 1: the first; 2: the columns of frames and of DICOM; 3: those of referral and of archives
 
 KEY = ("scan_uri", "scan_version", "frame")
 """The columns that identify a prediction of one model."""
@@ -98,6 +98,7 @@ class Reason(StrEnum):
     MOSAIC = "mosaic"  # many slices side by side in one picture
     BLANK = "blank"  # a constant frame
     SERIES = "series"  # left out by the patterns of the series to score or to skip
+    ENCRYPTED = "encrypted"  # a member of an archive that needs a password
 
 
 SKIPS = frozenset(
@@ -134,6 +135,12 @@ _DICOM = [
     pa.field("patient_key", pa.string()),
 ]
 
+_ARCHIVE = [  # null unless the scan is a member of an archive; then scan_uri is container!member's name
+    pa.field("container", pa.string()),  # the URI of the archive, which is the file that a plan has
+    pa.field("member", pa.int32()),  # its number in the archive, from 0
+    pa.field("members", pa.int32()),  # of the archive
+]
+
 _DECODED = [
     pa.field("frame", pa.int32(), False),
     pa.field("frames", pa.int32()),  # of the file; null in rows of schema version 1, whose files have one
@@ -145,6 +152,7 @@ _DECODED = [
     pa.field("width_px", pa.int32()),
     pa.field("height_px", pa.int32()),
     *_DICOM,
+    *_ARCHIVE,
 ]
 
 

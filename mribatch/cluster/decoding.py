@@ -132,16 +132,26 @@ def decode_blocks(
 
 
 def _block(table: pa.Table, rows: Sequence[tuple[int, Frame]], spec: ImageSpec, by: Decoder | None) -> pa.Table:
-    """Return the rows of some frames, each with the number of its scan in the table."""
+    """Return the rows of some frames, each with the number of its file in the table."""
     fields = schema.decoded_fields(spec.side_px)
     frames = [frame for _, frame in rows]
+    files = table.take(pa.array([number for number, _ in rows], pa.int64()))
+    names = files["scan_uri"].to_pylist()
     peak = 0 if by is None else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
     try:
-        columns = _columns(frames, fields, peak)
+        columns = _columns(frames, names, fields, peak)
     except Exception:  # a row does not fit its columns: find out which
-        columns = _columns([_fitting(frame, fields) for frame in frames], fields, peak)
-    scans = table.take(pa.array([number for number, _ in rows], pa.int64()))
-    return pa.table([*scans.columns, *columns], schema=pa.schema([*table.schema, *fields]))
+        frames = [_fitting(frame, fields) for frame in frames]
+        columns = _columns(frames, names, fields, peak)
+    scans = [_scan_uri(name, frame) for name, frame in zip(names, frames, strict=True)]
+    files = files.set_column(
+        table.schema.get_field_index("scan_uri"), table.schema.field("scan_uri"), pa.array(scans, pa.string())
+    )
+    return pa.table([*files.columns, *columns], schema=pa.schema([*table.schema, *fields]))
+
+
+def _scan_uri(file_uri: str, frame: Frame) -> str:
+    return file_uri if frame.name is None else f"{file_uri}!{frame.name}"
 
 
 def _guarded(decode: Callable[[], Iterator[list[Frame]]]) -> Iterator[list[Frame]]:
@@ -150,7 +160,8 @@ def _guarded(decode: Callable[[], Iterator[list[Frame]]]) -> Iterator[list[Frame
     try:
         for piece in decode():
             yield piece
-            done, count = done + len(piece), piece[-1].frames
+            is_archive = piece[-1].members is not None  # fails as a file: one row of that is enough
+            done, count = (0, 1) if is_archive else (done + len(piece), piece[-1].frames)
     except _FAULTS as err:
         fault = Frame(status=Status.FAILED, reason=Reason.UNREADABLE, detail=_detail(err))
     except MribatchError:
@@ -165,7 +176,7 @@ def _guarded(decode: Callable[[], Iterator[list[Frame]]]) -> Iterator[list[Frame
 def _fitting(frame: Frame, fields: Sequence[pa.Field]) -> Frame:
     """Return a frame that fits its columns: a failed one in place of one that does not."""
     try:
-        _columns([frame], fields, 0)
+        _columns([frame], [""], fields, 0)
     except Exception as err:
         failed = Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
         return replace(failed, frame=frame.frame, frames=frame.frames)
@@ -217,11 +228,14 @@ def _detail(err: Exception) -> str:
     return getattr(err, "detail", "") or type(err).__name__
 
 
-def _columns(frames: Sequence[Frame], fields: Sequence[pa.Field], peak_bytes: int) -> list[pa.Array]:
-    """Return the columns of `schema.decoded_fields` for some frames."""
+def _columns(
+    frames: Sequence[Frame], files: Sequence[str], fields: Sequence[pa.Field], peak_bytes: int
+) -> list[pa.Array]:
+    """Return the columns of `schema.decoded_fields` for some frames of files with these URIs."""
     derived = {
         "pixels": [None if frame.pixels is None else frame.pixels.data.cast("B") for frame in frames],
         "decoder_peak_bytes": [peak_bytes] * len(frames),
+        "container": [None if frame.name is None else file for frame, file in zip(frames, files, strict=True)],
     }
     return [
         pa.array(derived.get(field.name) or [getattr(frame, field.name) for frame in frames], field.type)

@@ -26,6 +26,7 @@ from mribatch import schema
 from mribatch.causes import cause
 from mribatch.errors import MribatchError, RunFailed
 from mribatch.models.predictor import Predictor
+from mribatch.predictions.files import first_rows
 from mribatch.schema import Reason, Status
 
 __all__ = ["WatchedPredictor", "is_over", "ready_at", "work_log"]
@@ -202,7 +203,7 @@ def _name(table: pa.Table) -> str:
 
 def _progress(result: pa.Table) -> tuple[int, int]:
     """Return how many scans of a batch were scored or failed, and rejected; those left for another run are neither."""
-    scans = result.filter(pc.equal(result["frame"], 0))  # a scan of many frames counts once
+    scans = first_rows(result)  # a file of many frames or members counts once
     rejected, left = (
         pc.sum(pc.equal(scans["status"], status)).as_py() or 0 for status in (Status.REJECTED, Status.LEFT)
     )

@@ -20,6 +20,7 @@ from mribatch.errors import InputError
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
+from mribatch.predictions.files import file_uris
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
 from mribatch.sources.labels import TrainingScans
@@ -148,12 +149,14 @@ def _good(rows: pa.Table) -> pa.Table:
 
 
 def _with_labels(predictions: pa.Table, table: pa.Table) -> pa.Table:
-    """Return the rows of the labelled scans with label and patient, without those of other scans or older versions.
+    """Return the rows of the labelled files with label and patient, without those of other files or older versions.
 
-    Each frame of a scan counts with the scan's label.
+    Each frame, and each member of an archive, counts with the file's label.
     """
     labels = table.select([*schema.PLAN.names, "label", "patient_id"])
-    rows = predictions.join(labels, keys=schema.PLAN.names, join_type="inner")
+    labels = labels.rename_columns(["file", "scan_version", "label", "patient_id"])
+    rows = predictions.append_column("file", file_uris(predictions))
+    rows = rows.join(labels, keys=["file", "scan_version"], join_type="inner").drop_columns(["file"])
     return rows.sort_by([("scan_uri", "ascending"), ("frame", "ascending")])
 
 

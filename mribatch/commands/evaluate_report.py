@@ -137,7 +137,7 @@ def _gallery(scores: Scores, rows: pa.Table, model: Model) -> bytes:
     entries = []
     for i in metrics.worst_first(scores, limit=GALLERY_SCANS):
         uri, version, frame = (rows[name][i].as_py() for name in schema.KEY)
-        image = _image(uri, version, frame, model)
+        image = None if rows["container"][i].is_valid else _image(uri, version, frame, model)
         if image is not None:
             probabilities = tuple(scores.probabilities[i].tolist())
             entry = figures.ScanEntry(image=image, truth=scores.labels[scores.truth[i]], probabilities=probabilities)

@@ -29,6 +29,7 @@ _MEANINGS = {
     Reason.MOSAIC: "many slices in one picture",
     Reason.BLANK: "empty pictures",
     Reason.SERIES: "left out by --series-match or --series-skip",
+    Reason.ENCRYPTED: "members of archives that need a password",
     Reason.UNSUPPORTED_FORMAT: "formats that are not read",
     Reason.NOT_AN_IMAGE: "not a picture",
     Reason.TRUNCATED: "files that end too early: copy them again",
@@ -47,7 +48,7 @@ _ORDER = ("scored", "skipped", "rejected", "failed")
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected(Shown):
-    """What an archive holds. files: one row per file, schema INSPECTED."""
+    """What an archive holds. files: one row per file or member, schema INSPECTED."""
 
     files: pa.Table
     listed: int
@@ -58,9 +59,14 @@ class Inspected(Shown):
         """Return how many files would be scored, skipped and rejected and why, with examples, and what they are."""
         rows = self.files.to_pylist()
         series = len({row["series"] for row in rows} - {None})
-        of = "" if len(rows) == self.listed else f" of {self.listed:,}"
+        packed = {row["container"] for row in rows} - {None}
+        members = sum(row["container"] is not None for row in rows)
+        files = len(rows) - members + len(packed)
+        of = "" if files == self.listed else f" of {self.listed:,}"
+        archives = f" ({len(packed):,} of them archives of {members:,})" if packed else ""
+        size = _size(sum(row["size_bytes"] or 0 for row in rows))
         return [
-            f"{len(rows):,}{of} files, {_size(sum(row['size_bytes'] or 0 for row in rows))}, {series:,} DICOM series",
+            f"{files:,}{of} files{archives}, {size}, {series:,} DICOM series",
             Table([*_outcome_rows(rows)], ("", "files", "series", "frames", "what they are"), align="lrrrl"),
             Table([*_property_rows(rows)], ("of the files", "most frequent first"), align="ll"),
             Table([*_example_rows(rows)], ("", "examples"), align="ll"),

@@ -14,7 +14,7 @@ from mribatch import schema
 from mribatch.commands.scored import Scored
 from mribatch.models.format import Model
 from mribatch.predictions import history
-from mribatch.predictions.files import outcomes
+from mribatch.predictions.files import file_uris, of_files, outcomes
 from mribatch.predictions.history import DUE, INTERRUPTED
 from mribatch.reports.night import Change, Comparison, Night, Referred, Reject, Tally
 from mribatch.schema import Status
@@ -25,7 +25,7 @@ from mribatch.statistics.referral import REASONS
 __all__ = ["COLUMNS", "NightData", "by_due", "night_facts", "referral_alarms", "summarize"]
 
 COLUMNS = (
-    *(*schema.KEY, "status", "reason", "detail", "predicted_class", "confidence"),
+    *(*schema.KEY, "container", "member", "status", "reason", "detail", "predicted_class", "confidence"),
     *("referral", "referral_reason", "model_digest", "scored_at"),
 )
 """The columns of predictions that a night reads."""
@@ -50,7 +50,7 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     """Return the report of a night."""
     rows = pa.concat_tables([data.rows, data.late], promote_options="default")
     due = _with_late(data)
-    good = rows.filter(pc.equal(rows["status"], Status.OK)).join(due, keys=schema.PLAN.names, join_type="inner")
+    good = _due_rows(rows.filter(pc.equal(rows["status"], Status.OK)), due)
     files = outcomes(rows)
     bad, skipped = (files.filter(pc.equal(files["status"], status)) for status in (Status.REJECTED, Status.SKIPPED))
     tried = files.num_rows - skipped.num_rows + scored.failed
@@ -109,9 +109,16 @@ def by_due(table: pa.Table) -> dict[str, int]:
     return {due: counts[due] for due in (*DUE, INTERRUPTED) if due in DUE or counts[due]}
 
 
+def _due_rows(rows: pa.Table, due: pa.Table) -> pa.Table:
+    """Return the rows of files that were due, and why they were."""
+    files = due.rename_columns(["file" if name == "scan_uri" else name for name in due.column_names])
+    rows = rows.append_column("file", file_uris(rows))
+    return rows.join(files, keys=["file", "scan_version"], join_type="inner").drop_columns(["file"])
+
+
 def _with_late(data: NightData) -> pa.Table:
     """Return what was due, with the scans of interrupted runs."""
-    late = outcomes(data.late).select(schema.PLAN.names)
+    late = of_files(outcomes(data.late)).select(schema.PLAN.names)
     late = late.append_column("due", pa.repeat(INTERRUPTED, late.num_rows))
     return pa.concat_tables([data.due, late.cast(data.due.schema)])
 

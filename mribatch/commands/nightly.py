@@ -26,6 +26,7 @@ from mribatch.commands.screen import Block, Shown, Table, duration
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import history, ledger, lock, rewrite
+from mribatch.predictions.files import file_uris, of_files
 from mribatch.predictions.lock import NIGHTS, new_run_id
 from mribatch.reports.night import Night, night_page
 from mribatch.scans.reading import Reading
@@ -235,13 +236,13 @@ def _rows(
     tables = [ledger.read_parts(fence.output, fence.digest, sorted(plan.parts - {*late_parts}), COLUMNS)]
     tables += [ledger.predictions(fence.output, digest, COLUMNS) for digest in others]
     known = pa.concat_tables(tables, promote_options="default")
-    return rows, late, history.newest(known.filter(pc.is_in(known["scan_uri"], new["scan_uri"].combine_chunks())))
+    return rows, late, history.newest(known.filter(pc.is_in(file_uris(known), file_uris(new).combine_chunks())))
 
 
 def _replace_rows(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> None:
     """Remove the old rows of scans that have new ones; a scan that vanished before its turn keeps its old row."""
     vanished = rows.filter(ledger.was_gone(rows)).select(schema.PLAN.names)
-    replaced = rows.select(schema.PLAN.names).join(vanished, keys=schema.PLAN.names, join_type="left anti")
+    replaced = of_files(rows).select(schema.PLAN.names).join(vanished, keys=schema.PLAN.names, join_type="left anti")
     rewrite.without(fence, sorted(plan.parts), replaced)
     ledger.plan(schema.PLAN.empty_table(), fence.output, fence.digest)  # removes rows that are still there twice
 

@@ -10,7 +10,10 @@ from mribatch.scans.dicom.selection import Selection
 __all__ = ["DECODER_VERSION", "ONE_FRAME", "Reading"]
 
 DECODER_VERSION = 1
-"""Raise it with each change that can give a DICOM file other pixels, another status, or a format that was unknown."""
+"""Raise it with each change that can give a DICOM file or a volume other pixels or another status."""
+
+_FORMATS_VERSION = 2
+"""Raise it with each format that is read from then on. 2: NIfTI, gzip, zip and tar."""
 
 _DIGITS = 12
 
@@ -25,16 +28,22 @@ class Reading:
 
     selection: Selection = field(default_factory=Selection)
     identifiers: Identifiers = field(default_factory=Identifiers)
+    archives: bool = True  # whether the members of an archive are scans; else it is rejected
 
     @property
     def of_unknown(self) -> str:
         """The digest in rows of files whose format this version does not know: a later one may."""
-        return _digest("unknown")
+        return _digest("unknown", _FORMATS_VERSION)
 
     @property
     def of_opened(self) -> str:
         """The digest in rows of frames: of the window."""
         return _digest("opened", self.selection.window)
+
+    @property
+    def of_volumes(self) -> str:
+        """The digest in rows of slices: they have no window but the computed one."""
+        return _digest("volumes")
 
     @property
     def of_skipped(self) -> str:
@@ -50,12 +59,12 @@ class Reading:
     @property
     def digests(self) -> frozenset[str]:
         """All digests of this reading: rows with another one are out of date."""
-        return frozenset({self.of_unknown, self.of_opened, self.of_skipped, self.of_rejected})
+        return frozenset({self.of_unknown, self.of_opened, self.of_volumes, self.of_skipped, self.of_rejected})
 
 
 def _digest(*settings: str | int | None) -> str:
     return hashlib.sha256(json.dumps([DECODER_VERSION, *settings]).encode()).hexdigest()[:_DIGITS]
 
 
-ONE_FRAME = Reading(selection=Selection(max_frames=1))
-"""For training and comparing: a label is of one picture, so files of several frames are rejected."""
+ONE_FRAME = Reading(selection=Selection(max_frames=1), archives=False)
+"""For training and comparing: a label is of one picture, so files of several frames and archives are rejected."""

@@ -73,7 +73,7 @@ class ScoreConfig(Settings):
     and 99.5 of the frame."""
 
     max_frames: Annotated[int, Flag("DICOM", "FRAMES")] = 1024
-    """Reject a DICOM file with more frames than this."""
+    """Reject a DICOM file with more frames, or a NIfTI volume with more slices, than this."""
 
     identifiers: Annotated[Literal["keyed", "plain", "none"], Flag("DICOM")] = "keyed"
     """Columns instance_key, series_key, study_key and patient_key: keyed hashes, the UIDs and patient IDs as they are, or

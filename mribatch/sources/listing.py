@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from mribatch import schema
 from mribatch.errors import InputError, StorageDenied
+from mribatch.junk import is_junk
 from mribatch.scans.limits import MAX_BYTES
 from mribatch.sources.outputs import OwnOutputs
 from mribatch.stores import uris
-from mribatch.stores.junk import is_junk
 from mribatch.stores.uris import Entry, Exclusion, Scope
 
 __all__ = ["Listing", "archive", "content_digests", "keys_of", "list_inputs", "list_scans", "with_digests"]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from mribatch.errors import ConfigError, ScanChanged, ScanVanished, StorageDenied, StorageError, StorageMissing
+from mribatch.junk import is_junk
 from mribatch.stores.client import endpoint, faults, request
 from mribatch.stores.faults import code_of, status_of
 from mribatch.stores.glob import Exclusion, Glob
-from mribatch.stores.junk import is_junk
 from mribatch.stores.store import Entry
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from tests.faults import standard
 from tests.faults.conftest import Archives, ScanFolder, Start, Tell
 from tests.faults.processes import ROOT, Job, new_parts, parts, sabotaged, score_flags, until
 from tests.unit.dicom_files import stack, written
+from tests.unit.test_archives import png
+from tests.unit.volume_files import as_zip
 
 QUICK, FULL = 240, 1000  # scans
 
@@ -149,6 +151,33 @@ def test_runs_killed_a_hundred_times_while_they_write_files_of_500_frames_leave_
         f"{runs * (writers + 1)} kills at random moments: {runs * writers} of writers, {runs} of all processes of a run"
     )
     tell("SIGKILL while files of 500 frames are written, rerun", dose, f"{files * 500:,} frames, each once")
+
+
+WRITING = ("mribatch.stores.disk:write_flushed:after:1:part-", "mribatch.stores.uris:put:before:1:part-")
+
+
+@pytest.mark.parametrize(("members", "steps"), [(40, WRITING[:1]), pytest.param(200, WRITING, marks=pytest.mark.slow)])
+def test_a_run_killed_while_an_archive_is_written_has_each_member_once_after_the_next(
+    members: int, steps: tuple[str, ...], tiny_model: Model, tmp_path: Path, start: Start
+) -> None:
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    expected = {f"{name}.zip!{n}.png": [0] for name, count in (("a", members), ("b", 30)) for n in range(count)}
+    for name, count in (("a", members), ("b", 30)):
+        (scans / f"{name}.zip").write_bytes(as_zip({f"{n}.png": png(n) for n in range(count)}))
+    flags = score_flags(tiny_model.uri, scans, output)
+    for step in steps:
+        job = start("score", *flags, environment=sabotaged(SABOTAGE=step))
+        job.end()
+        job.reap()
+        present = frames_of(output)
+        assert present.items() <= expected.items()
+        archives = {name.partition("!")[0] for name in present}
+        assert len(present) == sum(name.partition("!")[0] in archives for name in expected), (
+            "some members of an archive"
+        )
+    complete(start, flags)
+    assert frames_of(output) == expected
 
 
 @pytest.mark.slow

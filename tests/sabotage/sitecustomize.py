@@ -44,7 +44,7 @@ def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
             time.sleep(1)
         if data.startswith(RAISES):
             raise ZeroDivisionError("JOHN^DOE")
-        return real(data, *rest)
+        yield from real(data, *rest)
 
     return decode
 
@@ -88,7 +88,7 @@ def _kill_the_driver() -> None:
 
 def _sabotaged(module: ModuleType) -> None:
     if module.__name__ == "mribatch.scans.decode":
-        module.frames = _decode(module.frames)  # type: ignore[attr-defined]
+        module.scan_frames = _decode(module.scan_frames)  # type: ignore[attr-defined]
     if module.__name__ == "mribatch.models.predictor":
         module.Predictor.__call__ = _predict(module.Predictor.__call__)  # type: ignore[attr-defined]
     if hasattr(module, "datetime") and CLOCK_H:

@@ -12,7 +12,7 @@ from mribatch.scans.dicom.groups import FrameGroups
 from mribatch.scans.dicom.levels import Levels
 from mribatch.scans.dicom.tables import Table, read_table
 
-__all__ = ["COLOUR", "COMPUTED", "HEADER", "LUT", "Grey", "rescaled", "shaded"]
+__all__ = ["COLOUR", "COMPUTED", "HEADER", "LUT", "Grey", "computed_shades", "rescaled", "shaded"]
 
 HEADER, LUT, COMPUTED, COLOUR = "header", "lut", "computed", "colour"
 
@@ -63,6 +63,11 @@ def shaded(levels: Levels, grey: Grey, *, ignore_header: bool) -> tuple[NDArray[
     if grey.is_inverted:
         shades = _WHITE - shades
     return np.where(levels.shown, shades, 0).astype(np.uint8), name
+
+
+def computed_shades(levels: Levels) -> NDArray[np.uint8]:
+    """Return the shade of each level by the percentiles of those that are shown. The others are black."""
+    return np.where(levels.shown, _shades(_percentile_curve(levels), levels.values), 0).astype(np.uint8)
 
 
 def _header_curve(levels: Levels, grey: Grey) -> tuple[_Curve, str] | None:
