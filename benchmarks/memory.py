@@ -1,4 +1,4 @@
-"""Watch the memory of this process's children over time: of the driver, and of everything that it started."""
+"""Watch the memory of this process's children over time: of a command's driver, and of everything that it started."""
 
 import os
 import threading
@@ -14,6 +14,7 @@ __all__ = ["Memory", "watched"]
 
 _SAMPLE_S = 1.0
 _QUARTERS = 4
+_DRIVER = 2  # generations of children: the small process that handles signals, and the driver itself
 
 
 @dataclass
@@ -54,13 +55,13 @@ def watched() -> Iterator[Memory]:
 
 
 def _children_mib() -> tuple[float, float]:
-    """Return the memory of this process's children, and of their descendants."""
+    """Return the memory of the driver that this process started, and of all that the driver started."""
     facts = dict(_processes())
     generation, sizes = {os.getpid()}, []
     while generation:
         generation = {pid for pid, (parent, _) in facts.items() if parent in generation}
         sizes.append(sum(facts[pid][1] for pid in generation) / 1024)
-    return sizes[0], sum(sizes[1:])
+    return sum(sizes[:_DRIVER]), sum(sizes[_DRIVER:])
 
 
 def _processes() -> Iterator[tuple[int, tuple[int, int]]]:
