@@ -134,7 +134,7 @@ def probability_column(label: str) -> str:
     return f"p_{label}"
 
 
-def decoded_fields(side_px: int) -> list[pa.Field]:
+def decoded_fields() -> list[pa.Field]:
     """Return the columns that decoding adds to a row.
 
     `pixels` holds side × side × 3 uint8 in row-major RGB order; it is null unless the status is ok.
@@ -142,7 +142,7 @@ def decoded_fields(side_px: int) -> list[pa.Field]:
     return [
         *_DECODED,
         pa.field("pixels_sha256", pa.string()),
-        pa.field("pixels", pa.binary(side_px * side_px * 3)),
+        pa.field("pixels", pa.large_binary()),  # of a fixed size, a null would take as much memory as a picture
         WORK.field("decoder_peak_bytes"),
     ]
 

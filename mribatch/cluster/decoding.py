@@ -125,15 +125,15 @@ def decode_blocks(
         for piece in [[_LEFT]] if by is None else _guarded(partial(_decode_one, uri, version, spec, by, among)):
             rows += [(number, frame) for frame in piece]
             if len(rows) >= most:
-                yield _block(table, rows, spec, by)
+                yield _block(table, rows, by)
                 rows, is_empty = [], False
     if rows or is_empty:
-        yield _block(table, rows, spec, by)
+        yield _block(table, rows, by)
 
 
-def _block(table: pa.Table, rows: Sequence[tuple[int, Frame]], spec: ImageSpec, by: Decoder | None) -> pa.Table:
+def _block(table: pa.Table, rows: Sequence[tuple[int, Frame]], by: Decoder | None) -> pa.Table:
     """Return the rows of some frames, each with the number of its scan in the table."""
-    fields = schema.decoded_fields(spec.side_px)
+    fields = schema.decoded_fields()
     frames = [frame for _, frame in rows]
     peak = 0 if by is None else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
     try:

@@ -17,7 +17,7 @@ from mribatch.models.engine import Engine
 from mribatch.models.format import Model
 from mribatch.schema import Status
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "decoded_pixels"]
 
 
 class Predictor:
@@ -39,7 +39,7 @@ class Predictor:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Add the predictions to decoded rows and drop their pixels. Rows without pixels keep nulls."""
         decoded = np.flatnonzero(np.asarray(table["status"].to_pylist()) == Status.OK)
-        pixels = _pixels(table["pixels"], decoded, self._model.image_spec.side_px)
+        pixels = decoded_pixels(table["pixels"], decoded, self._model.image_spec.side_px)
         scores = np.full((table.num_rows, len(self._model.labels)), np.nan, np.float32)
         if len(decoded):
             scores[decoded] = self.probabilities(pixels)
@@ -67,16 +67,16 @@ def _engine(model: Model, threads: int | None) -> Engine:
     return TensorFlowEngine(model)
 
 
-def _pixels(column: pa.ChunkedArray, rows: NDArray[np.intp], side_px: int) -> NDArray[np.uint8]:
-    """Return the pixels of some rows, (N, side, side, 3) uint8, without a copy where all rows are asked for."""
+def decoded_pixels(column: pa.ChunkedArray, rows: NDArray[np.intp], side_px: int) -> NDArray[np.uint8]:
+    """Return the pixels of some rows, (N, side, side, 3) uint8, without a copy where no other row has any."""
     data = pa.chunked_array(column).combine_chunks() if isinstance(column, pa.Array) else column.combine_chunks()
-    size = side_px * side_px * 3
-    buffer = data.buffers()[1]
+    _, places, values = data.buffers()
     flat = np.empty(0, np.uint8)
-    if buffer:
-        flat = np.frombuffer(buffer, np.uint8, count=len(data) * size, offset=data.offset * size)
+    if values:
+        ends = np.frombuffer(places, np.int64)[data.offset : data.offset + len(data) + 1]
+        flat = np.frombuffer(values, np.uint8)[ends[0] : ends[-1]]
     images = flat.reshape(-1, side_px, side_px, 3)
-    return images if len(rows) == len(images) else images[rows]
+    return images if len(rows) == len(images) else images[np.isin(np.flatnonzero(data.is_valid()), rows)]
 
 
 def _with_predictions(table: pa.Table, scores: NDArray[np.float32], model: Model) -> pa.Table:

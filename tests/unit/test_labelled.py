@@ -392,6 +392,6 @@ def fail_reading(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_decoding_keeps_the_columns_that_came_with_the_scans(tmp_path: Path, scan_folder: ScanFolder) -> None:
     scan_folder(tmp_path, {"a": 1, "b": 1})
     table = decoding.decode_table(labelled(str(tmp_path)), spec=SPEC)
-    assert table.schema == pa.schema([*LABELLED, *schema.decoded_fields(16)])
+    assert table.schema == pa.schema([*LABELLED, *schema.decoded_fields()])
     assert table["label"].to_pylist() == ["a", "b"]
     assert decoding.decode_table(table.select(LABELLED.names).slice(0, 0), spec=SPEC).num_rows == 0

@@ -422,7 +422,7 @@ def decoded(*names: str) -> pa.Table:
         {"scan_uri": name, "scan_version": "1-1", "frame": 0, "status": Status.OK, "pixels": bytes(size)}
         for name in names
     ]
-    return pa.Table.from_pylist(rows, schema=pa.schema([*schema.PLAN, *schema.decoded_fields(16)]))
+    return pa.Table.from_pylist(rows, schema=pa.schema([*schema.PLAN, *schema.decoded_fields()]))
 
 
 def test_scans_that_make_the_predictor_raise_fail_and_the_others_are_scored() -> None:
