@@ -9,10 +9,12 @@ __all__ = [
     "KEY",
     "LAST_LISTED",
     "PLAN",
+    "REFERRAL",
     "SCHEMA_VERSION",
     "SKIPS",
     "WORK",
     "Reason",
+    "Referral",
     "Status",
     "decoded_fields",
     "prediction_schema",
@@ -20,7 +22,7 @@ __all__ = [
     "upgraded",
 ]
 
-SCHEMA_VERSION = "2"  # 1: the first; 2: the columns of frames and of DICOM
+SCHEMA_VERSION = "3"  # 1: the first; 2: the columns of frames and of DICOM; 3: those of referral and of archives
 
 KEY = ("scan_uri", "scan_version", "frame")
 """The columns that identify a prediction of one model."""
@@ -39,6 +41,22 @@ WORK = pa.schema(
 
 LAST_LISTED = pa.schema([*PLAN, pa.field("seen_at", pa.timestamp("us", tz="UTC"), False)])
 """One row per scan: its version when a nightly run last listed it, and the start time of that run."""
+
+
+REFERRAL = pa.schema(
+    [
+        pa.field("uncertainty", pa.float32()),  # 1 - confidence
+        pa.field("ood_score", pa.float32()),  # above 1: not like the training scans
+        pa.field("referral", pa.string()),  # a Referral
+        pa.field("referral_reason", pa.string()),  # null for auto
+    ]
+)
+"""Columns that say whether a person should look at a scan; null for a model that was not calibrated."""
+
+
+class Referral(StrEnum):
+    AUTO = "auto"  # no score is above its threshold
+    REVIEW = "review"
 
 
 class Status(StrEnum):
@@ -80,6 +98,7 @@ class Reason(StrEnum):
     MOSAIC = "mosaic"  # many slices side by side in one picture
     BLANK = "blank"  # a constant frame
     SERIES = "series"  # left out by the patterns of the series to score or to skip
+    ENCRYPTED = "encrypted"  # a member of an archive that needs a password
 
 
 SKIPS = frozenset(
@@ -116,6 +135,12 @@ _DICOM = [
     pa.field("patient_key", pa.string()),
 ]
 
+_ARCHIVE = [  # null unless the scan is a member of an archive; then scan_uri is container!member's name
+    pa.field("container", pa.string()),  # the URI of the archive, which is the file that a plan has
+    pa.field("member", pa.int32()),  # its number in the archive, from 0
+    pa.field("members", pa.int32()),  # of the archive
+]
+
 _DECODED = [
     pa.field("frame", pa.int32(), False),
     pa.field("frames", pa.int32()),  # of the file; null in rows of schema version 1, whose files have one
@@ -127,6 +152,7 @@ _DECODED = [
     pa.field("width_px", pa.int32()),
     pa.field("height_px", pa.int32()),
     *_DICOM,
+    *_ARCHIVE,
 ]
 
 
@@ -156,6 +182,7 @@ def prediction_schema(labels: Sequence[str]) -> pa.Schema:
             pa.field("predicted_class", pa.string()),
             pa.field("confidence", pa.float32()),
             *(pa.field(probability_column(label), pa.float32()) for label in labels),
+            *REFERRAL,
             pa.field("model_digest", pa.string(), False),
             pa.field("run_id", pa.string(), False),
             pa.field("scored_at", pa.timestamp("us", tz="UTC"), False),

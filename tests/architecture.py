@@ -16,7 +16,7 @@ FOLDERS = ("mribatch", "jobs", "benchmarks", "docs", "tests")
 
 # The rooms from the ground up. A file imports from its own room and from lower floors; rooms on one line do not meet.
 FLOORS = (
-    ("mribatch.errors", "mribatch.schema", "mribatch.version", "mribatch.causes"),
+    ("mribatch.errors", "mribatch.schema", "mribatch.version", "mribatch.causes", "mribatch.junk"),
     ("mribatch.settings",),
     ("mribatch.stores", "mribatch.scans", "mribatch.statistics"),
     ("mribatch.sources",),
@@ -28,9 +28,25 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-COMMANDS = ("audit", "compact", "compare", "evaluate", "explain", "inspect", "nightly", "promote", "score", "train")
+COMMANDS = (
+    "accept",
+    "adapt",
+    "audit",
+    "calibrate",
+    "compact",
+    "compare",
+    "evaluate",
+    "explain",
+    "inspect",
+    "nightly",
+    "promote",
+    "score",
+    "studies",
+    "train",
+)
 # Files of commands/ that are built on a command. The others may share helpers, but import no command.
 BUILT_ON = {
+    "accept": ("evaluate", "score"),
     "compare_fits": ("score", "train"),
     "evaluate": ("score",),
     "night_summary": ("score",),
@@ -41,7 +57,13 @@ BUILT_ON = {
 ENGINES = ("tensorflow", "keras", "torch", "onnx", "onnxruntime", "openvino", "jax", "tf2onnx", "ai_edge_litert")
 ENGINE_MODULES = (*ENGINES, "ray.train.tensorflow")  # this part of Ray loads TensorFlow
 # Modules that load an engine when they are imported. Every other file imports them inside functions.
-LOAD_AN_ENGINE = ("mribatch.models.networks", "mribatch.models.tensorflow_engine", "mribatch.models.gradcam")
+LOAD_AN_ENGINE = (
+    "mribatch.models.networks",
+    "mribatch.models.openvino_engine",
+    "mribatch.models.openvino_network",
+    "mribatch.models.saliency",
+    "mribatch.models.tensorflow_engine",
+)
 
 # Libraries that only some places may import.
 CONFINED = {

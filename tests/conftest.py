@@ -147,11 +147,18 @@ def write_scans(root: str | Path, counts: dict[str, int], *, side_px: int = SIDE
 
 
 def _scan(label: str, name: str, side_px: int) -> Image.Image:
-    """Draw a bright disk on black: direction and width of its stripes depend on the class, its noise on the scan."""
+    """Draw a disk on black: stripes whose direction and width depend on the class, and spots and noise of the scan's own.
+
+    The spots make scans of one class different pictures, not near copies.
+    """
     look = hashlib.sha256(label.encode()).digest()
     noise = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     y, x = np.mgrid[-1 : 1 : side_px * 1j, -1 : 1 : side_px * 1j]
     angle, waves = look[0] / 256 * np.pi, 3 + look[1] % 9
-    stripes = np.sin(np.pi * waves * (x * np.cos(angle) + y * np.sin(angle)) + noise.uniform(0, 2 * np.pi))
-    grey = (130 + 90 * stripes) * (x**2 + y**2 < 0.8) + noise.normal(0, 8, x.shape)
+    angle, waves = angle + noise.uniform(-0.1, 0.1), waves * noise.uniform(0.9, 1.1)
+    grey = 130 + 50 * np.sin(np.pi * waves * (x * np.cos(angle) + y * np.sin(angle)) + noise.uniform(0, 2 * np.pi))
+    for _ in range(12):
+        (column, row), sign = noise.uniform(-0.8, 0.8, 2), noise.choice([-1, 1])
+        grey += 80 * sign * np.exp(-((x - column) ** 2 + (y - row) ** 2) / 0.02)
+    grey = grey * (x**2 + y**2 < 0.8) + noise.normal(0, 8, x.shape)
     return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))

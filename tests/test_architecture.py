@@ -138,7 +138,7 @@ def declared(*extras: str) -> set[str]:
 )
 def test_every_library_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     modules = [module for name, module in HOUSE.items() if within(name, (folder,))]
-    own = {Path(module.path).stem for module in modules} | {"mribatch", "docs", "tests"}
+    own = {Path(module.path).stem for module in modules} | {"mribatch", "benchmarks", "docs", "tests"}
     imported = {target.partition(".")[0] for module in modules for target, _ in imports(module.text)}
     homes = packages_distributions()
     foreign = imported - own - set(sys.stdlib_module_names)

@@ -11,10 +11,14 @@ import pytest
 
 from mribatch.errors import ConfigError
 from mribatch.settings.audit import AuditConfig
+from mribatch.settings.calibrate import CalibrateConfig
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
+from mribatch.settings.explain import ExplainConfig
 from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
+from mribatch.settings.site import AcceptConfig, AdaptConfig
+from mribatch.settings.studies import StudiesConfig
 from mribatch.settings.train import TrainConfig
 from tests.architecture import ROOT, imports
 
@@ -27,16 +31,35 @@ COMMANDS = {
     "compact": (CompactConfig, "compact"),
     "baselines": (BaselinesConfig, "compare"),
     "inspect": (InspectConfig, "inspect"),
+    "studies": (StudiesConfig, "studies"),
     "audit": (AuditConfig, "audit"),
+    "calibrate": (CalibrateConfig, "calibrate"),
+    "accept": (AcceptConfig, "accept"),
+    "adapt": (AdaptConfig, "adapt"),
+    "explain": (ExplainConfig, "explain"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.
 UNREACHABLE = {
     ("mribatch.training.classical", "--classes"): "only fitting, which is what baselines does",
+    ("mribatch.cluster.decoding", "--max-reject-rate"): "explain has a row for each scan that cannot be read",
     ("mribatch.cluster.nodes", "--workers"): "only training with a number of workers, which baselines does not pass",
     ("mribatch.commands.evaluate", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.evaluate_report", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.evaluated", "--apart-from"): "promote evaluates with apart_from=()",
+    **{
+        ("mribatch.commands.evaluate_evidence", flag): "promote judges models beside nothing"
+        for flag in ("--training", "--groups", "--other-source", "--apart-from")
+    },
+    ("mribatch.predictions.studies", "--healthy-class"): "promote judges slices",
+    ("mribatch.commands.evaluate_patients", "--healthy-class"): "promote judges slices",
+    ("mribatch.commands.evaluate_patients", "--level"): "promote and accept judge slices",
+    ("mribatch.sources.clusters", "--groups"): "promote reads no groups",
+    ("mribatch.training.splits", "--paper-protocol"): "evaluate and promote split nothing",
+    ("mribatch.models.engine", "--engine"): "only score, nightly and evaluate name an engine",
+    ("mribatch.models.embedding", "--model"): "only audit embeds scans",
+    ("mribatch.commands.train_scans", "--allow-leaks"): "baselines trains on scans without splits",
+    ("mribatch.commands.train", "--allow-leaks"): "baselines leaves it at its default",
     ("mribatch.commands.train", "--start-from"): "baselines trains with start_from=None",
     ("mribatch.commands.train", "--backbone-weights"): "so the weights are never left unused beside it",
     ("mribatch.commands.train", "--validation-fraction"): "baselines leaves it at its default",
@@ -44,8 +67,8 @@ UNREACHABLE = {
     ("mribatch.sources.labels", "--exclude"): "compact lists no scans",
     ("mribatch.sources.listing", "--exclude"): "compact lists no scans",
     ("mribatch.stores.disk", "--exclude"): "compact lists no scans",
-    ("mribatch.commands.reading", "--identifiers"): "evaluate scores with identifiers=none, which needs no key",
-    ("mribatch.commands.reading", "--identifier-key"): "evaluate scores with identifiers=none, which needs no key",
+    ("mribatch.commands.reading", "--identifiers"): "evaluate scores with identifiers=none, or with the default key",
+    ("mribatch.commands.reading", "--identifier-key"): "evaluate scores with identifiers=none, or with the default key",
     ("mribatch.commands.night_summary", "--limit"): "compact only takes the lock of nights",
 }
 

@@ -14,6 +14,7 @@ import ray.data
 
 from mribatch import schema
 from mribatch.causes import cause
+from mribatch.cluster.blocks import PIXEL_BYTES, even, rows_of
 from mribatch.errors import (
     ConfigError,
     CredentialsRefused,
@@ -34,13 +35,14 @@ from mribatch.sources.listing import keys_of
 from mribatch.stores import uris
 from mribatch.stores.access import Access, Witness, witnesses
 
-__all__ = ["decode_blocks", "decode_table", "decoded", "readable"]
+__all__ = ["accepted", "decode_blocks", "decode_table", "decoded", "readable"]
 
 log = logging.getLogger("mribatch.decoding")
 
-DECODER_BYTES = 1 << 31
-"""Memory for a scan of the largest size: MAX_MEMORY_BYTES, and the two processes at rest (measured: 260 MB). This limits the
-decoders that run at once to as many as fit beside the predictors. A larger scan is rejected by its header."""
+DECODER_BYTES = (1 << 31) + 2 * PIXEL_BYTES
+"""Memory for a scan of the largest size: MAX_MEMORY_BYTES, the two processes at rest (measured: 260 MB), and the largest
+block twice: its frames and its columns. This limits the decoders that run at once to as many as fit beside the predictors.
+A larger scan is rejected by its header."""
 
 DECODER_CORES = 0.5
 """A decoder waits for the storage half of its time, and a machine with one core must still feed its predictor."""
@@ -60,21 +62,23 @@ def decoded(
     spec: ImageSpec,
     *,
     reading: Reading = ONE_FRAME,
-    block_rows: int = 32,
+    block_rows: int | Sequence[int] = 32,
     timeout_s: float = DECODE_S,
     over: Callable[[], bool] | None = None,
     among: Sequence[Witness] = (),
 ) -> "ray.data.Dataset":
     """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`.
 
-    Blocks are small (32 rows of 224 px are 5 MB), so that memory is bounded and work spreads over the nodes. A scan of
-    many frames takes several. timeout_s limits the decoding of one scan, or of each PIECE_FRAMES of its frames. Blocks
-    that start when the time is `over` are not read: their rows say so. The run fails with StorageDenied if access is
-    denied to scans and also to all of `among` (by default some from all over the table), and with CredentialsRefused.
+    block_rows: how many scans each block holds, in order, or one number for all. Blocks are small (32 rows of 224 px are
+    5 MB), so that memory is bounded and work spreads over the nodes. A scan of many frames takes several. timeout_s
+    limits the decoding of one scan, or of each PIECE_FRAMES of its frames. Blocks that start when the time is `over` are
+    not read: their rows say so. The run fails with StorageDenied if access is denied to scans and also to all of `among`
+    (by default some from all over the table), and with CredentialsRefused.
     """
-    slices = [table.slice(at, block_rows) for at in range(0, table.num_rows, block_rows)]
-    rows = ray.data.from_arrow([s.combine_chunks() for s in slices])
-    rows.context.target_max_block_size = _block_bytes(spec, block_rows)
+    blocks = even(table.num_rows, block_rows) if isinstance(block_rows, int) else block_rows
+    resources: dict[str, Any] = {"memory": _decoder_bytes(), "num_cpus": DECODER_CORES}
+    rows = rows_of(table, blocks, **resources)
+    rows.context.target_max_block_size = _block_bytes(spec, max(blocks))
     return rows.map_batches(
         partial(
             decode_blocks, spec=spec, reading=reading, timeout_s=timeout_s, over=over, among=among or witnesses(table)
@@ -82,8 +86,7 @@ def decoded(
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
-        memory=_decoder_bytes(),
-        num_cpus=DECODER_CORES,
+        **resources,
     )
 
 
@@ -132,16 +135,26 @@ def decode_blocks(
 
 
 def _block(table: pa.Table, rows: Sequence[tuple[int, Frame]], spec: ImageSpec, by: Decoder | None) -> pa.Table:
-    """Return the rows of some frames, each with the number of its scan in the table."""
+    """Return the rows of some frames, each with the number of its file in the table."""
     fields = schema.decoded_fields(spec.side_px)
     frames = [frame for _, frame in rows]
+    files = table.take(pa.array([number for number, _ in rows], pa.int64()))
+    names = files["scan_uri"].to_pylist()
     peak = 0 if by is None else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
     try:
-        columns = _columns(frames, fields, peak)
+        columns = _columns(frames, names, fields, peak)
     except Exception:  # a row does not fit its columns: find out which
-        columns = _columns([_fitting(frame, fields) for frame in frames], fields, peak)
-    scans = table.take(pa.array([number for number, _ in rows], pa.int64()))
-    return pa.table([*scans.columns, *columns], schema=pa.schema([*table.schema, *fields]))
+        frames = [_fitting(frame, fields) for frame in frames]
+        columns = _columns(frames, names, fields, peak)
+    scans = [_scan_uri(name, frame) for name, frame in zip(names, frames, strict=True)]
+    files = files.set_column(
+        table.schema.get_field_index("scan_uri"), table.schema.field("scan_uri"), pa.array(scans, pa.string())
+    )
+    return pa.table([*files.columns, *columns], schema=pa.schema([*table.schema, *fields]))
+
+
+def _scan_uri(file_uri: str, frame: Frame) -> str:
+    return file_uri if frame.name is None else f"{file_uri}!{frame.name}"
 
 
 def _guarded(decode: Callable[[], Iterator[list[Frame]]]) -> Iterator[list[Frame]]:
@@ -150,7 +163,8 @@ def _guarded(decode: Callable[[], Iterator[list[Frame]]]) -> Iterator[list[Frame
     try:
         for piece in decode():
             yield piece
-            done, count = done + len(piece), piece[-1].frames
+            is_archive = piece[-1].members is not None  # fails as a file: one row of that is enough
+            done, count = (0, 1) if is_archive else (done + len(piece), piece[-1].frames)
     except _FAULTS as err:
         fault = Frame(status=Status.FAILED, reason=Reason.UNREADABLE, detail=_detail(err))
     except MribatchError:
@@ -165,7 +179,7 @@ def _guarded(decode: Callable[[], Iterator[list[Frame]]]) -> Iterator[list[Frame
 def _fitting(frame: Frame, fields: Sequence[pa.Field]) -> Frame:
     """Return a frame that fits its columns: a failed one in place of one that does not."""
     try:
-        _columns([frame], fields, 0)
+        _columns([frame], [""], fields, 0)
     except Exception as err:
         failed = Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
         return replace(failed, frame=frame.frame, frames=frame.frames)
@@ -217,11 +231,14 @@ def _detail(err: Exception) -> str:
     return getattr(err, "detail", "") or type(err).__name__
 
 
-def _columns(frames: Sequence[Frame], fields: Sequence[pa.Field], peak_bytes: int) -> list[pa.Array]:
-    """Return the columns of `schema.decoded_fields` for some frames."""
+def _columns(
+    frames: Sequence[Frame], files: Sequence[str], fields: Sequence[pa.Field], peak_bytes: int
+) -> list[pa.Array]:
+    """Return the columns of `schema.decoded_fields` for some frames of files with these URIs."""
     derived = {
         "pixels": [None if frame.pixels is None else frame.pixels.data.cast("B") for frame in frames],
         "decoder_peak_bytes": [peak_bytes] * len(frames),
+        "container": [None if frame.name is None else file for frame, file in zip(frames, files, strict=True)],
     }
     return [
         pa.array(derived.get(field.name) or [getattr(frame, field.name) for frame in frames], field.type)
@@ -241,7 +258,11 @@ def readable(
     for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
         blocks.append(block)
         advance(block.num_rows)
-    table = pa.concat_tables(blocks).sort_by("scan_uri")
+    return accepted(pa.concat_tables(blocks).sort_by("scan_uri"), max_reject_rate)
+
+
+def accepted(table: pa.Table, max_reject_rate: float) -> pa.Table:
+    """Return the decoded rows that are ok, and warn of the others. Raises as `readable`."""
     good, skipped = (table.filter(pc.equal(table["status"], status)) for status in (Status.OK, Status.SKIPPED))
     if skipped.num_rows:
         log.warning("%d of %d scans are skipped: %s", skipped.num_rows, table.num_rows, _counted(skipped["reason"]))

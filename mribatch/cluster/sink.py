@@ -16,10 +16,10 @@ from ray.data.block import Block
 from ray.data.datasource import WriteResult
 
 from mribatch import schema
-from mribatch.cluster.assembly import whole_scans
+from mribatch.cluster.assembly import whole_files
 from mribatch.errors import OutputHeld
 from mribatch.predictions import ledger
-from mribatch.predictions.files import outcomes
+from mribatch.predictions.files import file_uris, first_rows, of_files, outcomes
 from mribatch.predictions.ledger import Receipt
 from mribatch.predictions.lock import Fence
 from mribatch.schema import Status
@@ -31,12 +31,12 @@ __all__ = ["PartSink"]
 class PartSink(Datasink[Receipt]):
     """Ray Data sink for parts of at least part_rows predictions; afterwards `receipts` says what was written.
 
-    A part is named by the scans in it, so a retried write replaces its own file. All frames of a scan enter one part:
-    the write that gets the last of them gets the others from the `assembler`.
+    A part is named by the scans in it, so a retried write replaces its own file. All rows of a file enter one part: the
+    write that gets the last of them gets the others from the `notes` of the run, an Assembler.
     """
 
-    def __init__(self, fence: Fence, labels: Sequence[str], part_rows: int, assembler: Any) -> None:
-        self._fence, self._part_rows, self._assembler = fence, part_rows, assembler
+    def __init__(self, fence: Fence, labels: Sequence[str], part_rows: int, notes: Any) -> None:
+        self._fence, self._part_rows, self._notes = fence, part_rows, notes
         self._schema = schema.prediction_schema(labels)
         self.receipts: list[Receipt] = []
 
@@ -49,8 +49,8 @@ class PartSink(Datasink[Receipt]):
         uris.trust([self._fence.output])
         arrived = pa.concat_tables([pa.table(block) for block in blocks])
         rows = self._whole(arrived, ctx.task_idx)
-        lost = _first_rows(rows, Status.FAILED)
-        left = _without(_first_rows(rows, Status.LEFT), lost)
+        lost = of_files(_ended(rows, Status.FAILED))
+        left = of_files(_without(_ended(rows, Status.LEFT), lost))
         kept = _without(_without(rows, lost), left)
         ended = outcomes(kept)
         return Receipt(
@@ -62,7 +62,8 @@ class PartSink(Datasink[Receipt]):
             failed=list(zip(lost["scan_uri"].to_pylist(), lost["detail"].to_pylist(), strict=True)),
             left=left["scan_uri"].to_pylist(),
             by_class=_counts(kept, "predicted_class", Status.OK),
-            by_node=_counts(arrived.filter(pc.equal(arrived["frame"], 0)), "node"),
+            referred=_counts(kept, "referral_reason", Status.OK),
+            by_node=_counts(first_rows(arrived), "node"),
             peak_bytes={
                 "decoder": pc.max(arrived["decoder_peak_bytes"]).as_py(),
                 "predictor": pc.max(arrived["predictor_peak_bytes"]).as_py(),
@@ -71,11 +72,11 @@ class PartSink(Datasink[Receipt]):
         )
 
     def _whole(self, rows: pa.Table, write: int) -> pa.Table:
-        """Return the rows of whole scans, also of those whose other frames have arrived elsewhere."""
-        is_whole = whole_scans(rows)
+        """Return the rows of whole files, also of those whose other rows have arrived elsewhere."""
+        is_whole = whole_files(rows)
         if pc.all(is_whole).as_py() is not False:
             return rows
-        others: pa.Table = ray.get(self._assembler.add.remote(write, rows.filter(pc.invert(is_whole))))
+        others: pa.Table = ray.get(self._notes.add.remote(write, rows.filter(pc.invert(is_whole))))
         return pa.concat_tables([rows.filter(is_whole), others])
 
     def on_write_complete(self, write_result: WriteResult[Receipt]) -> None:
@@ -104,14 +105,14 @@ class PartSink(Datasink[Receipt]):
         return name
 
 
-def _first_rows(rows: pa.Table, status: Status) -> pa.Table:
-    """Return one row with a status for each scan that has some."""
+def _ended(rows: pa.Table, status: Status) -> pa.Table:
+    """Return one row with a status for each file that has some."""
     return outcomes(rows.filter(pc.equal(rows["status"], status)))
 
 
-def _without(rows: pa.Table, scans: pa.Table) -> pa.Table:
-    """Return the rows of other scans. A run plans one version of each, so the URI names a scan."""
-    return rows.filter(pc.invert(pc.is_in(rows["scan_uri"], scans["scan_uri"].combine_chunks())))
+def _without(rows: pa.Table, files: pa.Table) -> pa.Table:
+    """Return the rows of other files. A run plans one version of each, so the URI names a file."""
+    return rows.filter(pc.invert(pc.is_in(file_uris(rows), files["scan_uri"].combine_chunks())))
 
 
 def _counts(rows: pa.Table, column: str, status: Status | None = None) -> dict[str, int]:

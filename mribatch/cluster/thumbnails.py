@@ -1,6 +1,6 @@
 """Grey thumbnails of all scans of a listing in one array, decoded on the cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,12 +43,21 @@ class _Batch(NamedTuple):
     features: NDArray[np.float32] | None
 
 
-def thumbnails_of(table: pa.Table, model: Model | None = None, batch_size: int = 32) -> Thumbnails:
+def thumbnails_of(
+    table: pa.Table,
+    model: Model | None = None,
+    batch_size: int = 32,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Thumbnails:
     """Decode the scans of a listing into thumbnails, and features of a model where one is given, within a session.
 
-    A thumbnail takes 4 KB of this process's memory, twice while all are put in order.
+    A thumbnail takes 4 KB of this process's memory, twice while all are put in order. advance: called with the number of
+    rows of each batch as it arrives.
     """
-    batches = list(_plain(table) if model is None else _embedded(table, model, batch_size))
+    batches = []
+    for batch in _plain(table) if model is None else _embedded(table, model, batch_size):
+        batches.append(batch)
+        advance(batch.scans.num_rows)
     listed = pa.concat_tables([batch.scans for batch in batches])
     good = pc.equal(listed["status"], Status.OK)
     scans = listed.filter(good)

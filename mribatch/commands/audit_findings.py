@@ -84,7 +84,7 @@ def findings(decoded: Thumbnails, model: Model | None, seed: int) -> Findings:
         numbers=numbers,
         tables={
             "pairs": _pair_table(scans, copies),
-            "clusters": scans.select(["scan_uri", "frame", "label", "split"]).append_column(
+            "clusters": scans.select(["scan_uri", "frame", "label", "split", "content_sha256"]).append_column(
                 "cluster", pa.array(clusters)
             ),
             "suspects": _suspect_table(scans, labels, doubtful),

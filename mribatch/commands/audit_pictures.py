@@ -10,7 +10,8 @@ from mribatch.cluster.decoding import decode_table
 from mribatch.cluster.thumbnails import Thumbnails
 from mribatch.commands.audit_findings import Findings
 from mribatch.models.embedding import grey_thumbnails
-from mribatch.reports.audit import AuditPage, Shown, shown
+from mribatch.reports.audit import AuditPage
+from mribatch.reports.gallery import Shown, scan_name, shown
 from mribatch.scans.limits import ImageSpec
 from mribatch.schema import PLAN, Status
 from mribatch.settings.audit import AuditConfig
@@ -25,7 +26,12 @@ _PAIRS_OF_KIND = 6
 _LEAKS = 6
 _CONFLICTS = 12
 _SUSPECTS = 24
-_NAME_PARTS = 3  # of a path: split, class and file
+_FILES = {
+    "audit.json": "all figures of this page",
+    "pairs.parquet": "every pair of near copies",
+    "clusters.parquet": "the cluster of each scan: train, evaluate and baselines can read it",
+    "suspects.parquet": "labels that are likely wrong",
+}
 
 
 def page_of(config: AuditConfig, decoded: Thumbnails, results: Findings) -> AuditPage:
@@ -50,6 +56,7 @@ def page_of(config: AuditConfig, decoded: Thumbnails, results: Findings) -> Audi
         conflicts=gallery.pairs(conflicts),
         suspects=gallery.suspects(len(doubtful)),
         means=gallery.means(),
+        files=_FILES,
     )
 
 
@@ -70,7 +77,6 @@ def _facts(config: AuditConfig, decoded: Thumbnails, results: Findings) -> dict[
         "scans": f"{decoded.scans.num_rows:,} read, {decoded.unreadable.num_rows:,} not",
         "command": config.command("jobs/audit.py"),
         "features for wrong labels": results.numbers["suspects"]["features"],
-        "tables": "pairs.parquet, clusters.parquet, suspects.parquet and audit.json, beside this page",
         "mribatch": __version__,
     }
 
@@ -108,8 +114,7 @@ class _Gallery:
 
     def _scan(self, row: int) -> tuple[str, NDArray[np.uint8]]:
         uri, frame = (self._decoded.scans[name][row].as_py() for name in ("scan_uri", "frame"))
-        name = "/".join(uri.split("/")[-_NAME_PARTS:])
-        return f"{name}, frame {frame}" if frame else name, self._pictures[row]
+        return scan_name(uri, frame), self._pictures[row]
 
 
 def _decoded_again(decoded: Thumbnails, rows: Sequence[int]) -> dict[int, NDArray[np.uint8]]:

@@ -55,6 +55,12 @@ COMMANDS = {
         "mribatch.settings.score:CompactConfig",
         "mribatch.commands.compact:compact",
     ),
+    "studies": Command(
+        "sum up predictions by series and by study, as tables in the output",
+        "studies --output predictions",
+        "mribatch.settings.studies:StudiesConfig",
+        "mribatch.commands.studies:studies",
+    ),
     "audit": Command(
         "find copies, leaks between splits, wrong labels and shortcuts in labelled scans",
         "audit --data LABELLED --output audit",
@@ -67,11 +73,35 @@ COMMANDS = {
         "mribatch.settings.train:TrainConfig",
         "mribatch.commands.train:train",
     ),
+    "calibrate": Command(
+        "make a model's confidence a probability, and let it name the scans to review",
+        "calibrate --model brain-mri-v1 --data LABELLED --output models/calibrated",
+        "mribatch.settings.calibrate:CalibrateConfig",
+        "mribatch.commands.calibrate:calibrate",
+    ),
     "evaluate": Command(
         "measure a model on labelled scans: metrics, figures and a report",
         "evaluate --model brain-mri-v1 --data LABELLED --output evaluation",
         "mribatch.settings.evaluate:EvaluateConfig",
         "mribatch.commands.evaluate:evaluate",
+    ),
+    "accept": Command(
+        "measure a model on scans of your site and say whether it is fit for triage there",
+        "accept --model brain-mri-v1 --data LABELLED_AT_YOUR_SITE --output acceptance",
+        "mribatch.settings.site:AcceptConfig",
+        "mribatch.commands.accept:accept",
+    ),
+    "adapt": Command(
+        "fit the batch statistics of a model to unlabelled scans of your site, as a new model",
+        "adapt --model brain-mri-v1 --input SITE_SCANS --output models/here",
+        "mribatch.settings.site:AdaptConfig",
+        "mribatch.commands.adapt:adapt",
+    ),
+    "explain": Command(
+        "show where in a scan the score of its predicted class comes from",
+        "explain --model brain-mri-v1 --input SCANS --output explanations",
+        "mribatch.settings.explain:ExplainConfig",
+        "mribatch.commands.explain:explain",
     ),
     "promote": Command(
         "make a model the current one if it is no worse on labelled scans",

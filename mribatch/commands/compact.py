@@ -12,6 +12,7 @@ from mribatch.commands.paying import paying
 from mribatch.commands.screen import Block, Shown, Table
 from mribatch.errors import InputError
 from mribatch.predictions import history, ledger, lock, rewrite
+from mribatch.predictions.files import of_files
 from mribatch.predictions.lock import NIGHTS, new_run_id
 from mribatch.settings.score import CompactConfig
 from mribatch.stores import uris
@@ -20,7 +21,7 @@ __all__ = ["Compacted", "compact"]
 
 log = logging.getLogger("mribatch.compact")
 
-_ROW = (*schema.KEY, "reason", "model_digest", "scored_at")
+_ROW = (*schema.KEY, "container", "reason", "model_digest", "scored_at")
 
 
 @paying
@@ -73,7 +74,7 @@ def _outdated(config: CompactConfig, output: str, digest: str) -> pa.Table:
         return schema.PLAN.empty_table()
     rows = pa.concat_tables([ledger.predictions(output, name, _ROW) for name in ledger.digests(output)])
     listed = history.last_listing(output)
-    newest = history.newest(rows, listed)
+    newest, rows = of_files(history.newest(rows, listed)), of_files(rows)
     own, current = rows.filter(pc.equal(rows["model_digest"], digest)), digest == history.last_model(listed)
     old = _before(own, config.keep_days) if current or digest in _kept_models(rows, config.keep_models) else own
     if current:  # a listed scan without its row would be scored again

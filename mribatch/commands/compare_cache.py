@@ -15,10 +15,11 @@ from mribatch import schema
 from mribatch.errors import ModelError
 from mribatch.models import directory
 from mribatch.settings.compare import BaselinesConfig
+from mribatch.sources import clusters
 from mribatch.statistics.metrics import Scores
 from mribatch.stores import uris
 
-__all__ = ["Answers", "Split", "answered", "model_place", "stored"]
+__all__ = ["Answers", "Split", "answered", "clusters_place", "model_place", "stored"]
 
 _FACTS = b"mribatch.answers"
 
@@ -36,7 +37,7 @@ class Split:
 class Answers:
     """The answers of one model on one split.
 
-    rows: scan_uri, label, has_copy (the training side has a copy of it, or another scan of its patient), and p_<label>
+    rows: scan_uri, label, has_copy (the training side has a near copy of it, or another scan of its patient), and p_<label>
     for each label. seconds: for tuning and fitting. chosen: what tuning chose. train_scans: how many it was trained on.
     model_digest: of the model that is kept, the first split's; None for the other splits.
     """
@@ -100,6 +101,11 @@ def stored(config: BaselinesConfig, fingerprint: str, model: str, split: Split) 
 def model_place(config: BaselinesConfig, name: str) -> str:
     """Return the directory of the model that was fitted on the first split."""
     return uris.join(uris.absolute(config.output), "models", name)
+
+
+def clusters_place(config: BaselinesConfig) -> str:
+    """Return the file of the near-copy clusters: --groups, or the one that the comparison keeps in its output."""
+    return config.groups or uris.join(uris.absolute(config.output), clusters.FILE)
 
 
 def _kept_digest(config: BaselinesConfig, name: str) -> str | None:

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.cluster.nodes import most_cores, working_nodes
 from mribatch.cluster.progress import lines
-from mribatch.commands.compare_cache import Answers, Split, answered, model_place, stored
+from mribatch.commands.compare_cache import Answers, Split, answered, clusters_place, model_place, stored
 from mribatch.commands.score import score_listing
 from mribatch.commands.screen import progress
 from mribatch.commands.train import train
 from mribatch.errors import RunFailed
-from mribatch.models import card, classical_engine, directory, features, recipe
+from mribatch.models import card, classical_engine, directory, features, recipe, trained_on
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
 from mribatch.settings.compare import BaselinesConfig
@@ -38,6 +38,7 @@ __all__ = ["DEEP", "Material", "features_of", "fit_classical", "train_deep", "ve
 log = logging.getLogger("mribatch.baselines")
 
 DEEP = {"cnn": "CNN", "resnet50v2": "ResNet50V2", "xception": "Xception"}
+_BY_GROUPS = "by groups of near copies"
 _LIBRARIES = ("ray", "tensorflow", "keras", "scikit-learn", "skops", "numpy", "pillow", "pyarrow")
 
 
@@ -45,7 +46,8 @@ _LIBRARIES = ("ray", "tensorflow", "keras", "scikit-learn", "skops", "numpy", "p
 class Material:
     """The readable scans and the features that models are fitted on; row i is scan i.
 
-    table: LABELLED and pixels_sha256. classes: (N,) numbers of labels. groups: (N,), equal for copies and for one patient.
+    table: LABELLED, content_sha256, pixels_sha256 and cluster. classes: (N,) numbers of labels. groups: (N,), equal for near
+    copies and for one patient.
     features: by kind; pixels (N, side × side) uint8, backbone (N, 2048) float32.
     """
 
@@ -191,6 +193,7 @@ def _publish(
             "chosen": chosen,
             "seconds": seconds,
             "data": _data_facts(work, material),
+            "scans": _recorded(work, material, name),
         },
         "libraries": versions(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -200,13 +203,19 @@ def _publish(
     return directory.save_classical(model_place(config, name), classical.stored(pipeline), backbone, facts, text).digest
 
 
+def _recorded(work: _Work, material: Material, name: str) -> dict[str, Any]:
+    """Write which scans a model was fitted on, and return what model.json says of that."""
+    contents = material.table["content_sha256"].take(pa.array(work.split.train)).to_pylist()
+    return trained_on.write(model_place(work.config, name), {"training": contents}) | {"complete": True}
+
+
 def _data_facts(work: _Work, material: Material) -> dict[str, Any]:
     return {
         "scans": material.table.num_rows,
         "train": len(work.split.train),
         "test": len(work.split.test),
         "different_images": len(set(material.table["pixels_sha256"].to_pylist())),
-        "split": "scan by scan, copies on both sides" if work.config.paper_protocol else "by content",
+        "split": "scan by scan, near copies on both sides" if work.config.paper_protocol else _BY_GROUPS,
     }
 
 
@@ -223,6 +232,7 @@ def train_deep(config: BaselinesConfig, material: Material, split: Split, backbo
         config.training(
             backbone,
             data=_manifest(material, split, uris.join(work, f"split-{split.number + 1}.parquet")),
+            groups=clusters_place(config),
             output=model_place(config, backbone) if split.number == 0 else uris.join(work, name),
             storage=work,
             run_name=f"{name}-{fingerprint[:12]}",

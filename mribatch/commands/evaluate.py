@@ -1,15 +1,20 @@
 """Evaluate: labelled scans → the same scoring as everywhere → metrics, figures and a report."""
 
 import logging
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mribatch import schema
 from mribatch.commands import evaluate_report
 from mribatch.commands.classes import list_labelled
-from mribatch.commands.evaluated import Evaluated
+from mribatch.commands.evaluate_breakdown import breakdown_numbers
+from mribatch.commands.evaluate_evidence import Beside, digested, evidence, known_scans, scores_of
+from mribatch.commands.evaluate_patients import check_patients, judged
+from mribatch.commands.evaluate_trust import trust_numbers
+from mribatch.commands.evaluated import Evaluated, Measured
 from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing
 from mribatch.commands.scored import Scored, failure_lines
@@ -17,12 +22,11 @@ from mribatch.errors import InputError
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
+from mribatch.predictions.files import file_uris
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
-from mribatch.sources.labels import TrainingScans, training_scans
-from mribatch.sources.listing import content_digests
+from mribatch.sources.labels import TrainingScans
 from mribatch.statistics import metrics
-from mribatch.statistics.metrics import Scores
 from mribatch.stores import uris
 
 __all__ = ["Evaluated", "evaluate", "evaluate_scans"]
@@ -36,31 +40,38 @@ _NO_TEST_SCANS = (
 
 
 @paying
-def evaluate(config: EvaluateConfig) -> Evaluated:
+def evaluate(config: EvaluateConfig) -> Measured:
     """Score the labelled scans at config.data (its test split, if it has one) and write a report on the result.
 
-    Scans that have predictions in config.output are not scored again. Raises InputError for labels that the model does
+    Scans that have predictions in config.output are not scored again. At the level of studies, statistics of patients are
+    judged, which needs a manifest with patient_id. Raises InputError for labels that the model does
     not know, and everything that `score` raises.
     """
     model = directory.load_model(lookup.locate(config.model))
-    return evaluate_scans(config, model, list_labelled(config.data, exclude=config.exclude, outputs=(config.output,)))
+    labelled = list_labelled(config.data, exclude=config.exclude, outputs=(config.output,))
+    if config.level == "study":
+        return _evaluate_patients(config, model, labelled)
+    other = None if config.other_source is None else list_labelled(config.other_source, outputs=(config.output,))
+    if other is not None:
+        _check_labels(other, model)
+    apart = digested(config.apart_from)  # before anything is scored
+    known = known_scans(config, model, labelled, apart)
+    return evaluate_scans(config, model, labelled, Beside(apart=apart, known=known, other=other))
 
 
-def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> Evaluated:
-    """Evaluate config.model, given as read, on the labelled scans (schema LABELLED) of config.data. See `evaluate`."""
-    table = _test_scans(labelled, model, config)
-    known = training_scans(config.apart_from) if config.apart_from else None
-    known_bytes: set[str] = set()
-    if known:
-        log.info("reading the %s scans at --apart-from …", f"{known.scans.num_rows:,}")
-        known_bytes = content_digests(known.scans)  # before anything is scored
+def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, beside: Beside | None = None) -> Evaluated:
+    """Evaluate config.model, given as read, on the labelled scans (schema LABELLED) of config.data. See `evaluate`.
+
+    beside: without it, the model is judged on all scans only.
+    """
+    table, apart = _test_scans(labelled, model, config), beside and beside.apart
     scored = _score(config, model, table)
     rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
-    kept = _without_copies(rows, known_bytes, config) if known else rows
-    good = kept.filter(pc.equal(kept["status"], schema.Status.OK))
+    kept = _without_copies(rows, apart, config) if apart else rows
+    good = _good(kept)
     if not good.num_rows:
         raise _nothing_scored(config, scored, kept)
-    scores = _scores(good, model)
+    scores = scores_of(good, model)
     rejected, skipped = (_reasons(kept, status) for status in (schema.Status.REJECTED, schema.Status.SKIPPED))
     numbers = metrics.measure(scores) | {
         "model_digest": model.digest,
@@ -68,8 +79,12 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> 
         "skipped": skipped,
         "failed": scored.failed,
         "left_out": rows.num_rows - kept.num_rows,
-        "apart_from": _apart_numbers(known, rows, kept) if known else None,
+        "apart_from": _apart_numbers(apart, rows, kept) if apart else None,
+        "evidence": {} if beside is None else _evidence(config, model, _good(rows), beside),
+        **trust_numbers(scores, good, model),
+        **breakdown_numbers(config, scores, good),
     }
+    log.info("drawing the report …")
     return Evaluated(
         scored=scored,
         numbers=numbers,
@@ -83,6 +98,16 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table) -> 
     )
 
 
+def _evaluate_patients(config: EvaluateConfig, model: Model, labelled: pa.Table) -> Measured:
+    table = _test_scans(labelled, model, config)
+    check_patients(config, model.labels, table)  # before anything is scored
+    scored = _score(config, model, table)
+    rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
+    if not _good(rows).num_rows:
+        raise _nothing_scored(config, scored, rows)
+    return judged(config, model, scored, rows)
+
+
 def _test_scans(table: pa.Table, model: Model, config: EvaluateConfig) -> pa.Table:
     """Return the scans to evaluate: the test split if there is one. Raises InputError for unknown labels."""
     splits = table["split"].to_pylist()
@@ -91,36 +116,64 @@ def _test_scans(table: pa.Table, model: Model, config: EvaluateConfig) -> pa.Tab
     elif "training" in splits:
         log.warning(_NO_TEST_SCANS, config.data)
     log.info("evaluating %s of %s scans", f"{table.num_rows:,}", f"{len(splits):,}")
+    _check_labels(table, model)
+    return table
+
+
+def _check_labels(table: pa.Table, model: Model) -> None:
     unknown = sorted(set(table["label"].to_pylist()) - set(model.labels))
     if unknown:
         raise InputError(
             f"the data has classes that the model does not know: {', '.join(unknown)}; it knows {', '.join(model.labels)}: "
             "rename or remove those folders, or train on them"
         )
-    return table
 
 
-def _score(config: EvaluateConfig, model: Model, table: pa.Table) -> Scored:
+def _score(config: EvaluateConfig, model: Model, table: pa.Table, data: str | None = None) -> Scored:
     scoring = ScoreConfig(
         model=config.model,
-        input=(config.data,),
+        input=(data or config.data,),
         output=uris.join(config.output, "predictions"),
         batch_size=config.batch_size,
+        engine=config.engine,
         max_reject_rate=config.max_reject_rate,
-        identifiers="none",
+        identifiers="keyed" if config.level == "study" else "none",  # slices of one series are known by its key
     )
-    scored = score_listing(scoring, model, table.select(schema.PLAN.names))
-    log.info("drawing the report …")
-    return scored
+    return score_listing(scoring, model, table.select(schema.PLAN.names))
+
+
+def _evidence(config: EvaluateConfig, model: Model, rows: pa.Table, beside: Beside) -> dict[str, Any]:
+    other = None if beside.other is None else _scored_elsewhere(config, model, beside.other)
+    return evidence(config, model, rows, other, beside.known)
+
+
+def _scored_elsewhere(config: EvaluateConfig, model: Model, table: pa.Table) -> pa.Table:
+    """Score the scans of another source; return the rows with a prediction. Raises InputError if there are none."""
+    scored = _score(config, model, table, config.other_source)
+    rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
+    good = _good(rows)
+    if good.num_rows < table.num_rows:
+        log.warning(
+            "warning: not all %d scans of the other source could be scored: %d could", table.num_rows, good.num_rows
+        )
+    if not good.num_rows:
+        raise _nothing_scored(replace(config, data=str(config.other_source)), scored, rows)
+    return good
+
+
+def _good(rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.equal(rows["status"], schema.Status.OK))
 
 
 def _with_labels(predictions: pa.Table, table: pa.Table) -> pa.Table:
-    """Return the rows of the labelled scans with their label, without those of other scans or older versions.
+    """Return the rows of the labelled files with label and patient, without those of other files or older versions.
 
-    Each frame of a scan counts with the scan's label.
+    Each frame, and each member of an archive, counts with the file's label.
     """
-    labels = table.select([*schema.PLAN.names, "label"])
-    rows = predictions.join(labels, keys=schema.PLAN.names, join_type="inner")
+    labels = table.select([*schema.PLAN.names, "label", "patient_id"])
+    labels = labels.rename_columns(["file", "scan_version", "label", "patient_id"])
+    rows = predictions.append_column("file", file_uris(predictions))
+    rows = rows.join(labels, keys=["file", "scan_version"], join_type="inner").drop_columns(["file"])
     return rows.sort_by([("scan_uri", "ascending"), ("frame", "ascending")])
 
 
@@ -129,9 +182,9 @@ def _reasons(rows: pa.Table, status: schema.Status) -> dict[str, int]:
     return {count["values"]: count["counts"] for count in counts}
 
 
-def _without_copies(rows: pa.Table, known_bytes: set[str], config: EvaluateConfig) -> pa.Table:
+def _without_copies(rows: pa.Table, apart: TrainingScans, config: EvaluateConfig) -> pa.Table:
     """Return the rows of scans whose bytes are not those of a known scan. Raises InputError if none is left."""
-    copies = pc.is_in(rows["content_sha256"], pa.array(sorted(known_bytes), pa.string()))
+    copies = pc.is_in(rows["content_sha256"], apart.scans["content_sha256"].drop_null().combine_chunks())
     kept = rows.filter(pc.invert(copies))
     if not kept.num_rows:
         raise InputError(
@@ -155,14 +208,4 @@ def _nothing_scored(config: EvaluateConfig, scored: Scored, rows: pa.Table) -> I
     return InputError(
         f"none of the {rows.num_rows + scored.failed} scans in {config.data} could be scored{causes}: see their reasons in "
         f"{scored.output}"
-    )
-
-
-def _scores(rows: pa.Table, model: Model) -> Scores:
-    columns = [rows[schema.probability_column(label)].to_numpy() for label in model.labels]
-    probabilities = np.stack(columns, axis=1).astype(np.float64)
-    return Scores(
-        labels=model.labels,
-        truth=np.asarray(pc.index_in(rows["label"], pa.array(model.labels)).to_numpy(), np.int64),
-        probabilities=probabilities / probabilities.sum(axis=1, keepdims=True),  # float32 sums to 1 within 1e-7
     )

@@ -42,9 +42,12 @@ INSPECTED = pa.schema(
         pa.field("width_px", pa.int32()),
         pa.field("height_px", pa.int32()),
         pa.field("series", pa.int32()),
+        pa.field("container", pa.string()),
+        pa.field("study", pa.int32()),
     ]
 )
-"""One row per file. `series` numbers the series within this table; no identifier is kept."""
+"""One row per file, or per member of an archive. `series` and `study` number the series and studies of DICOM files within
+this table; no identifier is kept."""
 
 _OUTCOMES = {Status.OK: "scored", Status.SKIPPED: "skipped", Status.REJECTED: "rejected", Status.FAILED: "failed"}
 _SPEC = ImageSpec(side_px=1)  # only the limits count
@@ -80,11 +83,11 @@ def inspect(config: InspectConfig) -> Inspected:
     return Inspected(files=files, listed=listing.num_rows, report=report)
 
 
-def _surveyed(keys: Sequence[tuple[str, str]], reading: Reading, config: InspectConfig) -> list[Surveyed]:
+def _surveyed(keys: Sequence[tuple[str, str]], reading: Reading, config: InspectConfig) -> list[list[Surveyed]]:
     chunks = [keys[first : first + _CHUNK_FILES] for first in range(0, len(keys), _CHUNK_FILES)]
     look = partial(_survey_files, reading=reading, pays=config.requester_pays)
     processes = (os.cpu_count() or 1) if config.workers == "auto" else int(config.workers)
-    done: list[Surveyed] = []
+    done: list[list[Surveyed]] = []
     with progress("reading", len(keys), "files") as bar:
         for files in map(look, chunks) if len(keys) <= _FEW_FILES else _spread(look, chunks, processes):
             done += files
@@ -92,36 +95,51 @@ def _surveyed(keys: Sequence[tuple[str, str]], reading: Reading, config: Inspect
     return done
 
 
-def _spread(look: "partial[list[Surveyed]]", chunks: Sequence[object], processes: int) -> Iterator[list[Surveyed]]:
+def _spread(
+    look: "partial[list[list[Surveyed]]]", chunks: Sequence[object], processes: int
+) -> Iterator[list[list[Surveyed]]]:
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from pool.map(look, chunks)
 
 
-def _survey_files(keys: Sequence[tuple[str, str]], reading: Reading, pays: bool) -> list[Surveyed]:
+def _survey_files(keys: Sequence[tuple[str, str]], reading: Reading, pays: bool) -> list[list[Surveyed]]:
     uris.trust([uri for uri, _ in keys])
     with uris.paying(pays):
         return [_survey_file(uri, version, reading) for uri, version in keys]
 
 
-def _survey_file(uri: str, version: str, reading: Reading) -> Surveyed:
+def _survey_file(uri: str, version: str, reading: Reading) -> list[Surveyed]:
     size = uris.size(uri, version)
     if size > _SPEC.max_bytes:
-        return Surveyed(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=f"{size} bytes")
+        return [Surveyed(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail=f"{size} bytes")]
     try:
-        return survey(uris.read_version(uri, version), _SPEC, reading)
+        return list(survey(uris.read_version(uri, version), _SPEC, reading))
     except CredentialsRefused:
         raise
     except MribatchError as err:
-        return Surveyed(status=Status.FAILED, reason=Reason.UNREADABLE, detail=err.detail or type(err).__name__)
+        return [Surveyed(status=Status.FAILED, reason=Reason.UNREADABLE, detail=err.detail or type(err).__name__)]
     except Exception as err:
-        return Surveyed(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
+        return [Surveyed(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))]
 
 
-def _table(keys: Sequence[tuple[str, str]], files: Sequence[Surveyed]) -> pa.Table:
-    numbers: dict[str, int] = {}
+def _table(keys: Sequence[tuple[str, str]], files: Sequence[Sequence[Surveyed]]) -> pa.Table:
+    series: dict[str, int] = {}
+    studies: dict[str, int] = {}
     rows = []
-    for (uri, version), file in zip(keys, files, strict=True):
-        number = None if file.series is None else numbers.setdefault(file.series, len(numbers) + 1)
-        known = {"scan_uri": uri, "scan_version": version, "size_bytes": uris.size(uri, version)}
-        rows.append(asdict(file) | known | {"outcome": _OUTCOMES[file.status], "series": number})
+    for (uri, version), scans in zip(keys, files, strict=True):
+        for scan in scans:
+            numbers = {"series": _number(scan.series, series), "study": _number(scan.study, studies)}
+            known = {"scan_version": version, "outcome": _OUTCOMES[scan.status]}
+            rows.append(asdict(scan) | known | numbers | _place(uri, version, scan))
     return pa.Table.from_pylist(rows, schema=INSPECTED)
+
+
+def _number(key: str | None, numbers: dict[str, int]) -> int | None:
+    return None if key is None else numbers.setdefault(key, len(numbers) + 1)
+
+
+def _place(uri: str, version: str, scan: Surveyed) -> dict[str, str | int | None]:
+    """Return where a scan is and how large, by itself or in an archive."""
+    if scan.name is None:
+        return {"scan_uri": uri, "size_bytes": uris.size(uri, version)}
+    return {"scan_uri": f"{uri}!{scan.name}", "size_bytes": scan.size_bytes, "container": uri}

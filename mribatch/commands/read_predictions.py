@@ -7,6 +7,7 @@ import pyarrow as pa
 from mribatch.errors import ModelError
 from mribatch.models import directory
 from mribatch.predictions import history, ledger
+from mribatch.predictions.files import file_uris
 from mribatch.stores import uris
 
 __all__ = ["read_predictions"]
@@ -27,7 +28,9 @@ def read_predictions(output: str, model: str | None = None, latest: bool = True)
     digest = None if model is None else _digest(folder, model)
     rows, listed = history.predictions(folder, digest), history.last_listing(folder)
     rows = history.newest(rows, listed) if latest else rows
-    return rows.join(listed.select(["scan_uri", "seen_at"]), keys="scan_uri").sort_by(
+    files = rows.append_column("file", file_uris(rows))
+    joined = files.join(listed.select(["scan_uri", "seen_at"]), keys="file", right_keys="scan_uri")
+    return joined.drop_columns(["file"]).sort_by(
         [("scan_uri", "ascending"), ("frame", "ascending"), ("scored_at", "ascending")]
     )
 

@@ -14,10 +14,20 @@ from mribatch.predictions.ledger import Plan, Receipt
 from mribatch.predictions.lock import Fence
 from mribatch.settings.score import ScoreConfig
 
-__all__ = ["TOO_MANY_REJECTS", "Scored", "failure_lines", "record", "sum_up"]
+__all__ = ["TOO_MANY_REJECTS", "Scored", "WrittenParts", "failure_lines", "record", "sum_up"]
 
 TOO_MANY_REJECTS = 3
 _SHOWN = 3  # failed scans on the screen, for each cause; the record has all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenParts:
+    """What came of the parts of a run; of a run without work, nothing."""
+
+    receipts: Sequence[Receipt] = ()
+    addresses: Mapping[str, str] = field(default_factory=dict)  # by node ID
+    ready_at: float | None = None  # of time.monotonic: the first model was loaded
+    engine: Mapping[str, str | None] = field(default_factory=dict)  # its name and version, as on the driver's machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +42,7 @@ class Scored(Shown):
     planned: int
     scored: int  # scans with a prediction of at least one frame
     by_class: dict[str, int]  # frames
+    referred: dict[str, int] | None = None  # frames for review, by reason; None for a model without referral
     rejected: dict[str, int]
     skipped: dict[str, int] = field(default_factory=dict)
     failed: int
@@ -68,6 +79,7 @@ class Scored(Shown):
         rows = [
             *_counted("scored", self.scored, self.by_class if frames == self.scored else {}),
             *(_counted("frames scored", frames, self.by_class) if frames != self.scored else ()),
+            *_counted_referrals(self.referred),
             *_counted("rejected", sum(self.rejected.values()), self.rejected),
             *(_counted("skipped", sum(self.skipped.values()), self.skipped) if self.skipped else ()),
             *_counted("failed, to be retried", self.failed, failed),
@@ -94,6 +106,10 @@ def _counted(name: str, count: int, parts: Mapping[str, int] | None = None) -> I
     yield from ((f"  {part}", f"{number:,}") for part, number in sorted((parts or {}).items()))
 
 
+def _counted_referrals(referred: Mapping[str, int] | None) -> Iterator[tuple[str, str]]:
+    return iter(()) if referred is None else _counted("for review", sum(referred.values()), referred)
+
+
 def failure_lines(failures: Mapping[str, Sequence[str]]) -> list[str]:
     """Return a line for each cause that names some of the scans that failed."""
     return [
@@ -103,9 +119,16 @@ def failure_lines(failures: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def sum_up(
-    config: ScoreConfig, plan: Plan, receipts: Sequence[Receipt], fence: Fence, seconds: float, startup_s: float | None
+    config: ScoreConfig,
+    plan: Plan,
+    receipts: Sequence[Receipt],
+    fence: Fence,
+    seconds: float,
+    startup_s: float | None,
+    *,
+    refers: bool = False,
 ) -> Scored:
-    """Return what the receipts of a run's parts add up to."""
+    """Return what the receipts of a run's parts add up to. refers: the model says which scans are for review."""
     failures: dict[str, list[str]] = {}
     for uri, cause in sorted((failed for receipt in receipts for failed in receipt.failed), key=itemgetter(0)):
         failures.setdefault(cause or "unknown", []).append(uri)
@@ -118,6 +141,7 @@ def sum_up(
         planned=plan.todo.num_rows,
         scored=sum(receipt.scored for receipt in receipts),
         by_class=_added(receipt.by_class for receipt in receipts),
+        referred=_added(receipt.referred for receipt in receipts) if refers else None,
         skipped=_added(receipt.skipped for receipt in receipts),
         rejected=_added(receipt.rejected for receipt in receipts),
         failed=sum(map(len, failures.values())),
@@ -158,6 +182,7 @@ def record(
             "left": scored.left,
         },
         "by_class": scored.by_class,
+        "referred_by_reason": scored.referred,
         "rejected_by_reason": scored.rejected,
         "skipped_by_reason": scored.skipped,
         "failed_by_cause": {cause: len(scans) for cause, scans in scored.failures.items()},

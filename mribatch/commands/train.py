@@ -1,4 +1,4 @@
-"""Train: labelled scans → split by content → Ray Train → model directory, history and curves."""
+"""Train: labelled scans → split by groups of near copies → Ray Train → model directory, history and curves."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,16 +22,19 @@ from mribatch.cluster import decoding
 from mribatch.cluster.nodes import check_seen, trainers, working_nodes
 from mribatch.cluster.progress import lines
 from mribatch.cluster.session import quiet_stderr, session
+from mribatch.commands.calibrated import LEAST_SCANS, calibrate_model
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import Block, Shown, progress
+from mribatch.commands.train_scans import grouped_scans, recorded, split_of
 from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.models import card, directory, pretrained, recipe
 from mribatch.models.format import Model
 from mribatch.reports import figures
-from mribatch.scans.limits import ImageSpec
+from mribatch.settings.calibrate import FALSE_REFERRALS
 from mribatch.settings.train import TrainConfig
-from mribatch.sources.labels import LABELLED
+from mribatch.sources import clusters
+from mribatch.sources.lesions import lesion_boxes
 from mribatch.stores import uris
 from mribatch.training import fit, splits
 from mribatch.version import __version__
@@ -61,8 +64,8 @@ def train(config: TrainConfig) -> "Trained":
         uris.check_writable(folder)
     with session():
         _check_nodes(config, table, weights, start)
-        scans = _readable(config, table)
-        split = _split(config, scans)
+        scans = grouped_scans(config, table, kept=uris.join(*_checkpoints(config), clusters.FILE))
+        split = split_of(config, scans)
         labels = tuple(sorted(set(scans["label"].to_pylist())))
         data = _data_facts(config, scans, split, rejected=table.num_rows - scans.num_rows)
         workers = _workers(config, split)
@@ -73,7 +76,7 @@ def train(config: TrainConfig) -> "Trained":
                 backbone_weights=weights,
                 start_from=start,
                 fingerprint=_fingerprint(config, data),
-                training=_examples(scans, split.train, labels),
+                training=_with_lesions(config, _examples(scans, split.train, labels), labels),
                 validation=_examples(scans, split.validation, labels),
                 decode=decoding.decoded,
                 decoder_cores=decoding.DECODER_CORES,
@@ -86,7 +89,9 @@ def train(config: TrainConfig) -> "Trained":
             )
         log.info("writing the model …")
         with result.checkpoint.as_directory() as folder:
-            return _publish(config, Path(folder), labels, data)
+            learnt = {"data": data, "scans": recorded(config, scans, split)}
+            trained = _publish(config, Path(folder), labels, learnt)
+        return _calibrated(config, trained, scans, split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +108,15 @@ class Trained(Shown):
         accuracy, loss = metrics["val_accuracy"], metrics["val_loss"]
         return [
             f"{self.model.uri} · model {self.model.digest} · epoch {epoch} · validation accuracy {accuracy:.4f} · "
-            f"loss {loss:.4f} (same source, near copies not set aside)"
+            f"loss {loss:.4f} (same source, {self._grouping()})"
         ]
+
+    def _grouping(self) -> str:
+        split = self.model.facts["training"]["data"]["split"]
+        leaking = split["leaks"].get("validation", 0)
+        if not leaking:
+            return "near copies kept apart"
+        return f"{leaking:,} of {split['validation']:,} validation scans have a near copy among the training scans"
 
 
 # Before Ray starts
@@ -114,6 +126,8 @@ def _warn_of_unused(config: TrainConfig, table: pa.Table) -> None:
     """Warn of flags that have no effect on these scans or beside other flags."""
     if config.changed("validation_fraction") and "validation" in table["split"].to_pylist():
         log.warning("warning: --validation-fraction is not used: %s names its validation scans", config.data)
+    if config.allow_leaks and config.paper_protocol:
+        log.warning("warning: --allow-leaks is not used: --paper-protocol keeps leaks")
     if config.start_from is not None and config.backbone_weights is not None:
         log.warning("warning: --backbone-weights is not used: --start-from brings all weights")
 
@@ -161,32 +175,26 @@ def _check_nodes(config: TrainConfig, table: pa.Table, weights: str, start: str 
         check_seen(files | {mark: None})
 
 
-def _readable(config: TrainConfig, table: pa.Table) -> pa.Table:
-    """Return the readable scans with their `pixels_sha256`. Raises InputError if a class has none."""
-    log.info("reading all scans …")
-    rows = decoding.decoded(table, ImageSpec(side_px=config.sides[0])).drop_columns(["pixels", "decoder_peak_bytes"])
-    with progress("reading", table.num_rows, "scans") as bar:
-        scans = decoding.readable(rows, config.max_reject_rate, bar.advance).select([*LABELLED.names, "pixels_sha256"])
-    lost = sorted(set(table["label"].to_pylist()) - set(scans["label"].to_pylist()))
-    if lost:
-        raise InputError(f"no scan of {', '.join(lost)} can be read: repair them, or leave the class out of --data")
-    return scans
-
-
-def _split(config: TrainConfig, scans: pa.Table) -> splits.TrainingSplit:
-    conflicts = splits.conflicts(scans)
-    if conflicts:
-        log.warning("%d different images are in more than one class", conflicts)
-    if config.paper_protocol:
-        return splits.of_paper(scans, seed=config.seed)
-    return splits.by_content(scans, validation_fraction=config.validation_fraction, seed=config.seed)
-
-
 def _examples(table: pa.Table, rows: Sequence[int], labels: Sequence[str]) -> pa.Table:
     """Return the columns of some scans that a `Feed` needs: URI, version and `class_number`."""
     chosen = table.select(["scan_uri", "scan_version", "label"]).take(pa.array(rows, pa.int64()))
     numbers = pc.index_in(chosen["label"], pa.array(labels)).cast(pa.int64())
     return chosen.drop_columns(["label"]).append_column("class_number", numbers)
+
+
+def _with_lesions(config: TrainConfig, training: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """Return the scans with the column `lesion` of --lesion-boxes. Raises InputError if it fits none of them."""
+    if config.lesion_boxes is None:
+        return training
+    if config.no_tumour not in labels:
+        raise InputError(f"{config.flags('no_tumour')} must be one of {', '.join(labels)}, got {config.no_tumour}")
+    boxes = lesion_boxes(config.lesion_boxes, config.data)
+    column = [boxes.get(uri) for uri in training["scan_uri"].to_pylist()]
+    known = len(column) - column.count(None)
+    if not known:
+        raise InputError(f"{config.lesion_boxes} names none of the training scans: its paths must start below --data")
+    log.info("%d of %d training scans have the box of their lesion", known, len(column))
+    return training.append_column("lesion", pa.array(column, pa.list_(pa.float64())))
 
 
 # The training
@@ -251,7 +259,7 @@ def _fingerprint(config: TrainConfig, data: dict[str, Any]) -> str:
 
 
 _NOT_IN_FINGERPRINT = (
-    *("data", "exclude", "output", "storage", "run_name"),
+    *("data", "exclude", "groups", "output", "storage", "run_name"),
     *("workers", "keep", "backbone_weights", "start_from", "requester_pays"),
 )
 
@@ -262,6 +270,7 @@ _NOT_IN_FINGERPRINT = (
 def _data_facts(config: TrainConfig, scans: pa.Table, split: splits.TrainingSplit, *, rejected: int) -> dict[str, Any]:
     pairs = scans.select(["label", "pixels_sha256"]).to_pylist()
     content = "".join(sorted(f"{row['label']}{row['pixels_sha256']}" for row in pairs))
+    groups = splits.content_groups(scans)
     return {
         "scans": scans.num_rows,
         "different_images": len(set(scans["pixels_sha256"].to_pylist())),
@@ -269,12 +278,14 @@ def _data_facts(config: TrainConfig, scans: pa.Table, split: splits.TrainingSpli
         "by_label": {row["values"]: row["counts"] for row in scans["label"].value_counts().to_pylist()},
         "content_sha256": hashlib.sha256(content.encode()).hexdigest(),
         "split": {
-            "protocol": "paper" if config.paper_protocol else "by content",
+            "protocol": "paper" if config.paper_protocol else "by groups of near copies",
             "seed": config.seed,
             "train": len(split.train),
             "validation": len(split.validation),
             "test": len(split.test),
             "set_aside": split.set_aside,
+            "groups": len(set(groups)),
+            "leaks": {leak.side: len(leak.pairs) for leak in splits.leaks(groups, split.sides())},
         },
     }
 
@@ -289,11 +300,11 @@ def _lineage(config: TrainConfig) -> list[dict[str, str]]:
     return [stage | {"command": recipe.portable(stage["command"])} for stage in stages]
 
 
-def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], data: dict[str, Any]) -> Trained:
+def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], learnt: dict[str, Any]) -> Trained:
     """Write the model directory from the last checkpoint: the weights to keep, their history and curves."""
     state = fit.read_state(checkpoint)
     epoch = state.best_epoch if config.keep == "best" else state.epoch
-    history, facts = pa.Table.from_pylist(state.history), _model_facts(config, state, epoch, labels, data)
+    history, facts = pa.Table.from_pylist(state.history), _model_facts(config, state, epoch, labels, learnt)
     model = directory.save(config.output, checkpoint / f"{config.keep}.weights.h5", facts, card.model_card(facts))
     parquet = io.BytesIO()
     pyarrow.parquet.write_table(history, parquet)
@@ -302,8 +313,29 @@ def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], data:
     return Trained(model=model, history=history)
 
 
+def _calibrated(config: TrainConfig, trained: Trained, scans: pa.Table, split: splits.TrainingSplit) -> Trained:
+    """Calibrate the trained model on its validation scans, if there are enough."""
+    if len(split.validation) < LEAST_SCANS:
+        log.warning(
+            "warning: the model is not calibrated and refers no scans: %d validation scans, which is fewer than %d",
+            *(len(split.validation), LEAST_SCANS),
+        )
+        return trained
+    scans = scans.append_column("group", pa.array(splits.content_groups(scans), pa.int64()))
+    calibrated = calibrate_model(
+        trained.model,
+        trained.model.uri,
+        *(scans.take(pa.array(rows, pa.int64())) for rows in (split.train, split.validation)),
+        false_referrals=FALSE_REFERRALS,
+        batch_size=config.batch_size,
+        max_reject_rate=config.max_reject_rate,
+        seed=config.seed,
+    )
+    return replace(trained, model=calibrated.model)
+
+
 def _model_facts(
-    config: TrainConfig, state: fit.State, epoch: int, labels: Sequence[str], data: dict[str, Any]
+    config: TrainConfig, state: fit.State, epoch: int, labels: Sequence[str], learnt: dict[str, Any]
 ) -> dict[str, Any]:
     kept = state.history[epoch - 1]
     return {
@@ -312,7 +344,7 @@ def _model_facts(
         "image_side_px": config.sides[0],
         "training": {
             "command": recipe.portable(config.command("jobs/train.py")),
-            "data": data,
+            **learnt,
             "kept": config.keep,
             "epoch": epoch,
             "epochs": state.epoch,

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mribatch.models import recipe
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.metrics import percent, wilson_interval
+from mribatch.statistics.pointing import Pointing, Verdict
 
-__all__ = ["RELATIONS", "classical_card", "evidence_of", "model_card"]
+__all__ = ["RELATIONS", "classical_card", "evidence_of", "healthy_table", "model_card"]
 
 RELATIONS: Mapping[str, tuple[str, str]] = {
     "published": ("same source, as published (includes near copies of training scans)", "TESTING"),
@@ -57,7 +58,7 @@ def model_card(facts: dict[str, Any]) -> str:
 {_NOTICE}
 
 {_test_results(facts)}
-
+{_healthy(facts)}
 ## Use
 
 Classifies one brain-MRI image into {", ".join(facts["labels"])}. It always answers with one of these classes, even for
@@ -78,7 +79,7 @@ The last training ran for {training["epochs"]} epochs ({training["hours"]:.1f} h
 
 {data["scans"]} scans, {data["different_images"]} different images. {data["rejected"]} unreadable scans were left out. \
 Split {split["protocol"]}: {split["train"]} scans for training, {split["validation"]} for validation,
-{split["test"]} for testing, {split["set_aside"]} copies set aside. Fingerprint `{data["content_sha256"][:12]}`.
+{split["test"]} for testing, {split["set_aside"]} copies set aside.{_test_leaks(split)} Fingerprint `{data["content_sha256"][:12]}`.
 
 | class | scans |
 |---|---|
@@ -86,20 +87,68 @@ Split {split["protocol"]}: {split["train"]} scans for training, {split["validati
 
 ## Validation
 
-The validation scans come from the same source as the training scans and include near copies of them, so these figures
-say nothing about other scanners.
+{_validation_note(split)}
 
 | metric | value |
 |---|---|
 {measured}
 
-{_BIAS[training["kept"]]}
+{_BIAS[training["kept"]]}{_calibration(facts)}
+
+{_explanation(facts)}
 
 ## Limits
 
 The model has seen only the scanners, sequences, ages and diseases in its training scans. Confidence is the softmax
 output, not a probability of disease, and stays high when the model is wrong.
 """
+
+
+def _test_leaks(split: Mapping[str, Any]) -> str:
+    leaking = split.get("leaks", {}).get("test", 0)
+    return (
+        f" {leaking} of the testing scans are near copies of the others, or show the same patients." if leaking else ""
+    )
+
+
+def _validation_note(split: Mapping[str, Any]) -> str:
+    """Say how far the validation scans are apart from the training scans. Models of older versions did not look."""
+    source = "The validation scans come from the same source as the training scans"
+    if "leaks" not in split:
+        return f"{source} and include near copies of them, so these figures\nsay nothing about other scanners."
+    leaking = split["leaks"].get("validation", 0)
+    if not leaking:
+        return (
+            f"{source}, but none of them is a near copy of one\nor shows the same known patient. These figures say nothing "
+            "about other scanners."
+        )
+    return (
+        f"**These figures leak.** {source},\nand {leaking} of the {split['validation']} are near copies of them or show the "
+        "same patients. So the figures mostly measure how well slices are\nrecognized, and say nothing about other scanners."
+    )
+
+
+def _calibration(facts: Mapping[str, Any]) -> str:
+    """Return the section on calibration and referral, with the blank line before it; nothing for a model without."""
+    if "calibration" not in facts:
+        return ""
+    numbers = facts["calibration"]
+    before, after, floor = numbers["before"], numbers["after"], numbers["noise_floor"]
+    rows = {"loss": "loss", "expected_calibration_error": "adaptive calibration error", "brier": "Brier score"}
+    table = "\n".join(f"| {name} | {before[key]:.4f} | {after[key]:.4f} |" for key, name in rows.items())
+    return f"""
+
+## Calibration and referral
+
+Temperature {facts["temperature"]}. Measured on {numbers["scans"]} validation scans, each half with the temperature of the
+other half. By chance alone, so many scans show a calibration error of {floor["mean"]:.4f} (95% below {floor["high"]:.4f}).
+
+| measure | before | after |
+|---|---|---|
+{table}
+
+The thresholds refer {percent(numbers["referred"])} of these scans to a person; at most
+{percent(numbers["false_referrals"])} were allowed."""
 
 
 def classical_card(title: str, facts: dict[str, Any]) -> str:
@@ -199,6 +248,82 @@ def _how_tested(tests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         )
         lines.append(f"- `{place}`: {result['about']} Correct by class: {classes}.")
     return lines
+
+
+def _explanation(facts: Mapping[str, Any]) -> str:
+    """Return the section on maps: how often they point at lesions, or that it was not measured."""
+    lines = ["## Explanation", ""]
+    pointing = facts.get("pointing")
+    if pointing is None or pointing["digest"] != facts["digest"]:
+        return "\n".join([*lines, "Whether the maps of `mribatch explain` point at lesions was not measured."])
+    lines += [
+        "How often the peak of a map lies in the box around the lesion, and how often the centre of the image does. `mribatch",
+        "explain` shows the maps of a class if the interval lies above the centre's rate.",
+        "",
+        "| map | class | lesions | peak in the lesion (95% interval) | centre in the lesion | shown |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, measured in pointing["methods"].items():
+        lines += [_pointing_row(method, label, measured.get(label)) for label in facts["labels"]]
+    return "\n".join([*lines, "", "```", pointing["command"], "```"])
+
+
+def _pointing_row(method: str, label: str, counts: Mapping[str, int] | None) -> str:
+    if counts is None:
+        return f"| {method} | {label} | not measured | | | no |"
+    pointing = Pointing(**counts)
+    rate, low, high, centre = map(
+        percent, (pointing.right / pointing.boxes, *pointing.interval, pointing.centre / pointing.boxes)
+    )
+    shown = "yes" if pointing.verdict == Verdict.BEATS_CENTRE else "no"
+    return f"| {method} | {label} | {pointing.boxes} | {rate} ({low} to {high}) | {centre} | {shown} |"
+
+
+def healthy_table(numbers: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a table: slices of healthy people that are given a tumour class, by kind of picture.
+
+    numbers: `by_kind`, the counts `slices`, `default` (slices scored by default) and `tumours` of each kind; and `default`,
+    the counts `slices` and `tumours` of all that is scored by default.
+    """
+    kinds, default = numbers["by_kind"], numbers["default"]
+    total = {name: sum(counts[name] for counts in kinds.values()) for name in ("slices", "default", "tumours")}
+    rows = [(kind.replace("_", " "), counts) for kind, counts in kinds.items()]
+    rows += [("**with `--select all`**", total), ("**by default**", default | {"default": default["slices"]})]
+    return [
+        "| kind of picture | slices | scored by default | given a tumour class | share (95% interval) |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {c['slices']} | {c['default']} | {c['tumours']} | {_share(c)} |" for name, c in rows),
+    ]
+
+
+def _share(counts: Mapping[str, int]) -> str:
+    tumours, slices = counts["tumours"], counts["slices"]
+    low, high = wilson_interval(tumours, slices)
+    return f"{percent(tumours / slices if slices else None)} ({percent(low)} to {percent(high)})"
+
+
+def _healthy(facts: Mapping[str, Any]) -> str:
+    """Return the section on slices of healthy people; nothing where they were not scored."""
+    numbers = facts.get("healthy")
+    if numbers is None:
+        return ""
+    return "\n".join(
+        [
+            "",
+            "## Healthy people",
+            "",
+            "How many slices of people without a tumour are given a tumour class:",
+            "",
+            *healthy_table(numbers),
+            "",
+            "```",
+            "python benchmarks/healthy.py --data FOLDER --about TEXT",
+            "```",
+            "",
+            f"`FOLDER`: {numbers['about']} Slices of one person are alike, so the intervals are too narrow.",
+            "",
+        ]
+    )
 
 
 def _training_commands(training: Mapping[str, Any]) -> str:

@@ -26,6 +26,8 @@ __all__ = [
     "redescribe",
     "rounded",
     "save",
+    "save_calibrated",
+    "save_changed",
     "save_classical",
     "size_bytes",
 ]
@@ -54,6 +56,16 @@ def save_classical(uri: str, classifier: bytes, backbone: bytes | None, facts: d
     return _save(uri, files, facts, card)
 
 
+def save_changed(model: Model, uri: str, weights: Path, facts: dict[str, Any], card: str) -> Model:
+    """Write a copy of a network's directory with other weights, from a Keras weights file.
+
+    facts: those of `model` that the copy keeps, with what is new. card: as for `save`.
+    """
+    others = [role for role in stored_roles(model.facts) if role != "weights"]
+    files = {role: (model.facts[role]["file"], read_file(model, role)) for role in others}
+    return _save(uri, {"weights": ("weights.h5", rounded(weights)), **files}, facts, card)
+
+
 def _save(uri: str, files: dict[str, tuple[str, bytes]], facts: dict[str, Any], card: str) -> Model:
     stored = {role: {"file": name, "sha256": hashlib.sha256(data).hexdigest()} for role, (name, data) in files.items()}
     complete = {"format": FORMAT, "pixels": PIXELS, **facts, **stored}
@@ -73,6 +85,25 @@ def redescribe(model: Model, facts: dict[str, Any], card: str) -> Model:
             f"the facts are those of another model: expected digest {model.digest}, got {digest_of(facts)}"
         )
     return _describe(model.uri, facts, card)
+
+
+def save_calibrated(uri: str, model: Model, referral: bytes, facts: dict[str, Any], card: str) -> Model:
+    """Write a model directory of a model's files, its curves and history, and the arrays of a referral.
+
+    uri: may be the model's own. referral: of an .npz file. facts: those of the new model, its temperature included.
+    card: as for `save`.
+    """
+    entry = {"file": "referral.npz", "sha256": hashlib.sha256(referral).hexdigest()}
+    complete = {key: value for key, value in facts.items() if key != "digest"} | {"referral": entry}
+    complete["digest"] = digest_of(complete)
+    if uris.absolute(uri) != model.uri:
+        for role in ("weights", "features"):
+            if role in model.facts:
+                uris.put(uris.join(uri, model.facts[role]["file"]), read_file(model, role))
+        for name in {"history.parquet", "curves.png"} & {*uris.names(model.uri)}:
+            uris.put(uris.join(uri, name), uris.read(uris.join(model.uri, name)))
+    uris.put(uris.join(uri, "referral.npz"), referral)
+    return _describe(uris.absolute(uri), complete, card)
 
 
 def _describe(uri: str, facts: dict[str, Any], card: str) -> Model:
@@ -144,7 +175,7 @@ def _current(uri: str) -> str:
 
 
 def read_file(model: Model, role: str) -> bytes:
-    """Return the bytes of a file that model.json names, checked against their SHA-256. role: `weights` or `features`."""
+    """Return the bytes of a file that model.json names, checked against their SHA-256. role: see `stored_roles`."""
     entry = model.facts[role]
     place = uris.join(model.uri, entry["file"])
     try:

@@ -11,7 +11,9 @@ from mribatch.errors import ModelError
 from mribatch.models import directory
 from mribatch.models.features import grey
 
-__all__ = ["Embedder", "grey_thumbnails", "pixels_of"]
+__all__ = ["LAYERS", "Embedder", "LayerReader", "grey_thumbnails", "pixels_of"]
+
+LAYERS = ("logits", "intermediate", "penultimate")
 
 
 def pixels_of(table: pa.Table, side_px: int) -> NDArray[np.uint8]:
@@ -43,7 +45,7 @@ class Embedder:
 
         self._model = directory.open_model(model, digest)
         if self._model.is_classical:
-            raise ModelError(f"{model} is a classical model, which has no features: name a network with --model")
+            raise ModelError(f"{model} is a classical model, which has no features: name a network")
         if threads is not None:
             set_threads(threads)
         self._engine, self._thumbnail_px = TensorFlowEngine(self._model), thumbnail_px
@@ -58,7 +60,42 @@ class Embedder:
         }
         table = table.drop_columns(["pixels"])
         for name, values in columns.items():
-            rows = iter(values)
-            cells = [next(rows).tobytes() if ok else None for ok in readable]
-            table = table.append_column(name, pa.array(cells, pa.binary()))
+            table = table.append_column(name, _cells(values, readable))
         return table
+
+
+class LayerReader:
+    """Adds the columns LAYERS to tables of decoded scans and drops their pixels.
+
+    model, digest, threads: as for `Embedder`. Raises ModelError for a model without a network.
+    """
+
+    def __init__(self, model: str, digest: str, threads: int | None = None) -> None:
+        from mribatch.models.tensorflow_engine import TensorFlowEngine, set_threads
+
+        self._model = directory.open_model(model, digest)
+        if self._model.is_classical:
+            raise ModelError(f"{model} is a classical model, which has no layers to look at: name a network")
+        if threads is not None:
+            set_threads(threads)
+        self._engine = TensorFlowEngine(self._model, with_layers=True)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return the table with float32 arrays as binary columns, null where pixels are."""
+        readable = np.asarray(table["pixels"].is_valid())
+        pixels = pixels_of(table, self._model.image_spec.side_px)
+        columns: dict[str, NDArray[np.float32]] = dict.fromkeys(LAYERS, np.empty((0, 1), np.float32))
+        if len(pixels):
+            outputs = self._engine(pixels)
+            assert outputs.layers is not None  # asked for above
+            columns = {"logits": outputs.logits, **outputs.layers._asdict()}
+        table = table.drop_columns(["pixels"])
+        for name, values in columns.items():
+            table = table.append_column(name, _cells(values, readable))
+        return table
+
+
+def _cells(values: NDArray[Any], where: NDArray[np.bool_]) -> pa.Array:
+    """Return a binary column with a row of values wherever one belongs, and null elsewhere."""
+    rows = iter(values)
+    return pa.array([next(rows).tobytes() if ok else None for ok in where], pa.binary())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,16 @@ class Model:
         return not self.is_classical or "features" in self.facts
 
     @property
+    def temperature(self) -> float | None:
+        """What divides the logits; None for a model that was not calibrated."""
+        return self.facts.get("temperature")
+
+    @property
+    def has_referral(self) -> bool:
+        """True if it says which scans a person should look at."""
+        return "referral" in self.facts
+
+    @property
     def digest(self) -> str:
         """12 hex digits that identify the weights and everything that turns a scan into their input."""
         return digest_of(self.facts)
@@ -76,6 +87,11 @@ def check(uri: str, facts: Any) -> None:
             f"the model in {uri} has format {facts['format']}, or another head or pixel scaling; this version reads "
             f"format {FORMAT}: install the version that wrote it, or train a new model"
         )
+    temperature = facts.get("temperature", 1.0)
+    if not isinstance(temperature, float) or not 0 < temperature < math.inf:
+        raise ModelError(
+            f"the temperature in {uri} must be a number above 0, got {temperature}: copy the directory again"
+        )
     labels = facts["labels"]
     if len(labels) < 2 or len(set(labels)) != len(labels):
         raise ModelError(f"the labels in {uri} must be two or more, each once, got {labels}: correct model.json")
@@ -88,10 +104,12 @@ def check(uri: str, facts: Any) -> None:
 
 def stored_roles(facts: dict[str, Any]) -> list[str]:
     """Return the keys of model.json that name a file."""
-    return [role for role in ("weights", "features") if role in facts]
+    return [role for role in ("weights", "features", "referral") if role in facts]
 
 
 def digest_of(facts: dict[str, Any]) -> str:
     """Return the 12 hex digits that identify the model described by these facts."""
     values = {key: facts[key] for key in _NETWORK_KEYS} | {role: facts[role]["sha256"] for role in stored_roles(facts)}
+    if "temperature" in facts:
+        values["temperature"] = facts["temperature"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

@@ -16,9 +16,10 @@ from mribatch.errors import ModelError
 from mribatch.models import directory, pretrained
 from mribatch.models.format import HEAD, Model
 
-__all__ = ["build", "build_backbone", "load_backbone", "load_network"]
+__all__ = ["build", "build_backbone", "load_backbone", "load_network", "with_intermediate"]
 
 _CNN_FILTERS = (32, 64, 128, 256)
+_AFTER_INTERMEDIATE = {"xception": "block9_sepconv1_act", "resnet50v2": "conv5_block1_preact_bn"}
 
 
 def build(
@@ -158,6 +159,18 @@ class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
             updated = average * self.momentum + batch * (1 - self.momentum)
             average.assign(tf.where(tf.math.is_finite(updated), updated, average))
         return normalized
+
+
+def with_intermediate(base: keras.Model, backbone: str) -> keras.Model:
+    """Return a backbone that gives an intermediate layer, (N, height, width, D), beside its features.
+
+    Xception: the output of block 8. ResNet50V2: of stage 4. cnn: of its third pooling.
+    """
+    if backbone == "cnn":
+        pooled = [layer for layer in base.layers if isinstance(layer, layers.MaxPooling2D)][2].output
+    else:
+        pooled = base.get_layer(_AFTER_INTERMEDIATE[backbone]).input
+    return keras.Model(base.input, [pooled, base.output])
 
 
 def load_network(model: Model) -> keras.Model:

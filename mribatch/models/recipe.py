@@ -7,13 +7,15 @@ __all__ = ["chain", "meanings", "portable"]
 
 _PLACEHOLDERS = {
     "--data": "LABELLED",
+    "--groups": "CLUSTERS",
     "--output": "OUTPUT",
     "--start-from": "START",
     "--backbone-weights": "WEIGHTS",
+    "--lesion-boxes": "BOXES",
     "--xception-weights": "XCEPTION_WEIGHTS",
     "--resnet50v2-weights": "RESNET50V2_WEIGHTS",
 }
-_LEFT_OUT = ("--storage", "--run-name")  # the place of the checkpoints changes no weights
+_LEFT_OUT = ("--storage", "--run-name", "--other-source")  # these change no weights
 _NO_FILES = ("imagenet", "none")
 _SPLITS = ("train", "training")
 
@@ -21,8 +23,10 @@ _MEANINGS = {
     "LABELLED": "the folder of the labelled scans, with the fingerprint below",
     "LABELLED.csv": "a manifest of the labelled scans (uri, label)",
     "LABELLED/Training": "the folder `Training` in it",
+    "CLUSTERS": "the clusters.parquet that `mribatch audit` writes for these scans",
     "OUTPUT": "the model directory to write",
     "START": "the model directory to start from",
+    "BOXES": "a CSV with the boxes of lesions (scan, x0, y0, x1, y1)",
     "WEIGHTS": "a Keras weights file of the backbone without its top",
     "XCEPTION_WEIGHTS": "a Keras weights file of Xception without its top",
     "RESNET50V2_WEIGHTS": "a Keras weights file of ResNet50V2 without its top",

@@ -19,6 +19,7 @@ from mribatch.models import networks
 from mribatch.models.engine import Outputs
 from mribatch.models.format import Model
 from mribatch.models.pixels import network_input
+from mribatch.statistics.referral import Features
 
 __all__ = ["TensorFlowEngine", "frozen", "set_threads"]
 
@@ -26,14 +27,21 @@ _SLICE = 8  # scans per core and call
 
 
 class TensorFlowEngine:
-    """A network as an `Engine`. Raises ModelError if the weights do not fit the network."""
+    """A network as an `Engine`. Raises ModelError if the weights do not fit the network.
 
-    def __init__(self, model: Model) -> None:
+    with_layers: compute the layers that referral looks at. Without them, the graph is the one of a model without referral.
+    """
+
+    def __init__(self, model: Model, with_layers: bool = False) -> None:
         network = networks.load_network(model)
-        self._compute = frozen(partial(_head_and_features, network), model.image_spec.side_px)
+        compute: Callable[..., Sequence[Any]] = _head_and_features
+        if with_layers:
+            compute = partial(_head_and_layers, networks.with_intermediate(network.layers[0], model.backbone))
+        self._compute = frozen(partial(compute, network), model.image_spec.side_px)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Outputs:
-        return Outputs(*self._compute(pixels))
+        probabilities, logits, features, *layers = self._compute(pixels)
+        return Outputs(probabilities, logits, features, Features(*layers) if layers else None)
 
 
 def _head_and_features(network: keras.Model, images: Any) -> tuple[Any, Any, Any]:
@@ -44,6 +52,17 @@ def _head_and_features(network: keras.Model, images: Any) -> tuple[Any, Any, Any
         x = layer(x, training=False)
     logits = tf.matmul(x, head.kernel) + head.bias
     return tf.nn.softmax(logits), logits, features
+
+
+def _head_and_layers(base: keras.Model, network: keras.Model, images: Any) -> tuple[Any, ...]:
+    """Return what `_head_and_features` does, the averaged intermediate layer and the last hidden one, as tensors."""
+    _, *hidden, head = network.layers
+    intermediate, features = base(images, training=False)
+    x = features
+    for layer in hidden:
+        x = layer(x, training=False)
+    logits = tf.matmul(x, head.kernel) + head.bias
+    return tf.nn.softmax(logits), logits, features, tf.reduce_mean(intermediate, [1, 2]), x
 
 
 def frozen(

@@ -1,4 +1,4 @@
-"""Judge the rows of files: which are done under a reading, and how a file of many frames ended."""
+"""Judge the rows of files: which are done under a reading, and how a file of many frames or members ended."""
 
 from collections.abc import Collection
 
@@ -6,14 +6,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mribatch import schema
 from mribatch.predictions.parts import codes
 from mribatch.scans.formats import UNKNOWN
 from mribatch.schema import Status
 
-__all__ = ["is_done", "outcomes"]
+__all__ = ["file_uris", "first_rows", "is_done", "of_files", "outcomes"]
 
 _OUTCOMES = (Status.OK, Status.REJECTED, Status.SKIPPED)  # the first that a frame has is the file's
+
+
+def file_uris(rows: pa.Table) -> pa.ChunkedArray:
+    """Return the file of each row, which is what a plan has: the scan, or the archive of which it is a member."""
+    return pc.coalesce(rows["container"], rows["scan_uri"]) if "container" in rows.column_names else rows["scan_uri"]
+
+
+def of_files(rows: pa.Table) -> pa.Table:
+    """Return rows with the URI of their file in place of that of their scan."""
+    index = rows.schema.get_field_index("scan_uri")
+    return rows.set_column(index, rows.schema.field(index), file_uris(rows))
+
+
+def first_rows(rows: pa.Table) -> pa.Table:
+    """Return those rows that are the first of their file."""
+    is_first = pc.equal(rows["frame"], 0)
+    if "member" in rows.column_names:
+        is_first = pc.and_(is_first, pc.equal(pc.fill_null(rows["member"], 0), 0))
+    return rows.filter(is_first)
 
 
 def is_done(rows: pa.Table, readings: Collection[str] | None) -> pa.ChunkedArray:
@@ -32,7 +50,7 @@ def is_done(rows: pa.Table, readings: Collection[str] | None) -> pa.ChunkedArray
 def outcomes(rows: pa.Table) -> pa.Table:
     """Return one row for each file: ok if a frame is, else rejected if a frame is, else skipped."""
     rank = pc.index_in(rows["status"], pa.array(_OUTCOMES, pa.string())).to_numpy()
-    scan = [codes(rows[name]) for name in schema.PLAN.names]
+    scan = [codes(file_uris(rows)), codes(rows["scan_version"])]
     order = np.lexsort((codes(rows["frame"]), rank, *scan))
     if not len(order):
         return rows

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.errors import RunFailed, StorageMissing
 from mribatch.predictions import ledger
+from mribatch.predictions.files import file_uris, of_files
 from mribatch.predictions.lock import RUNS
 from mribatch.predictions.parts import codes, was_gone
 from mribatch.stores import uris
@@ -56,7 +57,7 @@ _RECORD = ".json"
 _MODEL = b"mribatch.model"
 _REPORTED = ".told"
 _RUN_OF_PART = re.compile(r"part-([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6})-")
-_TIMES = (*schema.PLAN.names, "scored_at")
+_TIMES = (*schema.PLAN.names, "container", "scored_at")
 
 
 def predictions(output: str, digest: str | None = None) -> pa.Table:
@@ -74,7 +75,7 @@ def backlog(todo: pa.Table, output: str) -> pa.Table:
     """
     fields = pa.schema([schema.prediction_schema(()).field(name) for name in _TIMES])
     tables = [ledger.predictions(output, digest, _TIMES).cast(fields) for digest in ledger.digests(output)]
-    known = pa.concat_tables([fields.empty_table(), *tables])
+    known = of_files(pa.concat_tables([fields.empty_table(), *tables]))
     versions = known.group_by(schema.PLAN.names).aggregate([("scored_at", "max")])
     scans = known.group_by("scan_uri").aggregate([([], "count_all")])
     table = todo.join(versions, keys=schema.PLAN.names).join(scans, keys="scan_uri")
@@ -87,7 +88,7 @@ def backlog(todo: pa.Table, output: str) -> pa.Table:
 
 
 def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
-    """Return the newest rows of each scan: those scored last among rows of the version listed last.
+    """Return the newest rows of each file: those scored last among rows of the version listed last.
 
     listed: from `last_listing`. A scan that was never listed, or has no row of the version listed last, keeps the rows
     scored last. A row that says only that the scan had vanished or changed gives way to any other. Duplicates, which
@@ -95,13 +96,17 @@ def newest(rows: pa.Table, listed: pa.Table | None = None) -> pa.Table:
     """
     if not rows.num_rows:
         return rows
-    scan, version, model, frame = (codes(rows[name]) for name in (*schema.PLAN.names, "model_digest", "frame"))
+    names = ("scan_uri", "scan_version", "model_digest", "frame")
+    scan, version, model, frame = (codes(rows[name]) for name in names)
+    file = codes(file_uris(rows))
     at = rows["scored_at"].cast(pa.int64()).to_numpy()
     vanished = was_gone(rows).to_numpy()
-    order = np.lexsort((frame, model, -at, ~_is_listed(rows, listed), vanished, scan))
-    first = np.r_[True, np.diff(scan[order]) != 0]
-    winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best row of its scan
+    order = np.lexsort((frame, model, -at, ~_is_listed(rows, listed), vanished, file))
+    first = np.r_[True, np.diff(file[order]) != 0]
+    winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best row of its file
     reading = codes(rows["reading"].fill_null("")) if "reading" in rows.column_names else np.zeros(len(order), int)
+    if "container" in rows.column_names:  # the members of an archive have several
+        reading = np.where(rows["container"].is_valid().to_numpy(), -1, reading)
     kept = order[np.logical_and.reduce([part[order] == part[winner] for part in (version, model, reading)])]
     kept = kept[np.lexsort((frame[kept], scan[kept]))]
     double = np.r_[False, (np.diff(scan[kept]) == 0) & (np.diff(frame[kept]) == 0)]
@@ -215,7 +220,7 @@ def _is_listed(rows: pa.Table, listed: pa.Table | None) -> NDArray[np.bool_]:
     """Return for each row whether its version is the one listed last."""
     if listed is None or not listed.num_rows:
         return np.zeros(rows.num_rows, bool)
-    index = pc.index_in(rows["scan_uri"], listed["scan_uri"].combine_chunks()).combine_chunks()
+    index = pc.index_in(file_uris(rows), listed["scan_uri"].combine_chunks()).combine_chunks()
     versions = listed["scan_version"].combine_chunks().take(index)
     same = pc.equal(versions, rows["scan_version"].combine_chunks())
     return np.asarray(pc.fill_null(same, False).to_numpy(zero_copy_only=False), bool)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.errors import InputError, RunFailed, StorageMissing
-from mribatch.predictions.files import is_done
+from mribatch.predictions.files import file_uris, is_done, of_files
 from mribatch.predictions.lock import RUNS, Fence
 from mribatch.predictions.parts import (
     codes,
@@ -52,8 +52,8 @@ __all__ = [
 
 log = logging.getLogger("mribatch.ledger")
 
-_KEYS = pa.schema([*schema.PLAN, pa.field("frame", pa.int32(), False)])
-_DONE = (*_KEYS.names, "reason", "reading")  # decide which scans are done
+_KEYS = pa.schema([*schema.PLAN, pa.field("frame", pa.int32(), False), pa.field("container", pa.string())])
+_DONE = (*_KEYS.names, "reason", "reading")  # decide which files are done
 _RANKING = ("reason", "run_id", "scored_at")  # decide which of two rows with one key is kept
 
 
@@ -69,6 +69,7 @@ class Receipt:
     failed: list[tuple[str, str]]  # scan_uri and cause
     left: list[str]  # scan_uri of scans not reached before the deadline
     by_class: dict[str, int]  # frames
+    referred: dict[str, int] = field(default_factory=dict)  # frames by reason
     by_node: dict[str, int]  # scans, by the ID of the node that scored them
     peak_bytes: dict[str, int]  # peak memory of a process, by its role
 
@@ -115,15 +116,14 @@ def plan(
     _remove_duplicates(output, digest)
     parts = part_names(output, digest)
     rows = read_parts(output, digest, parts, _DONE)
-    done = rows.slice(0, 0) if again else rows.filter(is_done(rows, readings))
-    todo = _todo(listing, done)
+    todo = _todo(listing, rows.slice(0, 0) if again else _done(rows, readings))
     planned = todo if limit is None else todo.slice(0, limit)
     return Plan(
         listed=listing.num_rows,
         done=listing.num_rows - todo.num_rows,
         todo=planned,
         parts=frozenset(parts),
-        outdated=schema.PLAN.empty_table() if again else _both(planned, rows),
+        outdated=schema.PLAN.empty_table() if again else _both(planned, of_files(rows)),
         witnesses=witnesses(listing),
     )
 
@@ -141,12 +141,11 @@ def check_output(output: str) -> None:
 
 def pending(listing: pa.Table, output: str, digest: str, readings: Collection[str] | None = None) -> pa.Table:
     """Return the scans that `plan` would plan (schema PLAN). Changes nothing and needs no lock."""
-    rows = predictions(output, digest, _DONE)
-    return _todo(listing, rows.filter(is_done(rows, readings)))
+    return _todo(listing, _done(predictions(output, digest, _DONE), readings))
 
 
 def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt], fence: Fence | None = None) -> None:
-    """Check that each planned scan failed, was left, or has all its frames in the parts of this run, each once.
+    """Check that each planned file failed, was left, or has all frames and members in the parts of this run, each once.
 
     Removes foreign parts.
 
@@ -162,16 +161,16 @@ def verify(planned: Plan, output: str, digest: str, receipts: Sequence[Receipt],
             fence.check()
         log.warning("removing %s, which no receipt of this run accounts for", name)
         uris.delete(uris.join(model_folder(output, digest), name))
-    keys = read_parts(output, digest, sorted(own & present), [*_KEYS.names, "frames"])
+    keys = read_parts(output, digest, sorted(own & present), [*_KEYS.names, "frames", "member", "members"])
     expected = _minus(planned.todo, planned.without_row(receipts))
-    twice = keys.num_rows - _distinct(keys, _KEYS.names).num_rows
-    scans = _distinct(keys, schema.PLAN.names)
-    missing, foreign = _minus(expected, scans).num_rows, _minus(scans, expected).num_rows
-    partial = _incomplete(keys)
+    twice = keys.num_rows - _distinct(keys, schema.KEY).num_rows
+    files = _distinct(of_files(keys), schema.PLAN.names)
+    missing, foreign = _minus(expected, files).num_rows, _minus(files, expected).num_rows
+    partial = _incomplete(keys, "frame", "frames") + _incomplete(of_files(keys), "member", "members")
     if missing or foreign or twice or partial:
         raise RunFailed(
             f"the rows in {output} are not those planned: {missing} scans are missing, {twice} appear twice, {foreign} "
-            f"were not planned, {partial} lack some of their frames; run the command again to add what is missing"
+            f"were not planned, {partial} lack some of their frames or members; run the command again to add what is missing"
         )
 
 
@@ -180,6 +179,13 @@ def write_record(output: str, run_id: str, facts: dict[str, Any]) -> str:
     uri = uris.join(output, RUNS, f"{run_id}.json")
     uris.put(uri, json.dumps(facts, indent=1).encode())
     return uri
+
+
+def _done(rows: pa.Table, readings: Collection[str] | None) -> pa.Table:
+    """Return the files that are done: those with a row that is, except archives with a member that is not."""
+    is_current = is_done(rows, readings)
+    outdated = rows.filter(pc.and_(pc.invert(is_current), pc.is_valid(rows["container"])))
+    return _minus(of_files(rows.filter(is_current)).select(schema.PLAN.names), of_files(outdated))
 
 
 def _todo(listing: pa.Table, done: pa.Table) -> pa.Table:
@@ -202,14 +208,16 @@ def _both(table: pa.Table, rows: pa.Table) -> pa.Table:
     return table.join(rows.select(keys), keys=keys, join_type="left semi").select(keys).cast(schema.PLAN)
 
 
-def _incomplete(keys: pa.Table) -> int:
-    """Return how many scans have other frames than 0 … frames - 1."""
-    scans = keys.group_by(schema.PLAN.names).aggregate(
-        [("frame", "max"), ("frame", "count_distinct"), ("frames", "max")]
+def _incomplete(keys: pa.Table, name: str, names: str) -> int:
+    """Return how many scans, or files, have other frames, or members, than 0 … n - 1. Null stands for the only one."""
+    numbers = keys.select(schema.PLAN.names).append_column("number", pc.fill_null(keys[name], 0))
+    numbers = numbers.append_column("count", pc.fill_null(keys[names], 1))
+    groups = numbers.group_by(schema.PLAN.names).aggregate(
+        [("number", "max"), ("number", "count_distinct"), ("count", "max")]
     )
-    frames = pc.fill_null(scans["frames_max"], 1)
+    count = groups["count_max"]
     is_complete = pc.and_(
-        pc.equal(scans["frame_count_distinct"], frames), pc.equal(scans["frame_max"], pc.subtract(frames, 1))
+        pc.equal(groups["number_count_distinct"], count), pc.equal(groups["number_max"], pc.subtract(count, 1))
     )
     return int(pc.sum(pc.invert(is_complete)).as_py() or 0)
 
@@ -221,10 +229,16 @@ def _keys(output: str, digest: str, parts: Sequence[str]) -> pa.Table:
 
 
 def _remove_duplicates(output: str, digest: str) -> None:
-    """Rewrite parts so that no key appears twice. Of two rows with one key the better one is kept."""
+    """Rewrite parts so that no key appears twice. Of two rows with one key the better one is kept.
+
+    An archive that has a row of its own and rows of members has been written twice, too.
+    """
     parts = part_names(output, digest)
     keys = _keys(output, digest, parts)
-    if _distinct(keys, _KEYS.names).num_rows == keys.num_rows:
+    members = keys.filter(pc.is_valid(keys["container"]))
+    own = keys.filter(pc.is_null(keys["container"])).select(schema.PLAN.names)
+    is_mixed = members.num_rows and _both(own, of_files(members)).num_rows
+    if _distinct(keys, schema.KEY).num_rows == keys.num_rows and not is_mixed:
         return
     tables = read_each(output, digest, parts, [*_KEYS.names, *_RANKING])
     kept = _best_rows(pa.concat_tables(tables, promote_options="default"), [table.num_rows for table in tables])
@@ -238,21 +252,21 @@ def _remove_duplicates(output: str, digest: str) -> None:
 
 
 def _best_rows(rows: pa.Table, sizes: Sequence[int]) -> NDArray[np.bool_]:
-    """Return a mask of the rows to keep: for each scan, the frames of one write, each once.
+    """Return a mask of the rows to keep: for each file, the frames and members of one write, each once.
 
     A write is a run's rows in one part. Preferred is one that says more than that the scan had vanished, then the
     latest, then the one in the larger part.
     """
-    scan = np.unique(np.stack([codes(rows[name]) for name in schema.PLAN.names]), axis=1, return_inverse=True)[
-        1
-    ].ravel()
+    keys = np.stack([codes(file_uris(rows)), codes(rows["scan_version"])])
+    file = np.unique(keys, axis=1, return_inverse=True)[1].ravel()
     part, run, frame = np.repeat(np.arange(len(sizes)), sizes), codes(rows["run_id"]), codes(rows["frame"])
     at = rows["scored_at"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((frame, -np.repeat(sizes, sizes), -at, was_gone(rows).to_numpy(), scan))
-    first = np.r_[True, np.diff(scan[order]) != 0]
-    winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best row of its scan
+    order = np.lexsort((frame, -np.repeat(sizes, sizes), -at, was_gone(rows).to_numpy(), file))
+    first = np.r_[True, np.diff(file[order]) != 0]
+    winner = order[first][np.cumsum(first) - 1]  # for each row in order, the best row of its file
     chosen = order[(part[order] == part[winner]) & (run[order] == run[winner])]
-    _, once = np.unique(np.stack([scan[chosen], frame[chosen]]), axis=1, return_index=True)
+    scan = codes(rows["scan_uri"])
+    _, once = np.unique(np.stack([file[chosen], scan[chosen], frame[chosen]]), axis=1, return_index=True)
     kept = np.zeros(rows.num_rows, bool)
     kept[chosen[once]] = True
     return kept

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from mribatch import schema
 from mribatch.predictions import ledger
+from mribatch.predictions.files import of_files
 from mribatch.predictions.ledger import Plan
 from mribatch.predictions.lock import Fence
 from mribatch.predictions.parts import replace
@@ -19,12 +20,12 @@ __all__ = ["compact", "supersede", "without"]
 
 
 def without(fence: Fence, parts: Sequence[str], keys: pa.Table) -> int:
-    """Remove the rows of some scans (schema PLAN) from some parts. Return the number of rows removed."""
+    """Remove the rows of some files (schema PLAN) from some parts. Return the number of rows removed."""
     removed = 0
     for name in sorted(parts):
         rows = ledger.read_parts(fence.output, fence.digest, [name])
         numbers = pa.array(range(rows.num_rows), pa.int64())
-        kept = rows.select(schema.PLAN.names).append_column("row", numbers)
+        kept = of_files(rows).select(schema.PLAN.names).append_column("row", numbers)
         kept = kept.join(keys.select(schema.PLAN.names), keys=schema.PLAN.names, join_type="left anti")
         if kept.num_rows < rows.num_rows:
             removed += rows.num_rows - kept.num_rows
@@ -39,8 +40,8 @@ def supersede(fence: Fence, planned: Plan, parts: Sequence[str]) -> int:
     """
     if not planned.outdated.num_rows:
         return 0
-    rows = ledger.read_parts(fence.output, fence.digest, sorted(parts), [*schema.PLAN.names, "reason"])
-    new = rows.filter(pc.invert(ledger.was_gone(rows))).select(schema.PLAN.names)
+    rows = ledger.read_parts(fence.output, fence.digest, sorted(parts), [*schema.PLAN.names, "container", "reason"])
+    new = of_files(rows.filter(pc.invert(ledger.was_gone(rows)))).select(schema.PLAN.names)
     keys = planned.outdated.join(new, keys=schema.PLAN.names, join_type="left semi")
     return without(fence, sorted(planned.parts), keys)
 

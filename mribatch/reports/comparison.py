@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mribatch.reports.rendering import DISCLAIMER, decimal, interval, picture, render, visible
+from mribatch.reports.dots import Measured, panel
+from mribatch.reports.rendering import DISCLAIMER, decimal, interval, render, visible
 from mribatch.statistics import metrics
 from mribatch.statistics.metrics import Scores, percent
 
-__all__ = ["Contender", "Duel", "comparison_page", "comparison_table", "duels", "markdown", "ranked"]
+__all__ = ["Contender", "Duel", "comparison_page", "comparison_table", "duels", "markdown", "not_measured", "ranked"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,10 +24,11 @@ class Contender:
     """A model's results on one or more splits, the first split first.
 
     scores: for the test scans of each split; the same scans in the same order for all models.
-    has_copy: (N,) bool per split, True if the training set has a copy of the scan or another scan of the patient.
+    has_copy: (N,) bool per split, True if the training set has a near copy of the scan or another scan of the patient.
     seconds: time for tuning and fitting, per split. chosen: tuned parameters, per split.
     train_scans: number of training scans of the first split.
     scans_per_s: from decoded pixels to probabilities; size_bytes: on disk; both for the model of the first split.
+    as_published: near copies were left on both sides. other: for scans of another source, by the first split's model.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Contender:
     train_scans: int
     scans_per_s: float
     size_bytes: int
+    as_published: bool = False
+    other: Scores | None = None
 
     @property
     def accuracies(self) -> list[float]:
@@ -61,6 +65,30 @@ class Contender:
         return float(np.mean(means)) if means else None
 
     @property
+    def evidence(self) -> tuple[float | None, float | None, float | None]:
+        """The accuracy as published, with groups apart and on another source; None where it was not measured."""
+        published = self.accuracy if self.as_published else None
+        other = None if self.other is None else float(self.other.correct.mean())
+        return published, self.accuracy_without_copies, other
+
+    @property
+    def measured(self) -> tuple[Measured | None, Measured | None, Measured | None]:
+        """`evidence` with 95% intervals."""
+        published, apart, other = self.evidence
+        return (
+            None if published is None else Measured(published, self.interval),
+            None if apart is None else Measured(apart, self._interval_apart),
+            None if other is None or self.other is None else Measured(other, _wilson(self.other)),
+        )
+
+    @property
+    def _interval_apart(self) -> tuple[float, float]:
+        pairs = zip(self.scores, self.has_copy, strict=True)
+        parts = [scores.correct[~copy] for scores, copy in pairs if not copy.all()]
+        test = round(float(np.mean([len(part) for part in parts])))
+        return metrics.repeated_interval([float(part.mean()) for part in parts], train=self.train_scans, test=test)
+
+    @property
     def pooled(self) -> Scores:
         """The scores of all splits together; a scan in several test sets counts several times."""
         return Scores(
@@ -68,6 +96,10 @@ class Contender:
             truth=np.concatenate([scores.truth for scores in self.scores]),
             probabilities=np.concatenate([scores.probabilities for scores in self.scores]),
         )
+
+
+def _wilson(scores: Scores) -> tuple[float, float]:
+    return metrics.wilson_interval(int(scores.correct.sum()), len(scores.truth))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +147,10 @@ _SCHEMA = pa.schema(
         pa.field("accuracy_high", pa.float64()),
         pa.field("test_scans_with_copy", pa.int64()),
         pa.field("accuracy_without_copies", pa.float64()),
+        pa.field("accuracy_published", pa.float64()),
+        pa.field("accuracy_groups_apart", pa.float64()),
+        pa.field("accuracy_other_source", pa.float64()),
+        pa.field("other_source_scans", pa.int64()),
         pa.field("f1_macro", pa.float64()),
         pa.field("roc_auc_macro_ovr", pa.float64()),
         pa.field("loss", pa.float64()),
@@ -136,6 +172,8 @@ def _rows(contender: Contender) -> list[dict[str, Any]]:
     for index, (scores, copy) in enumerate(zip(contender.scores, contender.has_copy, strict=True)):
         numbers = metrics.measure(scores)
         low, high = numbers["accuracy_95"]
+        apart = None if copy.all() else float(scores.correct[~copy].mean())
+        elsewhere = contender.other if index == 0 else None  # the first split's model alone was tried there
         rows.append(
             {
                 "model": contender.name,
@@ -147,7 +185,11 @@ def _rows(contender: Contender) -> list[dict[str, Any]]:
                 "accuracy_low": low,
                 "accuracy_high": high,
                 "test_scans_with_copy": int(copy.sum()),
-                "accuracy_without_copies": None if copy.all() else float(scores.correct[~copy].mean()),
+                "accuracy_without_copies": apart,
+                "accuracy_published": numbers["accuracy"] if contender.as_published else None,
+                "accuracy_groups_apart": apart,
+                "accuracy_other_source": None if elsewhere is None else float(elsewhere.correct.mean()),
+                "other_source_scans": None if elsewhere is None else len(elsewhere.truth),
                 "f1_macro": numbers["macro"]["f1"],
                 "roc_auc_macro_ovr": numbers["roc_auc_macro_ovr"],
                 "loss": numbers["loss"],
@@ -170,29 +212,29 @@ def _outcomes(scores: Scores) -> dict[str, int]:
     return {"tp": tp, "fp": fp, "tn": tn, "fn": fn}
 
 
+_EVIDENCE = ("As published", "Groups apart", "Other source")
+
+
 def _head(contenders: Sequence[Contender]) -> list[str]:
     """Return the names of the columns that `_cells` fills."""
     first = ["First split"] if _splits_differ(contenders) else []
-    copies = ["Without copies"] if _some_have_copies(contenders) else []
     outcomes = ["TP", "FP", "TN", "FN"] if len(contenders[0].scores[0].labels) == 2 else []
     last = ["Splits", "Fit", "Scans/s", "Size"]
-    return ["Model", "Accuracy", "95% interval", *first, *copies, "Macro F1", *outcomes, *last]
+    return ["Model", *_EVIDENCE, "95% interval", *first, "Macro F1", *outcomes, *last]
 
 
 def _cells(contender: Contender, contenders: Sequence[Contender]) -> list[str]:
     first = [percent(contender.accuracies[0])] if _splits_differ(contenders) else []
-    copies = [percent(contender.accuracy_without_copies)] if _some_have_copies(contenders) else []
     pooled, seconds, rate = contender.pooled, float(np.mean(contender.seconds)), contender.scans_per_s
     return [
         contender.title,
-        percent(contender.accuracy),
+        *map(percent, contender.evidence),
         interval(contender.interval),
         *first,
-        *copies,
         percent(metrics.measure(pooled)["macro"]["f1"]),
         *(f"{count:,}" for count in _outcomes(pooled).values()),
         str(len(contender.scores)),
-        f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
+        f"{seconds:,.0f} s",
         f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",
         f"{contender.size_bytes / 1e6:,.1f} MB",
     ]
@@ -200,10 +242,6 @@ def _cells(contender: Contender, contenders: Sequence[Contender]) -> list[str]:
 
 def _splits_differ(contenders: Sequence[Contender]) -> bool:
     return len({len(contender.scores) for contender in contenders}) > 1
-
-
-def _some_have_copies(contenders: Sequence[Contender]) -> bool:
-    return any(copy.any() for contender in contenders for copy in contender.has_copy)
 
 
 _DUEL_NOTE = "McNemar's exact test on the first split; p-values are adjusted for the number of pairs (Holm)."
@@ -245,7 +283,10 @@ def _escaped(value: object) -> str:
 
 
 _NOTES = (
-    "Accuracy: mean over the splits. 95% interval: corrected resampled t interval (Nadeau and Bengio 2003), or Wilson's for "
+    "As published: accuracy on test scans with near copies of training scans among them, which mostly measures how well slices "
+    "are recognized. Groups apart: on test scans without a near copy, and without another scan of the same patient, in the "
+    "training set. Both are means over the splits. Other source: of the first split's model, on scans from elsewhere.",
+    "95% interval: of the first of these figures; corrected resampled t interval (Nadeau and Bengio 2003), or Wilson's for "
     "a single split.",
     "Fit: time to tune and fit on one split, without reading scans or computing features. Classical models use one core.",
     "Scans/s: from decoded pixels to probabilities.",
@@ -254,37 +295,66 @@ _SINGLE_SPLIT_NOTE = (
     "Compare models with a single split with the others on the first split only, by its column or McNemar's test. Their "
     "interval does not cover the variation between splits."
 )
-_COPIES_NOTE = (
-    "Without copies: accuracy on test scans with no copy, and no other scan of the same patient, in the training set."
-)
 
 
 def _notes(contenders: Sequence[Contender]) -> list[str]:
     """Return the explanations of the table's columns."""
-    labels, notes = contenders[0].scores[0].labels, list(_NOTES)
+    labels, notes = contenders[0].scores[0].labels, [*_NOTES, *not_measured(contenders)]
     if len(labels) == 2:
         notes.append(f"TP, FP, TN, FN: summed over the splits. Positive is {labels[1]}.")
     if _splits_differ(contenders):
         notes.append(_SINGLE_SPLIT_NOTE)
-    if _some_have_copies(contenders):
-        notes.append(_COPIES_NOTE)
     return notes
 
 
-def comparison_page(contenders: Sequence[Contender], facts: Mapping[str, object], figures: Mapping[str, bytes]) -> str:
-    """Return the page as HTML text, to be written as UTF-8; figures are PNG bytes by caption. Every text is escaped."""
-    best = ranked(contenders)
+def not_measured(contenders: Sequence[Contender]) -> list[str]:
+    """Return a line for each of the three accuracies that was not measured, with what to do."""
+    published, apart, other = zip(*(contender.evidence for contender in contenders), strict=True)
+    lines = [
+        (published, "As published: not measured; run again with --paper-protocol and another --output."),
+        (apart, "Groups apart: no evidence, each test scan has a near copy in the training set."),
+        (other, "Other source: not measured; pass --other-source URI, labelled scans from elsewhere."),
+    ]
+    return [line for figures, line in lines if None in figures]
+
+
+def comparison_page(
+    contenders: Sequence[Contender], facts: Mapping[str, object], files: Mapping[str, str] | None = None
+) -> str:
+    """Return the page as HTML text, to be written as UTF-8. Every text is escaped.
+
+    files: what the page links to, by path relative to the page, with a word on the content of each.
+    """
+    best, head = ranked(contenders), _head(contenders)
+    rows, cut = [_cells(contender, contenders) for contender in best], head.index("Macro F1") + 1
+    names = [contender.title for contender in best]
+    columns = zip(_EVIDENCE, zip(*(contender.measured for contender in best), strict=True), strict=True)
     return render(
         "comparison.html",
         title="Comparison of models",
         best=best[0],
         splits=max(len(contender.scores) for contender in best),
-        head=_head(contenders),
-        models=[_cells(contender, contenders) for contender in best],
+        panels=[drawn for title, values in columns if (drawn := panel(title, names, values))],
+        confusions=[_confusion(contender) for contender in best],
+        head=head[:cut],
+        models=[row[:cut] for row in rows],
+        cost_head=[head[0], *head[cut:]],
+        costs=[[row[0], *row[cut:]] for row in rows],
         notes=_notes(contenders),
-        pictures=[picture(caption, png) for caption, png in figures.items()],
         duel_note=_DUEL_NOTE,
         duel_head=_DUEL_HEAD,
         duels=_duel_rows(best),
         setup=facts,
+        files=files,
     )
+
+
+def _confusion(contender: Contender) -> dict[str, object]:
+    """Return the confusion matrix of all splits: each row's label and scans, and its cells with their shares."""
+    scores = contender.pooled
+    counts, right = scores.confusion, int(scores.correct.sum())
+    rows = [
+        (label, int(row.sum()), [(int(count), float(count / max(row.sum(), 1))) for count in row])
+        for label, row in zip(scores.labels, counts, strict=True)
+    ]
+    return {"title": contender.title, "labels": scores.labels, "rows": rows, "wrong": len(scores.truth) - right}

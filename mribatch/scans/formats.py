@@ -7,24 +7,35 @@ from mribatch.errors import MribatchError
 from mribatch.scans.dicom.start import is_dicom
 from mribatch.schema import Reason
 
-__all__ = ["DICOM", "UNKNOWN", "RejectionError", "sniffed"]
+__all__ = ["ARCHIVES", "DICOM", "GZIP", "NIFTI", "TAR", "UNKNOWN", "ZIP", "RejectionError", "sniffed"]
 
-DICOM = "DICOM"
+DICOM, NIFTI = "DICOM", "NIfTI"
+GZIP, TAR, ZIP = "gzip", "TAR", "ZIP"
+ARCHIVES = frozenset({TAR, ZIP})
 
 UNKNOWN = frozenset({Reason.UNSUPPORTED_FORMAT, Reason.NOT_AN_IMAGE})
 """The reasons of files whose format this version does not know."""
 
-_MAGIC = {  # BMP is checked in `sniffed`, as its magic is too short
-    "JPEG": (b"\xff\xd8\xff",),
-    "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # classic and BigTIFF
-}
+_MAGIC = (  # offset, name, magic; BMP is checked in `sniffed`, as its magic is too short
+    (344, NIFTI, (b"n+1\0",)),
+    (4, NIFTI, (b"n+2\0",)),
+    (257, TAR, (b"ustar",)),
+    (0, ZIP, (b"PK\x03\x04", b"PK\x05\x06")),
+    (0, GZIP, (b"\x1f\x8b",)),
+    (0, "JPEG", (b"\xff\xd8\xff",)),
+    (0, "PNG", (b"\x89PNG\r\n\x1a\n",)),
+    (0, "TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),  # classic and BigTIFF
+)
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of a BMP's second header; "BM" alone is how many a text begins
 _UNSUPPORTED = (  # offset, name, magic; checked before those above: a JPEG-LS begins like a JPEG
-    (344, "NIfTI", (b"n+1\0", b"ni1\0")),
-    (4, "NIfTI", (b"n+2\0", b"ni2\0")),
-    (0, "gzip (.nii.gz, .mgz)", (b"\x1f\x8b",)),
-    (0, "ZIP", (b"PK\x03\x04",)),
+    (344, "NIfTI .hdr and .img", (b"ni1\0",)),
+    (4, "NIfTI .hdr and .img", (b"ni2\0",)),
+    (0, "FreeSurfer .mgh and .mgz", (b"\0\0\0\x01\0\0",)),
+    (4, "bzip2", (b"1AY&SY",)),
+    (0, "xz", (b"\xfd7zXZ\0",)),
+    (0, "Zstandard", (b"\x28\xb5\x2f\xfd",)),
+    (0, "7z", (b"7z\xbc\xaf\x27\x1c",)),
+    (0, "RAR", (b"Rar!\x1a\x07",)),
     (0, "NRRD", (b"NRRD0",)),
     (0, "MetaImage", (b"ObjectType",)),
     (0, "HDF5 or NetCDF (MINC)", (b"\x89HDF\r\n\x1a\n", b"CDF\x01")),
@@ -54,7 +65,7 @@ class RejectionError(MribatchError):
 
 
 def sniffed(data: bytes, max_bytes: int) -> str:
-    """Return the format of some bytes: DICOM, or Pillow's name of it. Raises RejectionError unless it is supported."""
+    """Return the format of some bytes by its name above, or Pillow's. Raises RejectionError unless it is supported."""
     if not data:
         raise RejectionError(Reason.EMPTY, "the file is empty")
     if len(data) > max_bytes:
@@ -64,8 +75,8 @@ def sniffed(data: bytes, max_bytes: int) -> str:
     for offset, unsupported, magic in _UNSUPPORTED:
         if data.startswith(magic, offset):
             raise RejectionError(Reason.UNSUPPORTED_FORMAT, f"{unsupported} files are not supported")
-    for name, magic in _MAGIC.items():
-        if data.startswith(magic):
+    for offset, name, magic in _MAGIC:
+        if data.startswith(magic, offset):
             return name
     if data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "BMP"

@@ -15,19 +15,22 @@ PIECE_FRAMES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One picture of a file, or why there is none. `detail` is safe to report: no path, no header text."""
+    """One picture of a scan, or why there is none. `detail` is safe to report: no path, no header text."""
 
     status: Status
     frame: int = 0
-    frames: int = 1  # of the file
+    frames: int = 1  # of the file or member
+    name: str | None = None  # of the member of an archive; this and the next two are None for other files
+    member: int | None = None  # its number in the archive
+    members: int | None = None  # of the archive
     reason: Reason | None = None
     detail: str | None = None
-    content_sha256: str | None = None  # of the file's bytes
-    format: str | None = None  # JPEG, PNG, TIFF, BMP or DICOM; None if the format is not supported
+    content_sha256: str | None = None  # of the file's or member's bytes
+    format: str | None = None  # JPEG, PNG, TIFF, BMP, DICOM or NIfTI; None if the format is not supported
     width_px: int | None = None  # as displayed, after EXIF orientation; None unless ok
     height_px: int | None = None
     reading: str | None = None  # see `Reading`; None if the result depends on no setting
-    kind: str | None = None  # this and what follows: of DICOM files
+    kind: str | None = None  # this and what follows: of DICOM files and NIfTI volumes
     modality: str | None = None
     plane: str | None = None  # axial, coronal or sagittal
     slice_mm: float | None = None  # position along the normal of the slice

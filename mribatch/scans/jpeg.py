@@ -53,7 +53,7 @@ def check_frame(jpeg: JpegSegments) -> None:
 
 def sound_pixels(jpeg: JpegSegments, data: bytes) -> NDArray[np.uint8]:
     """Return the pixels, (height, width, components), CMYK as stored. Raises RejectionError for damage."""
-    if not jpeg.scans or not jpeg.is_complete():
+    if not jpeg.scans or not jpeg.is_complete() or jpeg.is_too_short():
         raise _damaged(jpeg)
     try:
         pixels = stream_pixels(plain_stream(jpeg, data, jpeg.scans), len(jpeg.sampling))

@@ -27,6 +27,7 @@ _JFIF = bytes.fromhex("ffe0 0010 4a46494600 0101 00 0001 0001 0000")
 _ADOBE = bytes.fromhex("ffee 000e 41646f6265 0064 0000 0000")  # followed by one byte, the colour transform
 _MOST_SEGMENTS = 1 << 16  # long metadata takes many of 64 KiB; more than these would take minutes to read
 _MOST_SCANS = 256  # encoders write about ten; each takes as long as the whole picture
+_BLOCK_SIDE = 8  # pixels
 _MAY_BE_DATA = 2  # zero bytes at the end of a scan that are kept
 
 
@@ -84,6 +85,11 @@ class JpegSegments:
             for name in low_bits.keys() & set(scan.components):
                 low_bits[name][first : last + 1] = [scan.bit_low] * len(low_bits[name][first : last + 1])
         return not any(map(any, low_bits.values()))
+
+    def is_too_short(self) -> bool:
+        """Return whether the scans have fewer bits than the picture has blocks, each of which takes one or more."""
+        blocks = -(-self.width // _BLOCK_SIDE) * -(-self.height // _BLOCK_SIDE)
+        return 8 * sum(scan.end - scan.start for scan in self.scans) < blocks // 2
 
     def without_padding(self, data: bytes) -> "JpegSegments":
         """Return a copy whose scans end where the zero bytes after their data begin."""

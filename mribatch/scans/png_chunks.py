@@ -57,7 +57,7 @@ def read_chunks(data: bytes) -> PngChunks:
             return png
         if len(chunk) < 12 + length:
             if name == b"IDAT":
-                _add(png, name, chunk)  # it may contain the last pixel
+                png.kept += _completed(chunk)  # it may contain the last pixel
             return png
         position += 12 + length
         if zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
@@ -65,6 +65,17 @@ def read_chunks(data: bytes) -> PngChunks:
         elif name[0:1].isupper():
             raise RejectionError(Reason.CORRUPT, "a checksum of the PNG file is wrong")
     raise RejectionError(Reason.CORRUPT, "the PNG file has too many chunks")
+
+
+def _completed(cut: memoryview) -> list[memoryview]:
+    """Return a chunk with the length that it has, as Pillow would ask for all the memory that it claims."""
+    name_and_body = cut[4:]
+    length = len(name_and_body) - len(b"IDAT")
+    return [
+        memoryview(struct.pack(">I", length)),
+        name_and_body,
+        memoryview(struct.pack(">I", zlib.crc32(name_and_body))),
+    ]
 
 
 def _add(png: PngChunks, name: bytes, chunk: memoryview) -> None:

@@ -56,18 +56,27 @@ def digest_and_square(picture: Picture, side_px: int) -> tuple[str, Image.Image]
     """Return the digest of a picture's shape and pixels, and the picture stretched to a square.
 
     Pillow widens its bicubic kernel when it shrinks an image, so large scans do not alias. It resamples rows, then
-    columns; resampling the rows strip by strip gives the same bytes.
+    columns; resampling the rows strip by strip gives the same bytes. It resamples each channel by itself, so one of grey
+    stands for all three.
     """
     width, height = displayed_size(picture)
     digest = hashlib.sha256(b"%dx%dx3:" % (width, height))
     tall, top = Image.new("RGB", (side_px, height)), 0
     for strip in upright_strips(picture):
-        digest.update(strip.tobytes())
+        pixels = strip.tobytes()
+        digest.update(pixels)
+        if _is_grey(pixels):
+            strip = strip.getchannel(0)
         if strip.height == height:
-            return digest.hexdigest(), _resized(strip, side_px, side_px)
+            return digest.hexdigest(), _resized(strip, side_px, side_px).convert("RGB")
         tall.paste(_resized(strip, side_px, strip.height), (0, top))
         top += strip.height
     return digest.hexdigest(), _resized(tall, side_px, side_px)
+
+
+def _is_grey(pixels: bytes) -> bool:
+    red, green, blue = np.frombuffer(pixels, np.uint8).reshape(-1, 3).T
+    return np.array_equal(red, green) and np.array_equal(red, blue)
 
 
 def _resized(image: Image.Image, width: int, height: int) -> Image.Image:

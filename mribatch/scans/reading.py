@@ -7,10 +7,18 @@ from dataclasses import dataclass, field
 from mribatch.scans.dicom.identity import Identifiers
 from mribatch.scans.dicom.selection import Selection
 
-__all__ = ["DECODER_VERSION", "ONE_FRAME", "Reading"]
+__all__ = ["ONE_FRAME", "Reading"]
 
-DECODER_VERSION = 1
-"""Raise it with each change that can give a DICOM file other pixels, another status, or a format that was unknown."""
+_VERSIONS = {"opened": 1, "damaged": 2, "volumes": 1, "skipped": 1, "rejected": 2, "unknown": 1}
+"""The decoder's version, by the outcome in a row. Rows of another version are planned again, so raise only those that differ:
+
+- opened, volumes: for other pixels of scored frames; every such file is scored again
+- damaged, rejected: for frames and files that were rejected and may be read, or get another reason
+- skipped: for objects that were skipped and get another kind
+"""
+
+_FORMATS_VERSION = 2
+"""Raise it with each format that is read from then on. 2: NIfTI, gzip, zip and tar."""
 
 _DIGITS = 12
 
@@ -25,16 +33,27 @@ class Reading:
 
     selection: Selection = field(default_factory=Selection)
     identifiers: Identifiers = field(default_factory=Identifiers)
+    archives: bool = True  # whether the members of an archive are scans; else it is rejected
 
     @property
     def of_unknown(self) -> str:
         """The digest in rows of files whose format this version does not know: a later one may."""
-        return _digest("unknown")
+        return _digest("unknown", _FORMATS_VERSION)
 
     @property
     def of_opened(self) -> str:
-        """The digest in rows of frames: of the window."""
+        """The digest in rows of frames that are scored or blank: of the window."""
         return _digest("opened", self.selection.window)
+
+    @property
+    def of_damaged(self) -> str:
+        """The digest in rows of rejected frames of a file that could be opened: as of the others, of the window."""
+        return _digest("damaged", self.selection.window)
+
+    @property
+    def of_volumes(self) -> str:
+        """The digest in rows of slices: they have no window but the computed one."""
+        return _digest("volumes")
 
     @property
     def of_skipped(self) -> str:
@@ -50,12 +69,14 @@ class Reading:
     @property
     def digests(self) -> frozenset[str]:
         """All digests of this reading: rows with another one are out of date."""
-        return frozenset({self.of_unknown, self.of_opened, self.of_skipped, self.of_rejected})
+        of_frames = {self.of_opened, self.of_damaged, self.of_volumes}
+        return frozenset({*of_frames, self.of_unknown, self.of_skipped, self.of_rejected})
 
 
-def _digest(*settings: str | int | None) -> str:
-    return hashlib.sha256(json.dumps([DECODER_VERSION, *settings]).encode()).hexdigest()[:_DIGITS]
+def _digest(outcome: str, *settings: str | int | None) -> str:
+    text = json.dumps([_VERSIONS[outcome], outcome, *settings])
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
-ONE_FRAME = Reading(selection=Selection(max_frames=1))
-"""For training and comparing: a label is of one picture, so files of several frames are rejected."""
+ONE_FRAME = Reading(selection=Selection(max_frames=1), archives=False)
+"""For training and comparing: a label is of one picture, so files of several frames and archives are rejected."""

@@ -9,16 +9,16 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.connection import Connection
 
 from mribatch.causes import cause
 from mribatch.errors import DecoderLost
-from mribatch.scans.decode import frames
+from mribatch.scans.decode import Opened, opened
 from mribatch.scans.frames import PIECE_FRAMES, Frame
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.reading import Reading
@@ -28,11 +28,32 @@ __all__ = ["DECODE_S", "Decoder", "decoder", "serve"]
 
 DECODE_S = 60.0  # the largest scan takes seconds, on a busy machine many times as long
 _START_S = 120.0  # for Python and its imports, from a slow disk
+_MOST_LOST = 3  # members of an archive that may end their decoder before the rest is given up
 _PAUSES_S = (0.0, 0.5, 3.0)  # before each try: a machine that is out of memory needs a moment
 _LIBRARY_BYTES = 256 << 20  # of address space that codecs reserve when they are first used, and hardly touch
 _PROBE_BYTES = 256 << 20
 _GRACE_S = 2.0  # an overdue decoder ends itself, unless it is stopped or stuck in the kernel
 _MAIN = "from mribatch.scans.sandbox import serve; serve()"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The frame that is due next: of a member, if the file is an archive."""
+
+    member: int = 0
+    frame: int = 0
+    frames: int = 1  # of that member, as far as known
+
+    def after(self, last: Frame) -> "_Place":
+        """Return the place after a frame has arrived."""
+        number = last.member or 0
+        is_done = last.members is not None and last.frame + 1 == last.frames
+        return _Place(number + 1) if is_done else _Place(number, last.frame + 1, last.frames)
+
+    def rest(self, verdict: Frame, names: tuple[str, ...]) -> Iterator[Frame]:
+        """Yield a verdict for each frame of the member, or of the file, that has not arrived."""
+        for number in range(self.frame, self.frames):
+            yield _of_member(replace(verdict, frame=number, frames=self.frames), names, self.member)
 
 
 class Decoder:
@@ -44,6 +65,7 @@ class Decoder:
     def __init__(self, spec: ImageSpec, timeout_s: float = DECODE_S, reading: Reading | None = None) -> None:
         self._spec, self._timeout_s, self._reading = spec, timeout_s, reading or Reading()
         self._process: subprocess.Popen[bytes] | None = None
+        self._names: tuple[str, ...] = ()  # of the members of the archive that is being decoded
 
     def decode(self, data: bytes) -> list[Frame]:
         """Return all frames of a file at once. See `pieces`."""
@@ -53,26 +75,43 @@ class Decoder:
         """Yield what `scans.decode.frames` yields, in lists of PIECE_FRAMES frames at most.
 
         Bytes that kill or hang the process at every try are rejected as crashed_decoder or timed_out; those that make
-        it raise an unforeseen error have failed. This holds for the frames that are not decoded yet, too. Raises
-        MemoryError, and DecoderLost if no decoding process can be started.
+        it raise an unforeseen error have failed. This holds for the frames that are not decoded yet, too; of an archive,
+        for those of one member, or of all that are left after _MOST_LOST of them. Raises MemoryError, and DecoderLost if
+        no decoding process can be started.
         """
-        done, count, exit_code = 0, 1, 0
-        for pause_s in _PAUSES_S:
-            if pause_s:
-                time.sleep(pause_s)
-            process = self._process or self._start()
-            try:
-                for piece in self._answers(data, process, done):
-                    yield piece
-                    done, count = done + len(piece), piece[-1].frames
+        self._names, place = (), _Place()
+        for _ in range(_MOST_LOST):
+            stopped = yield from self._tried(data, place)
+            if stopped is None:
                 return
+            place, verdict = stopped
+            yield from _chunks([*place.rest(verdict, self._names)])
+            place = _Place(place.member + 1)
+            if place.member >= len(self._names):
+                return
+        left = range(place.member, len(self._names))
+        yield from _chunks([_of_member(verdict, self._names, member) for member in left])
+
+    def _tried(self, data: bytes, place: _Place) -> Generator[list[Frame], None, tuple[_Place, Frame] | None]:
+        """Yield pieces to the end and return None, or return the place where each try fails, and the verdict on it.
+
+        After a first failure an archive's frames come one at a time, so that members before the one at fault do arrive.
+        """
+        tries = exit_code = 0
+        while tries < len(_PAUSES_S):
+            time.sleep(_PAUSES_S[tries])
+            process, begun = self._process or self._start(), place
+            try:
+                for piece in self._answers(data, process, place, 1 if tries and self._names else PIECE_FRAMES):
+                    yield piece
+                    place = place.after(piece[-1])
+                return None
             except BlockingIOError:
                 exit_code = self._end(process, overdue=True)
             except (EOFError, OSError):
                 exit_code = self._end(process)
-        yield from _chunks(
-            [replace(self._verdict(exit_code), frame=number, frames=count) for number in range(done, count)]
-        )
+            tries = 1 if place.member > begun.member else tries + 1
+        return place, self._verdict(exit_code)
 
     def _verdict(self, exit_code: int) -> Frame:
         tries = len(_PAUSES_S)
@@ -92,8 +131,11 @@ class Decoder:
         except OSError:
             return 0  # it has just died, or there is no /proc
 
-    def _answers(self, data: bytes, process: "subprocess.Popen[bytes]", done: int) -> Iterator[list[Frame]]:
+    def _answers(
+        self, data: bytes, process: "subprocess.Popen[bytes]", due: _Place, piece_frames: int
+    ) -> Iterator[list[Frame]]:
         """Yield the pieces of an answer, without the frames that an earlier process has answered."""
+        self._line.send((due.member, piece_frames))
         self._line.send_bytes(data)
         is_whole = False
         try:
@@ -101,10 +143,14 @@ class Decoder:
                 if not self._line.poll(self._timeout_s + _GRACE_S):
                     raise BlockingIOError
                 answer = self._line.recv()
-                is_whole = not isinstance(answer, list)
+                is_whole = answer is None or isinstance(answer, MemoryError)
                 if isinstance(answer, MemoryError):
                     raise answer
-                if piece := [frame for frame in answer or () if frame.frame >= done]:
+                if isinstance(answer, tuple):
+                    self._names = answer
+                elif piece := [
+                    one for one in answer or () if ((one.member or 0), one.frame) >= (due.member, due.frame)
+                ]:
                     yield piece
         except GeneratorExit:  # nobody wants the rest, which the process still sends
             if not is_whole:
@@ -167,7 +213,8 @@ def decoder(spec: ImageSpec, timeout_s: float = DECODE_S, reading: Reading | Non
 def serve() -> None:
     """Run as the decoding process: answer bytes with the frames in them, until the connection is closed.
 
-    An answer is lists of frames, then None, or a MemoryError.
+    It is also sent the number of the first member that is due, and how many frames to send at once. An answer is the names of an archive's members, lists of
+    frames, then None, or a MemoryError.
     """
     line = Connection(os.dup(0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even inside a C library
@@ -176,15 +223,23 @@ def serve() -> None:
     line.send("ready")
     while True:
         try:
-            _answer(line, _guarded(line.recv_bytes(), spec, reading), timeout_s)
+            first, piece_frames = line.recv()
+            _answer(line, line.recv_bytes(), first, piece_frames, spec, reading, timeout_s)
         except (EOFError, ConnectionError):
             return
 
 
-def _answer(line: Connection, scan: Iterator[Frame], timeout_s: float) -> None:
-    """Send a file piece by piece. The time limit holds for each piece, not for the wait until it is taken."""
+def _answer(
+    line: Connection, data: bytes, first: int, piece_frames: int, spec: ImageSpec, reading: Reading, timeout_s: float
+) -> None:
+    """Send the names of a file's members, then its frames piece by piece. The time limit holds for each piece, not for the wait until it is taken."""
     try:
-        while piece := _next(scan, timeout_s):
+        with _limited(timeout_s):
+            file = _opened(data, spec, reading)
+        line.send(file.names)
+        scans = enumerate(file.scans(first), first)
+        frames = chain.from_iterable(_guarded(scan, file.names, number) for number, scan in scans)
+        while piece := _next(frames, piece_frames, timeout_s):
             line.send(piece)
     except MemoryError as err:
         line.send(err)
@@ -192,33 +247,55 @@ def _answer(line: Connection, scan: Iterator[Frame], timeout_s: float) -> None:
         line.send(None)
 
 
-def _next(scan: Iterator[Frame], timeout_s: float) -> list[Frame]:
+def _next(frames: Iterator[Frame], count: int, timeout_s: float) -> list[Frame]:
+    with _limited(timeout_s):
+        return list(islice(frames, count))
+
+
+@contextmanager
+def _limited(timeout_s: float) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
-        return list(islice(scan, PIECE_FRAMES))
+        yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _guarded(data: bytes, spec: ImageSpec, reading: Reading) -> Iterator[Frame]:
-    """Yield the frames of a file. An unforeseen error fails those that are left; too little memory rejects them.
+def _opened(data: bytes, spec: ImageSpec, reading: Reading) -> Opened:
+    """Open a file. If that cannot be done, the file has one frame that says why. Raises what `_fault` raises."""
+    try:
+        return opened(data, spec, reading)
+    except Exception as err:
+        fault = _fault(err)
+        return Opened((), lambda start: iter([iter([fault])][start:]))
+
+
+def _guarded(scan: Iterator[Frame], names: tuple[str, ...], member: int) -> Iterator[Frame]:
+    """Yield the frames of a scan, and for those that are left after an error the reason. Raises what `_fault` raises."""
+    place = _Place(member)
+    try:
+        for frame in scan:
+            yield frame
+            place = _Place(member, frame.frame + 1, frame.frames)
+    except Exception as err:
+        yield from place.rest(_fault(err), names)
+
+
+def _fault(err: Exception) -> Frame:
+    """Return what an error makes of frames: an unforeseen one fails them, too little memory rejects them.
 
     Raises MemoryError if it is the machine that has no memory left.
     """
-    done, count = 0, 1
-    try:
-        for frame in frames(data, spec, reading):
-            yield frame
-            done, count = frame.frame + 1, frame.frames
-    except MemoryError:
-        if not _has_memory():
-            raise
-        fault = Frame(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail="decoding takes more memory than allowed")
-    except Exception as err:
-        fault = Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
-    else:
-        return
-    yield from (replace(fault, frame=number, frames=count) for number in range(done, count))
+    if not isinstance(err, MemoryError):
+        return Frame(status=Status.FAILED, reason=Reason.UNFORESEEN, detail=cause(err))
+    if not _has_memory():
+        raise err
+    return Frame(status=Status.REJECTED, reason=Reason.TOO_LARGE, detail="decoding takes more memory than allowed")
+
+
+def _of_member(frame: Frame, names: tuple[str, ...], member: int) -> Frame:
+    """Return a frame as one of a member, if its file is an archive."""
+    return replace(frame, name=names[member], member=member, members=len(names)) if names else frame
 
 
 def _limit_memory(max_bytes: int) -> None:

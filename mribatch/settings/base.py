@@ -16,6 +16,7 @@ from mribatch.settings.types import check_types
 __all__ = ["BATCH_SCANS", "RUN_NAME", "Settings", "check", "check_range"]
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_CHANGE_NO_RESULT = ("requester_pays", "require_acceptance", "engine")
 BATCH_SCANS = 65_536  # the largest batch; more is a mistake
 
 
@@ -34,9 +35,8 @@ class Settings:
             check(bool(glob.strip("/")) and not outside, f"--exclude is a glob relative to the input, got {glob!r}")
 
     def fingerprint(self) -> str:
-        """Return the first 12 hex digits of the SHA-256 of all settings except who pays: the same for equal settings."""
-        settings = self.as_dict()
-        del settings["requester_pays"]
+        """Return the first 12 hex digits of the SHA-256 of all settings that can change a result: the same for equal ones."""
+        settings = {name: value for name, value in self.as_dict().items() if name not in _CHANGE_NO_RESULT}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class TrainingOfBaselines(TrainConfig):
             "run_name": "--output",
             "storage": "--output",
         }
-        kept = ("data", "output", "batch_size", "precision", "seed", "max_reject_rate")
+        kept = ("data", "groups", "output", "batch_size", "precision", "seed", "max_reject_rate")
         return renamed.get(name) or (super()._flag(name) if name in kept else None)
 
 
@@ -53,6 +53,13 @@ class BaselinesConfig(Settings):
     exclude: Annotated[tuple[str, ...], Flag("Input", "GLOB", "nothing", repeat=True)] = ()
     """Skip files that match this glob, for example 'cache/**'. It is relative to --data and may use *, ?, [a-z] and **.
     May be given several times."""
+
+    groups: Annotated[str | None, Flag("Input", "URI", "near copies are looked for")] = None
+    """clusters.parquet that `mribatch audit` wrote for these scans. Near copies, and the scans of a patient, are kept on one
+    side of each split."""
+
+    other_source: Annotated[str | None, Flag("Input", "URI", "not measured")] = None
+    """Labelled scans from another source, laid out as for training, to try the models of the first split on."""
 
     output: Annotated[str, Flag("Output", "URI")]
     """Folder for comparison.parquet, .md and .html, the figures and the models: a local path or s3://…"""
@@ -73,8 +80,8 @@ class BaselinesConfig(Settings):
     """Share of the scans held out for testing in each split."""
 
     paper_protocol: Annotated[bool, Flag("Comparison")] = False
-    """Split scan by scan, as the paper did, so that copies of an image may be on both sides. The table then also shows
-    the accuracy on scans without a copy."""
+    """Split scan by scan, as the paper did, so that near copies may be on both sides. The table then shows the accuracy on
+    all test scans, as published, and on those without a near copy or patient among the training scans."""
 
     xception_weights: Annotated[str, Flag("Training", "imagenet|FILE|none")] = "imagenet"
     """Initial weights of Xception, for training and for frozen features."""

@@ -40,7 +40,7 @@ class InspectConfig(Settings):
     """Skip DICOM series whose description or protocol matches this regular expression, in any case."""
 
     max_frames: Annotated[int, Flag("DICOM", "FRAMES")] = 1024
-    """Reject a DICOM file with more frames than this."""
+    """Reject a DICOM file with more frames, or a NIfTI volume with more slices, than this."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,6 +24,10 @@ class ScoreConfig(Settings):
     """Model directory, or a folder of model directories whose file CURRENT names one: a local path or s3://…
     A NAME is also looked up in models/ of the current folder and in the folders that MRIBATCH_MODELS lists."""
 
+    require_acceptance: Annotated[str | None, Flag("Model", "URI", "not required")] = None
+    """Do not start unless this acceptance.json, or the one in this folder, says that this very model is fit for triage
+    here. `mribatch accept` writes it."""
+
     input: Annotated[tuple[str, ...], Flag("Input", "URI")]
     """Folders, files, globs or s3://bucket/prefix. Every file below a folder is a scan, except hidden ones (names that
     begin with a dot)."""
@@ -37,6 +41,10 @@ class ScoreConfig(Settings):
 
     batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32
     """Scans per forward pass."""
+
+    engine: Annotated[Literal["auto", "openvino", "tensorflow"], Flag("Machine")] = "auto"
+    """Library that computes the network. auto takes OpenVINO on CPUs, TensorFlow on GPUs and where OpenVINO is not
+    installed. openvino computes on CPUs only. The probabilities agree within 0.0001."""
 
     max_reject_rate: Annotated[float, Flag("Alarms", "SHARE")] = 0.05
     """Exit with code 3 if more than this share (0 to 1) of the scans is rejected or failed. Skipped scans do not count."""
@@ -69,7 +77,7 @@ class ScoreConfig(Settings):
     and 99.5 of the frame."""
 
     max_frames: Annotated[int, Flag("DICOM", "FRAMES")] = 1024
-    """Reject a DICOM file with more frames than this."""
+    """Reject a DICOM file with more frames, or a NIfTI volume with more slices, than this."""
 
     identifiers: Annotated[Literal["keyed", "plain", "none"], Flag("DICOM")] = "keyed"
     """Columns instance_key, series_key, study_key and patient_key: keyed hashes, the UIDs and patient IDs as they are, or

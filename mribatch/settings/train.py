@@ -28,6 +28,14 @@ class TrainConfig(Settings):
     """Skip files that match this glob, for example 'cache/**'. It is relative to --data and may use *, ?, [a-z] and **.
     May be given several times."""
 
+    groups: Annotated[str | None, Flag("Input", "URI", "near copies are looked for")] = None
+    """clusters.parquet that `mribatch audit` wrote for these scans. Near copies, and the scans of a patient, are kept on one
+    side of the split."""
+
+    allow_leaks: Annotated[bool, Flag("Input")] = False
+    """Train although validation or test scans of the data are near copies of earlier scans, or of the same patients. The
+    model's card then says that its figures leak."""
+
     output: Annotated[str, Flag("Output", "URI")]
     """Model directory to write: a local path or s3://…"""
 
@@ -62,6 +70,23 @@ class TrainConfig(Settings):
     learning_rate: Annotated[float | None, Flag("Training", "RATE", "0.001, or 0.003 for cnn")] = None
     """Peak learning rate of Adamax, after a short warm-up and before a cosine decay to 0."""
 
+    augment: Annotated[Literal["paper", "strong"], Flag("Training")] = "paper"
+    """Random changes of each training scan. paper: brightness and flip. strong: also grey curves, shading, contrast,
+    inversion, blur, noise, JPEG, another head size, place, tilt and background. With it, brightness, border and head size
+    say nothing of the class. Scans become grey."""
+
+    lesion_boxes: Annotated[str | None, Flag("Training", "URI", "not used")] = None
+    """CSV with the columns scan, x0, y0, x1, y1: the lesion's box in training scans, in shares of width and height; scan is
+    a path below --data. An eighth of these scans are then shown with their lesion painted out, as scans of class
+    --no-tumour. For --augment strong."""
+
+    no_tumour: Annotated[str, Flag("Training", "CLASS")] = "notumor"
+    """Class of scans without a tumour, for --lesion-boxes."""
+
+    label_smoothing: Annotated[float, Flag("Training", "SHARE")] = 0.0
+    """Share of each label that is spread evenly over all classes, for example 0.1. It keeps the network from confidence
+    that its training scans do not support."""
+
     rotation_deg: Annotated[float, Flag("Training", "DEGREES")] = 0.0
     """Rotate each training scan by a random angle of up to this many degrees, in addition to the paper's brightness
     change and flip."""
@@ -81,11 +106,12 @@ class TrainConfig(Settings):
     suits a short schedule that runs to its end when there are too few validation scans to choose by."""
 
     validation_fraction: Annotated[float, Flag("Training", "SHARE")] = 0.1
-    """Share of the training scans to validate on, if the data has no validation split."""
+    """Share of the training scans to validate on, if the data has no validation split. It is drawn class by class; near
+    copies and patients stay together."""
 
     paper_protocol: Annotated[bool, Flag("Training")] = False
-    """Use the published folders as the paper did: half of Testing for validation, half for the test. Copies of an image
-    may then be on both sides."""
+    """Use the published folders as the paper did: half of Testing for validation, half for the test. Near copies may then
+    be on both sides, so the figures mostly measure how well slices are recognized."""
 
     workers: Annotated[Literal["auto"] | int, Flag("Machine", "auto|N")] = "auto"
     """Number of training workers. auto uses one per GPU, or one per node if there is no GPU."""
@@ -148,6 +174,15 @@ class TrainConfig(Settings):
         check_range(self, "learning_rate", above=0, below=10)
         check_range(self, "rotation_deg", least=0, most=180)
         check_range(self, "zoom", least=0, below=1)
+        check(
+            self.augment == "paper" or not self.changed("rotation_deg", "zoom"),
+            "--rotation-deg and --zoom are for --augment paper; strong tilts and zooms each scan anyway: leave them out",
+        )
+        check(
+            self.augment == "strong" or self.lesion_boxes is None,
+            "--lesion-boxes is for --augment strong: add it, or leave the boxes out",
+        )
+        check_range(self, "label_smoothing", least=0, below=1)
         check_range(self, "average", least=0, below=1)
         check_range(self, "patience", least=1)
         check_range(self, "validation_fraction", above=0, below=1)

@@ -68,13 +68,14 @@ def labelled_scans(
     return [LabelledScan(*scan.entry[:2], scan.label, scan.split, None) for scan in scans]
 
 
-def named_scans(uri: str) -> list[tuple[str, str, str | None]]:
-    """Return URI, version and split of the scans at a folder, file or glob, without labels. Documents are not scans."""
-    root, scans = uris.absolute(uri), []
+def named_scans(uri: str) -> list[tuple[str, str, str | None, None]]:
+    """Return URI, version, split and no patient of the scans at a folder, file or glob. Documents are not scans."""
+    root = uris.absolute(uri)
+    scans: list[tuple[str, str, str | None, None]] = []
     for entry in list_inputs([uri]).entries():
         *folders, name = uris.relative(entry.uri, root).split("/") if uris.is_below(entry.uri, root) else [entry.uri]
         if not is_document(name):
-            scans.append((entry.uri, entry.version, split_of(folders[0]) if folders else None))
+            scans.append((entry.uri, entry.version, split_of(folders[0]) if folders else None, None))
     return scans
 
 

@@ -1,17 +1,19 @@
 """Return labelled scans from folders or a manifest, and reject labels that do not fit. Opens no scan."""
 
+import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mribatch import schema
 from mribatch.errors import InputError
 from mribatch.sources import folders, manifest
 from mribatch.sources.label_names import LabelledScan, copied_class, of_classes, same_class
 
-__all__ = ["LABELLED", "TrainingScans", "labelled", "training_scans"]
+__all__ = ["LABELLED", "TrainingScans", "data_fingerprint", "evaluation_scans", "labelled", "training_scans"]
 
 LABELLED = pa.schema(
     [
@@ -24,9 +26,15 @@ LABELLED = pa.schema(
 """A labelled listing: split is training, validation, test or null; patient_id may be null."""
 
 
+_KNOWN = pa.schema([*schema.PLAN, LABELLED.field("patient_id")])
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingScans:
-    """The scans that a model may have been trained on (schema PLAN), and how many test scans were left out of them."""
+    """The scans that a model may have been trained on, and how many test scans were left out of them.
+
+    scans: the columns of the schema PLAN, and patient_id, which may be null.
+    """
 
     scans: pa.Table
     test_scans: int
@@ -55,27 +63,51 @@ def labelled(
     return pa.table([list(column) for column in columns], schema=LABELLED)
 
 
+def evaluation_scans(table: pa.Table, labels: Sequence[str]) -> pa.Table:
+    """Return the test split of labelled scans (schema LABELLED), or all of them if they have none.
+
+    labels: those that a model knows. Raises InputError for a scan with another label.
+    """
+    if "test" in table["split"].to_pylist():
+        table = table.filter(pc.equal(table["split"], "test"))
+    unknown = sorted(set(table["label"].to_pylist()) - set(labels))
+    if unknown:
+        raise InputError(
+            f"the data has classes that the model does not know: {', '.join(unknown)}; it knows {', '.join(labels)}: "
+            "rename or remove those folders, or train on them"
+        )
+    return table
+
+
+def data_fingerprint(contents: Iterable[str], labels: Iterable[str]) -> str:
+    """Return the SHA-256 of scans, given by theirs, with their labels; the same whatever their names and order are."""
+    rows = sorted(f"{content}{label}" for content, label in zip(contents, labels, strict=True))
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+
 def training_scans(uris: Sequence[str]) -> TrainingScans:
     """Return the scans at some folders, files, globs or manifests, each once, whether labelled or not.
 
     If a set has training or validation scans, its test split is left out. Raises InputError for a set without scans,
     and what `labelled` raises.
     """
-    versions: dict[str, str] = {}
+    known: dict[str, tuple[str, str | None]] = {}
     tests: set[str] = set()
     for uri in uris:
-        named = manifest.named_scans(uri) if manifest.is_manifest(uri) else folders.named_scans(uri)
+        named: Sequence[tuple[str, str, str | None, str | None]] = (
+            manifest.named_scans(uri) if manifest.is_manifest(uri) else folders.named_scans(uri)
+        )
         if not named:
             raise InputError(f"no scans in {uri}: expected a folder with scans, or a manifest that names them")
-        has_training = any(split in ("training", "validation") for _, _, split in named)
-        for name, version, split in named:
+        has_training = any(split in ("training", "validation") for _, _, split, _ in named)
+        for name, version, split, patient in named:
             if has_training and split == "test":
                 tests.add(name)
             else:
-                versions[name] = version
-    names = sorted(versions)
-    scans = pa.table([names, [versions[name] for name in names]], schema=schema.PLAN)
-    return TrainingScans(scans=scans, test_scans=len(tests - versions.keys()))
+                known[name] = version, patient
+    rows = [(name, *known[name]) for name in sorted(known)]
+    scans = pa.table([list(column) for column in zip(*rows, strict=True)], schema=_KNOWN)
+    return TrainingScans(scans=scans, test_scans=len(tests - known.keys()))
 
 
 def _check_classes(uri: str, rows: Sequence[LabelledScan]) -> None:

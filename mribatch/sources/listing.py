@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from mribatch import schema
 from mribatch.errors import InputError, StorageDenied
+from mribatch.junk import is_junk
 from mribatch.scans.limits import MAX_BYTES
 from mribatch.sources.outputs import OwnOutputs
 from mribatch.stores import uris
-from mribatch.stores.junk import is_junk
 from mribatch.stores.uris import Entry, Exclusion, Scope
 
-__all__ = ["Listing", "archive", "content_digests", "keys_of", "list_inputs", "list_scans"]
+__all__ = ["Listing", "archive", "content_digests", "keys_of", "list_inputs", "list_scans", "with_digests"]
 
 log = logging.getLogger("mribatch.listing")
 
@@ -86,26 +86,34 @@ def archive(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> tupl
 
 
 def content_digests(listing: pa.Table) -> set[str]:
-    """Return the SHA-256 of the bytes of each scan of a listing, as in the column `content_sha256`.
+    """Return the SHA-256 of the bytes of each scan of a listing. Raises as `with_digests`."""
+    return set(with_digests(listing)["content_sha256"].drop_null().to_pylist())
 
-    Scans above the size cap are left out, as they have no `content_sha256`. Scans that cannot be read are counted in a
-    warning. Raises InputError if none can be read, and StorageDenied if S3 denies access to one.
+
+def with_digests(listing: pa.Table) -> pa.Table:
+    """Return a listing with the column `content_sha256`, the SHA-256 of the bytes of each scan.
+
+    It is null for scans above the size cap, and for those that cannot be read, which are counted in a warning. Raises
+    InputError if none can be read, and StorageDenied if S3 denies access to one.
     """
-    keys = [(uri, version) for uri, version in keys_of(listing) if uris.size(uri, version) <= MAX_BYTES]
     with ThreadPoolExecutor(_READERS) as threads:
-        digests = list(threads.map(_digest, keys))
-    unread = [digest for digest in digests if isinstance(digest, Exception)]
+        digests = list(threads.map(_digest, keys_of(listing)))
+    tried = [digest for digest in digests if digest is not None]
+    unread = [digest for digest in tried if isinstance(digest, Exception)]
     causes = ", ".join(sorted({type(err).__name__ for err in unread}))
-    if unread and len(unread) == len(keys):
-        message = f"none of the {len(keys)} scans to compare with can be read ({causes}): check their storage"
+    if unread and len(unread) == len(tried):
+        message = f"none of the {len(tried)} scans to compare with can be read ({causes}): check their storage"
         raise InputError(message) from unread[0]
     if unread:
         message = "%d of %d scans could not be read (%s): copies of them are not recognized"
-        log.warning(message, len(unread), len(keys), causes)
-    return {digest for digest in digests if isinstance(digest, str)}
+        log.warning(message, len(unread), len(tried), causes)
+    column = [digest if isinstance(digest, str) else None for digest in digests]
+    return listing.append_column("content_sha256", pa.array(column, pa.string()))
 
 
-def _digest(key: tuple[str, str]) -> str | Exception:
+def _digest(key: tuple[str, str]) -> str | Exception | None:
+    if uris.size(*key) > MAX_BYTES:
+        return None
     try:
         return hashlib.sha256(uris.read(key[0])).hexdigest()
     except Exception as err:

@@ -29,6 +29,8 @@ _OWN_FOLDERS = tuple(
     for name, file, mark in (
         (r"model=.+", r"part-.*\.parquet", "model=/"),
         (r"_runs", rf".+\.lock-[0-9]+|{_RUN}\.(json|night|told)|seen", "_runs/"),
+        (r"_series", r"series\.parquet", "_series/"),
+        (r"_studies", r"studies\.parquet", "_studies/"),
         (r"_promotions", rf"{_RUN}\.json", "_promotions/"),
         (_RUN, r"nightly\.json", "_nights/"),
         (r"checkpoint_.+", r"state\.json|.+\.weights\.h5", "checkpoint_/"),
@@ -43,22 +45,24 @@ class _Kind(NamedTuple):
     files: re.Pattern[str]
 
 
-_FIGURES = r"(confusion_matrix|roc|reliability|scans|training_curves)\.png"
+_FIGURES = r"(confusion_matrix|precision_recall|roc|reliability|scans|training_curves)\.png"
 _KINDS = tuple(
     _Kind(frozenset(marks.split()), re.compile(files, re.DOTALL))
     for marks, files in {
-        "metrics.json classification_report.txt report.html predictions/": (
-            rf"metrics\.json|classification_report\.txt|report\.html|{_FIGURES}"
+        "metrics.json classification_report.txt report.html patients.json patients.html predictions/": (
+            rf"metrics\.json|patients\.(json|html)|clusters\.parquet|classification_report\.txt|report\.html|{_FIGURES}"
         ),
         "model.json weights.h5 classifier.skops MODEL_CARD.md": (
-            r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|history\.parquet|curves\.png"
+            r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|(history|training_scans)\.parquet|curves\.png"
         ),
         "CURRENT _promotions/ model.json/": r"CURRENT",
         "comparison.parquet comparison.md comparison.html comparison.lock/": (
-            r"comparison\.(parquet|md|html)|accuracy\.png|confusion_.+\.png"
+            r"comparison\.(parquet|md|html)|clusters\.parquet|accuracy\.png|confusion_.+\.png"
         ),
+        "acceptance.json acceptance.html": r"acceptance\.(json|html)",
+        "explanations.html explanations.parquet": r"explanations\.(html|parquet)|overlay-[0-9]{4}\.png",
         "nightly.json nightly.html": r"nightly\.(json|html)",
-        "checkpoint_manager_snapshot.json checkpoint_/": r"checkpoint_manager_snapshot\.json",
+        "checkpoint_manager_snapshot.json checkpoint_/": r"checkpoint_manager_snapshot\.json|clusters\.parquet",
     }.items()
 )
 _OF_A_COMPARISON = _Kind(frozenset(("answers", "work")), re.compile(r".+-[0-9]+\.parquet", re.DOTALL))

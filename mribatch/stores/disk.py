@@ -14,9 +14,9 @@ from glob import escape
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from mribatch.errors import ConfigError, InputError, ScanChanged, ScanVanished, StorageError, StorageMissing
+from mribatch.junk import is_junk
 from mribatch.stores.faults import local_faults
 from mribatch.stores.glob import Exclusion, Glob
-from mribatch.stores.junk import is_junk
 from mribatch.stores.store import Entry
 
 __all__ = ["Disk", "path_of", "uri_of", "write_flushed"]

@@ -109,7 +109,7 @@ def walk(uri: str, exclude: Exclusion | None = None) -> Iterator[Entry]:
     """Yield every file at or below a folder, file or glob, in no particular order.
 
     Globs understand *, ?, [a-z], [!a-z] within a name and ** across folders; a name that exists is taken literally.
-    Hidden names, system files (see `stores.junk`), pipes and devices are ignored. Excluded folders are not listed at
+    Hidden names, system files (see `mribatch.junk`), pipes and devices are ignored. Excluded folders are not listed at
     all. Raises StorageMissing if the folder, file or bucket does not exist, InputError if a glob matches nothing, and
     StorageDenied for a folder below that this user may not list.
     """

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mribatch.errors import ConfigError, RunFailed
 from mribatch.models import directory
 from mribatch.settings.train import TrainConfig
+from mribatch.training import augment
 from mribatch.training.feed import Decode, Feed, ahead
 from mribatch.training.step import DRAWS, Augmentation, TrainingStep
 
@@ -102,6 +103,8 @@ def train_loop(settings: dict[str, TrainingRun]) -> None:
         seed=run.config.seed,
         restart_flag=run.config.flags("run_name"),
         decode=run.decode,
+        augment=augment.strong if run.config.augment == "strong" else None,
+        no_tumour=run.labels.index(run.config.no_tumour) if run.config.lesion_boxes else None,
     )
     worker = _Worker(run, feed, say=run.lines.say.remote if rank == 0 else lambda *_: None)
     while not worker.is_done():
@@ -158,8 +161,8 @@ class _Worker:
         if not self._restore():
             self._load_first_weights()
             self.best = self.model.get_weights()
-        augmentation = Augmentation(rotation_deg=config.rotation_deg, zoom=config.zoom)
-        self.step = TrainingStep(strategy, self.model, self.optimizer, augmentation)
+        augmentation = None if feed.augment else Augmentation(rotation_deg=config.rotation_deg, zoom=config.zoom)
+        self.step = TrainingStep(strategy, self.model, self.optimizer, augmentation, config.label_smoothing)
         self.batches = feed.train(self.state.epoch)
 
     def is_done(self) -> bool:

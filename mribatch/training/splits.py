@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,18 @@ import pyarrow.compute as pc
 
 from mribatch.errors import InputError
 
-__all__ = ["Holdout", "TrainingSplit", "by_content", "conflicts", "content_groups", "holdout", "of_paper"]
+__all__ = [
+    "Holdout",
+    "Leak",
+    "TrainingSplit",
+    "by_content",
+    "conflicts",
+    "content_groups",
+    "holdout",
+    "leaks",
+    "of_paper",
+    "published_leaks",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +35,17 @@ class TrainingSplit:
     test: list[int]
     set_aside: int
 
+    def sides(self) -> dict[str, list[int]]:
+        """Return the rows of each side, those that are used first at the front."""
+        return {"training": self.train, "validation": self.validation, "test": self.test}
 
-def by_content(table: pa.Table, *, validation_fraction: float, seed: int) -> TrainingSplit:
-    """Split a table with the columns label, split, patient_id and pixels_sha256.
 
-    Scans with the same pixels or the same patient form a group, and a group is never on two sides. Scans that the data
-    assigns to a test or validation split stay there, unless their group is also on an earlier side (training, then
-    validation): those are set aside. If the data names no validation split, groups of training scans are drawn for it,
+def by_content(table: pa.Table, *, validation_fraction: float, seed: int, keep_leaks: bool = False) -> TrainingSplit:
+    """Split a table with the columns label, split, patient_id and pixels_sha256 and, optionally, cluster.
+
+    Scans of one group (see `content_groups`) are never on two sides. Scans that the data assigns to a test or validation
+    split stay there, unless their group is also on an earlier side (training, then validation): those are set aside.
+    keep_leaks: keep them where the data assigns them. If the data names no validation split, groups of training scans are drawn for it,
     class by class, by their hashes and the seed: file names and order do not matter, and adding scans moves few others to
     another side. Raises InputError if a class would have no training or no validation scan.
     """
@@ -44,7 +59,7 @@ def by_content(table: pa.Table, *, validation_fraction: float, seed: int) -> Tra
     for row, (group, split) in enumerate(zip(groups, assigned, strict=True)):
         if split not in ("test", "validation"):
             sides["validation" if group in drawn else "train"].append(row)
-        elif group in taken[split]:
+        elif group in taken[split] and not keep_leaks:
             set_aside += 1
         else:
             sides[split].append(row)
@@ -115,8 +130,45 @@ def _of_split(groups: Sequence[int], assigned: Sequence[str | None], wanted: str
     return {group for group, split in zip(groups, assigned, strict=True) if split == wanted}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """Scans of a side whose group is on an earlier side, too, each with one of its group there, by row numbers."""
+
+    side: str
+    scans: int
+    pairs: list[tuple[int, int]]
+
+
+def published_leaks(table: pa.Table) -> list[Leak]:
+    """Return what leaks between the splits that the data names; scans without a split train."""
+    sides: dict[str, list[int]] = {"training": [], "validation": [], "test": []}
+    for row, split in enumerate(table["split"].to_pylist()):
+        sides[split or "training"].append(row)
+    return leaks(content_groups(table), sides)
+
+
+def leaks(groups: Sequence[int], sides: Mapping[str, Sequence[int]]) -> list[Leak]:
+    """Return what leaks into each side from those before it, only sides with leaks. groups: a number for each row."""
+    earlier: dict[int, int] = {}
+    leaking = []
+    for side, rows in sides.items():
+        pairs = [(row, earlier[groups[row]]) for row in rows if groups[row] in earlier]
+        if pairs:
+            leaking.append(Leak(side=side, scans=len(rows), pairs=pairs))
+        for row in rows:
+            earlier.setdefault(groups[row], row)
+    return leaking
+
+
+_SAME = ("pixels_sha256", "content_sha256", "cluster", "patient_id")
+"""Columns in which equal values make two scans one group. Null equals nothing."""
+
+
 def content_groups(table: pa.Table) -> list[int]:
-    """Return a group number per row: rows with the same pixels or patient, directly or through other rows."""
+    """Return a group number per row: rows of the same pixels, bytes, cluster of near copies or patient, also through others.
+
+    Columns that the table lacks are ignored.
+    """
     parent = list(range(table.num_rows))
 
     def root(row: int) -> int:
@@ -125,8 +177,8 @@ def content_groups(table: pa.Table) -> list[int]:
             row = parent[row]
         return row
 
-    for column in ("pixels_sha256", "patient_id"):
-        first: dict[str, int] = {}
+    for column in (name for name in _SAME if name in table.column_names):
+        first: dict[str | int, int] = {}
         for row, value in enumerate(table[column].to_pylist()):
             if value is not None:
                 parent[root(row)] = root(first.setdefault(value, row))
@@ -163,8 +215,8 @@ def _check_side(side: str, rows: Sequence[int], labels: Sequence[str]) -> None:
     absent = sorted(set(labels) - {labels[row] for row in rows})
     if absent:
         raise InputError(
-            f"no scans of {', '.join(absent)} are left for {side}: each class needs several different scans (copies count "
-            "once); add scans or remove the class"
+            f"no scans of {', '.join(absent)} are left for {side}: each class needs several different scans (near "
+            "copies, and the scans of a patient, count once); add scans or remove the class"
         )
 
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mribatch.models.format import PIXELS
 from mribatch.models.pixels import network_input
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-__all__ = ["DRAWS", "PAPER", "Augmentation", "Batch", "TrainingStep", "augmented"]
+__all__ = ["DRAWS", "PAPER", "Augmentation", "Batch", "TrainingStep", "augmented", "resized"]
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
 """Scans (N, side, side, 3), class numbers (N,), weights (N,): 0 for padding."""
@@ -56,11 +55,17 @@ class TrainingStep:
         model: "keras.Model",
         optimizer: "keras.optimizers.Optimizer",
         augment: Augmentation | None = PAPER,
+        label_smoothing: float = 0.0,
     ) -> None:
+        """Take what the step needs.
+
+        augment: None for scans that are augmented already. label_smoothing: share of each label that is spread evenly over
+        all classes (Szegedy et al., CVPR 2016), in the training loss only.
+        """
         import tensorflow as tf
 
         self._strategy, self._model, self._optimizer = strategy, model, optimizer
-        self._augment = augment
+        self._augment, self._label_smoothing = augment, label_smoothing
         self._workers = strategy.num_replicas_in_sync
         # no autograph: it is not needed, and a killed process would leave its files in /tmp
         self._train = tf.function(self._train_step, reduce_retracing=True, autograph=False)
@@ -80,10 +85,10 @@ class TrainingStep:
         def replica() -> Any:
             import tensorflow as tf
 
-            images = network_input(pixels) if self._augment is None else augmented(pixels, side, seed, self._augment)
+            images = resized(pixels, side) if self._augment is None else augmented(pixels, side, seed, self._augment)
             with tf.GradientTape() as tape:
                 probabilities = self._model(images, training=True)
-                losses = _cross_entropy(classes, probabilities) * weights
+                losses = _cross_entropy(classes, probabilities, self._label_smoothing) * weights
                 loss = tf.reduce_sum(losses) / tf.cast(tf.shape(classes)[0] * self._workers, tf.float32)
             gradients = tape.gradient(loss, self._model.trainable_variables)
             finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
@@ -119,12 +124,20 @@ def augmented(pixels: Any, side: Any, seed: Any, augmentation: Augmentation = PA
     images = tf.where(flip, tf.reverse(images, [2]), images)
     if augmentation != PAPER:
         images = _moved(images, seed, augmentation)
-    images = tf.cond(
-        tf.equal(side, tf.shape(images)[1]),
-        lambda: images,
-        lambda: tf.image.resize(images, tf.stack([side, side]), antialias=True),
+    return resized(images, side)
+
+
+def resized(images: Any, side: Any) -> Any:
+    """Return network input from (N, S, S, 3) grey levels of 0…255, (N, side, side, 3) float32."""
+    import tensorflow as tf
+
+    levels = tf.cast(images, tf.float32)
+    levels = tf.cond(
+        tf.equal(side, tf.shape(levels)[1]),
+        lambda: levels,
+        lambda: tf.image.resize(levels, tf.stack([side, side]), antialias=True),
     )
-    return images * PIXELS["scale"] + PIXELS["offset"]
+    return network_input(levels)
 
 
 _BLACK_OUTSIDE = {"fill_value": 0.0, "interpolation": "BILINEAR", "fill_mode": "CONSTANT"}
@@ -153,10 +166,14 @@ def _tensors(batch: Batch) -> Iterable[Any]:
     return tuple(tf.convert_to_tensor(part) for part in batch)
 
 
-def _cross_entropy(classes: Any, probabilities: Any) -> Any:
+def _cross_entropy(classes: Any, probabilities: Any, smoothing: float = 0.0) -> Any:
     import keras
 
-    return keras.ops.sparse_categorical_crossentropy(classes, probabilities)
+    losses = keras.ops.sparse_categorical_crossentropy(classes, probabilities)
+    if not smoothing:
+        return losses
+    clipped = keras.ops.clip(probabilities, keras.config.epsilon(), 1.0)
+    return (1 - smoothing) * losses - smoothing * keras.ops.mean(keras.ops.log(clipped), axis=-1)
 
 
 def _sums(classes: Any, probabilities: Any, losses: Any, weights: Any) -> Any:

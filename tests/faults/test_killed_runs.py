@@ -1,6 +1,7 @@
 """Processes killed at any moment: afterwards every scan has one row, the same as in an undisturbed run."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -15,8 +16,10 @@ from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
 from tests.faults.conftest import Archives, ScanFolder, Start, Tell
-from tests.faults.processes import ROOT, new_parts, parts, sabotaged, score_flags, until
+from tests.faults.processes import ROOT, Job, new_parts, parts, sabotaged, score_flags, until
 from tests.unit.dicom_files import stack, written
+from tests.unit.test_archives import png
+from tests.unit.volume_files import as_zip
 
 QUICK, FULL = 240, 1000  # scans
 
@@ -109,6 +112,72 @@ def test_a_file_of_many_frames_has_all_of_them_or_none_whenever_the_run_is_kille
         job.reap()
         present = frames_of(output)
         assert present.items() <= expected.items(), "a file has some of its frames"
+    complete(start, flags)
+    assert frames_of(output) == expected
+
+
+def kill_while_it_writes(job: Job, writers: int, rng: random.Random) -> None:
+    """Kill so many writers of a run, one after the other, at random moments of their work, and then all of the run."""
+    killed = 0
+    while killed <= writers:
+        until(lambda: bool(job.workers("Write")) or job.process.poll() is not None)
+        assert job.process.poll() is None, f"the run ended before all kills: {job.log.read_text()}"
+        time.sleep(rng.uniform(0, 0.1))
+        if killed == writers:
+            job.reap()
+            return
+        killed += job.kill_a_worker("Write", rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [int(os.environ.get("FAULTS_RUNS", "10"))])
+def test_runs_killed_a_hundred_times_while_they_write_files_of_500_frames_leave_each_frame_once(
+    runs: int, tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    writers, files = 9, 10 * runs
+    scans, output, rng = tmp_path / "scans", tmp_path / "out", random.Random(16)
+    scans.mkdir()
+    (tmp_path / "500.dcm").write_bytes(written(stack(500)))
+    expected = {f"{number:03d}.dcm": list(range(500)) for number in range(files)}
+    for name in expected:
+        (scans / name).hardlink_to(tmp_path / "500.dcm")
+    flags = [*score_flags(tiny_model.uri, scans, output, "--part-rows", "100"), "--identifiers", "none"]
+    for _ in range(runs):
+        kill_while_it_writes(start("score", *flags), writers, rng)
+        assert frames_of(output).items() <= expected.items(), "a file has some of its frames, or one twice"
+    committed = len(frames_of(output))
+    complete(start, flags)
+    assert frames_of(output) == expected
+    assert standard.records(str(output))[-1]["plan"]["done"] == committed, "committed files are not scored again"
+    dose = (
+        f"{runs * (writers + 1)} kills at random moments: {runs * writers} of writers, {runs} of all processes of a run"
+    )
+    tell("SIGKILL while files of 500 frames are written, rerun", dose, f"{files * 500:,} frames, each once")
+
+
+WRITING = ("mribatch.stores.disk:write_flushed:after:1:part-", "mribatch.stores.uris:put:before:1:part-")
+
+
+@pytest.mark.parametrize(("members", "steps"), [(40, WRITING[:1]), pytest.param(200, WRITING, marks=pytest.mark.slow)])
+def test_a_run_killed_while_an_archive_is_written_has_each_member_once_after_the_next(
+    members: int, steps: tuple[str, ...], tiny_model: Model, tmp_path: Path, start: Start
+) -> None:
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    expected = {f"{name}.zip!{n}.png": [0] for name, count in (("a", members), ("b", 30)) for n in range(count)}
+    for name, count in (("a", members), ("b", 30)):
+        (scans / f"{name}.zip").write_bytes(as_zip({f"{n}.png": png(n) for n in range(count)}))
+    flags = score_flags(tiny_model.uri, scans, output)
+    for step in steps:
+        job = start("score", *flags, environment=sabotaged(SABOTAGE=step))
+        job.end()
+        job.reap()
+        present = frames_of(output)
+        assert present.items() <= expected.items()
+        archives = {name.partition("!")[0] for name in present}
+        assert len(present) == sum(name.partition("!")[0] in archives for name in expected), (
+            "some members of an archive"
+        )
     complete(start, flags)
     assert frames_of(output) == expected
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from mribatch.commands.compare import compare
 from mribatch.commands.score import score
@@ -106,6 +107,33 @@ def test_a_rerun_fits_only_what_is_missing_and_the_same_seed_gives_the_same_numb
         assert ours.equals(theirs), "they do not depend on the run or on the other models in it"
 
 
+def test_near_copies_stay_together_and_another_source_is_scored(tmp_path: Path, scan_folder: ScanFolder) -> None:
+    """Turn each second scan into a mirrored, brighter copy of another one, with new bytes and pixels."""
+    names = scan_folder(tmp_path / "data", {"glioma": 12, "notumor": 12})
+    for original, name in zip(names[::2], names[1::2], strict=True):
+        picture = Image.open(original).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        picture.point(lambda level: min(255, round(level * 1.1))).save(Path(name).with_suffix(".png"))
+        Path(name).unlink()
+    scan_folder(tmp_path / "other", {"glioma": 3, "notumor": 3, "pituitary": 1})
+    compared = compare(
+        settings(
+            *(tmp_path / "data", tmp_path / "out"),
+            models=("gaussian_nb",),
+            classes=("glioma", "notumor"),
+            other_source=str(tmp_path / "other"),
+        )
+    )
+    (contender,) = compared.contenders
+    for answers in sorted((tmp_path / "out" / "answers").iterdir()):
+        tested = {Path(uri).stem for uri in pq.read_table(answers)["scan_uri"].to_pylist()}
+        pairs = {f"{name[:-4]}{int(name[-4:]) // 2 * 2 + offset:04d}" for name in tested for offset in (0, 1)}
+        assert tested == pairs, "a scan and its near copy are on one side"
+    assert not any(copies.any() for copies in contender.has_copy)
+    assert contender.other is not None
+    assert len(contender.other.truth) == 6, "the class that is not compared is left out"
+    assert "other source" in compared.table()
+
+
 def test_models_trained_on_shuffled_labels_are_right_by_chance(tmp_path: Path, scan_folder: ScanFolder) -> None:
     names = scan_folder(tmp_path / "scans", {"glioma": 100, "notumor": 100})
     labels = np.random.default_rng(3).permutation(["glioma", "notumor"] * 100)
@@ -125,7 +153,10 @@ def test_the_paper_protocol_reports_figures_with_and_without_copies_and_works_on
     assert compared.report == f"{bucket}/out/comparison.html"
     (contender,) = compared.contenders
     assert any(copies.any() for copies in contender.has_copy)
-    assert b"Without copies" in uris.read(f"{bucket}/out/comparison.md")
+    published, apart, _ = contender.evidence
+    assert published is not None
+    assert apart is not None
+    assert b"slices are recognized" in uris.read(f"{bucket}/out/comparison.md")
 
 
 def test_a_class_that_is_too_small_is_refused_in_one_sentence(tmp_path: Path, scan_folder: ScanFolder) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,41 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from mribatch import schema
 from mribatch.cluster.supervisor import ray_logs
 from mribatch.commands.evaluate import evaluate
 from mribatch.commands.score import Scored, score
+from mribatch.models import directory
 from mribatch.models.format import Model
+from mribatch.scans.jpeg import jpeg_picture
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
+from tests.canaries import FORCED, SECRETS, SERIES_SKIP, canaries
+from tests.conftest import ROOT
 from tests.integration.test_score import ScanFolder
 from tests.unit.dicom_files import (
-    CANARY,
-    CANARY_DATE,
-    CANARY_NUMBER,
+    SPEC,
     clean,
     compressed,
+    difference,
     enhanced,
     picture,
     read,
     stack,
+    twins,
     written,
 )
 
@@ -66,12 +80,62 @@ def test_one_picture_in_every_encoding_gets_equal_probabilities(tiny_model: Mode
     files["frame.dcm"] = enhanced(picture()[np.newaxis], [Dataset()], WindowCenter=2000, WindowWidth=4000)
     for syntax in (RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless):
         files[f"{syntax.name.replace(' ', '-').replace('/', '-')}.dcm"] = compressed(syntax)
-    scored = run(tiny_model, fill(tmp_path / "scans", files), tmp_path / "out")
-    assert (scored.exit_code, scored.scored, scored.planned) == (0, len(files), len(files))
+    lossy = {"lossy-8.dcm": compressed(JPEGBaseline8Bit), "lossy-12.dcm": compressed(JPEGExtended12Bit)}
+    assert all(difference(read(data).pixels, read(clean()).pixels) <= 6 for data in lossy.values())
+    jpeg = io.BytesIO()
+    Image.fromarray(read(clean()).pixels).save(jpeg, "JPEG", quality=98)
+    scans = fill(tmp_path / "scans", files | lossy | {"lossy-window.jpg": jpeg.getvalue()})
+    scored = run(tiny_model, scans, tmp_path / "out")
+    assert (scored.exit_code, scored.scored, scored.planned) == (0, len(files) + 3, len(files) + 3)
     frame = rows(tmp_path / "out")
-    assert np.ptp(frame["p_glioma"]) < 0.001
+    is_lossy = frame["scan_uri"].str.contains("/lossy-")
+    assert np.ptp(frame.loc[~is_lossy, "p_glioma"]) < 0.001
+    assert np.ptp(frame["p_glioma"]) < 0.02
     assert set(frame["window"].dropna()) == {"header"}
-    assert frame.loc[frame["format"] == "PNG", "reading"].isna().all()
+    assert frame.loc[frame["format"].isin(["PNG", "JPEG"]), "reading"].isna().all()
+
+
+def grey_pixels(data: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG, (rows, columns); None where it has colour."""
+    pixels = jpeg_picture(data, SPEC).pixels
+    if pixels.ndim == 2:
+        return pixels
+    return pixels[:, :, 0] if (pixels == pixels[:, :, :1]).all() else None
+
+
+def check_twins(model: Model, jpegs: list[Path], work: Path) -> None:
+    """Score JPEGs and their twins, and check that each twin has the class and the probabilities of its JPEG."""
+    for number, jpeg in enumerate(jpegs):
+        data = jpeg.read_bytes()
+        pixels = grey_pixels(data)
+        assert pixels is not None
+        files: dict[str, bytes | Dataset] = {f"{way}.dcm": dataset for way, dataset in twins(pixels).items()}
+        fill(work / "scans" / f"{number:02d}", files | {"scan.jpg": data})
+    assert run(model, work / "scans", work / "out", part_rows=256, batch_size=32).exit_code == 0
+    frame = rows(work / "out")
+    frame["scan"] = frame["scan_uri"].str.split("/").str[-2]
+    assert len(frame) == 6 * len(jpegs), "four ways, one of them in two frames, and the JPEG"
+    assert set(frame["window"].dropna()) == {"header"}
+    assert (frame.groupby("scan")["predicted_class"].nunique() == 1).all()
+    probabilities = [name for name in frame.columns if name.startswith("p_")]
+    assert (frame.groupby("scan")[probabilities].agg(np.ptp) < 1e-4).all(axis=None)
+
+
+def test_80_scans_get_the_answers_of_their_jpegs_in_whatever_way_their_pixels_are_stored(
+    tiny_model: Model, tmp_path: Path, scan_folder: ScanFolder
+) -> None:
+    scans = scan_folder(tmp_path / "labelled", {"glioma": 80, "notumor": 80})
+    check_twins(tiny_model, [Path(uri) for uri in scans if uri.endswith(".jpg")], tmp_path)
+
+
+@pytest.mark.slow
+def test_80_public_scans_get_the_answers_of_their_jpegs_by_the_shipped_model(tmp_path: Path, shared: Path) -> None:
+    chosen = []
+    for folder in sorted((shared / "data/brain-tumor-mri/Testing").iterdir()):
+        scans = (scan for scan in sorted(folder.iterdir()) if grey_pixels(scan.read_bytes()) is not None)
+        chosen += list(islice(scans, 20))
+    assert len(chosen) == 80
+    check_twins(directory.load_model(str(ROOT / "models" / "brain-mri-v1")), chosen, tmp_path)
 
 
 def as_today(output: Path) -> None:
@@ -161,37 +225,24 @@ def test_skipped_scans_count_in_no_rate(tiny_model: Model, tmp_path: Path) -> No
     assert run(tiny_model, scans, tmp_path / "out").exit_code == 3, "one of one new scan is rejected"
 
 
-def test_nothing_of_a_patient_is_written_anywhere_but_in_the_uri(
+def test_nothing_of_a_patient_is_written_anywhere_whatever_becomes_of_the_file(
     tiny_model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    scans = fill(
-        tmp_path / "scans",
-        {
-            "t1.dcm": clean(),
-            "fmri.dcm": clean(ImageType=FUNCTIONAL),
-            "cut.dcm": written(clean())[:-2000],
-            "jls.dcm": compressed(JPEGLSLossless)[:-1500],
-            "rows.dcm": clean(Rows=65_000, Columns=65_000),
-            "bits.dcm": clean(BitsStored=99),
-            "skip.dcm": clean(SeriesDescription=f"scout {CANARY}", ProtocolName=None),
-            "noname.dcm": written(clean(), has_preamble=False),
-        },
-    )
-    scored = run(tiny_model, scans, tmp_path / "out")
+    scans = fill(tmp_path / "scans", dict(canaries()))
+    scored = run(tiny_model, scans, tmp_path / "out", series_skip=SERIES_SKIP, part_rows=64)
+    frame = rows(tmp_path / "out")
+    assert set(frame["reason"].dropna()) == FORCED
     evaluated = tmp_path / "labelled"
     fill(evaluated / "glioma", {"t1.dcm": clean()})
     fill(evaluated / "notumor", {"many.dcm": stack(3)})
     report = evaluate(EvaluateConfig(model=tiny_model.uri, data=str(evaluated), output=str(tmp_path / "evaluation")))
     assert report.numbers["scans"] == 4, "each frame counts with its file's label"
-    texts = [scored.table(), caplog.text, *map(repr, rows(tmp_path / "out").to_dict("records"))]
-    for folder in ("out", "evaluation"):
-        texts += [path.read_bytes().decode("latin-1") for path in (tmp_path / folder).rglob("*") if path.is_file()]
-    logs = Path(os.path.realpath(ray_logs()))
-    texts += [path.read_bytes().decode("latin-1") for path in logs.rglob("*") if path.is_file()]
+    texts = [scored.table(), caplog.text, *map(repr, frame.to_dict("records"))]
+    for folder in (tmp_path / "out", tmp_path / "evaluation", Path(os.path.realpath(ray_logs()))):
+        texts += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
     secret = (Path(os.environ["XDG_CONFIG_HOME"]) / "mribatch" / "identifier-key").read_text().strip()
-    for canary in (CANARY, CANARY_DATE, CANARY_NUMBER, secret):
+    for canary in (*SECRETS, secret):
         assert not any(canary in text for text in texts), canary
-    keys = rows(tmp_path / "out").dropna(subset=["patient_key"])["patient_key"]
-    assert len(set(keys)) == 1
-    assert len(keys.iloc[0]) == 32
+    keys = frame[frame["scan_uri"].str.endswith("/clean.dcm")]["patient_key"]
+    assert [len(key) for key in keys] == [32]

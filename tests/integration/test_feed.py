@@ -1,6 +1,7 @@
 """The batches of a training worker on a real Ray session: the right pixels with the right class, in order."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from mribatch.cluster.session import session
 from mribatch.errors import RunFailed
 from mribatch.scans.limits import ImageSpec
 from mribatch.sources.listing import list_scans
+from mribatch.training import augment
 from mribatch.training.feed import Feed
 from tests.frames import decode
 
@@ -55,6 +57,15 @@ def test_batches_hold_the_pixels_of_their_scans_in_the_order_of_the_epoch(scans:
         for image, number in zip(pixels, classes, strict=True):
             expected = decode(Path(uris[number]).read_bytes(), ImageSpec(side_px=SIDE)).pixels
             assert np.array_equal(image, expected)
+
+
+def test_changed_scans_keep_their_classes_and_are_the_same_when_the_epoch_begins_again(scans: pa.Table) -> None:
+    fed = replace(feed(scans, scans.slice(0, 1)), augment=augment.strong)
+    plain, first, again = list(feed(scans, scans).train(2)), list(fed.train(2)), list(fed.train(2))
+    for one, two, unchanged in zip(first, again, plain, strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+        assert one[1].tolist() == two[1].tolist() == unchanged[1].tolist()
+        assert (one[0] != unchanged[0]).any()
 
 
 def test_validation_counts_each_scan_once_and_padding_has_no_weight(scans: pa.Table) -> None:

@@ -1,5 +1,6 @@
 """`train` on a real Ray session: it learns, splits by content, and one worker takes the same steps as two."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,14 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import ray.train
+from PIL import Image
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+from mribatch.commands.calibrate import calibrate
 from mribatch.commands.score import score
 from mribatch.commands.train import Trained, train
 from mribatch.errors import ConfigError, InputError, ModelError
-from mribatch.models import directory
+from mribatch.models import directory, trained_on
+from mribatch.predictions import ledger
+from mribatch.settings.calibrate import CalibrateConfig
 from mribatch.settings.score import ScoreConfig
 from mribatch.settings.train import TrainConfig
+from mribatch.sources import clusters
 from mribatch.sources.listing import list_scans
 from mribatch.stores import uris
 from mribatch.training.fit import HISTORY
@@ -52,6 +58,37 @@ def trained(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFact
     return config, train(config)
 
 
+@pytest.mark.slow
+def test_enough_validation_scans_calibrate_the_model_and_its_rows_say_what_to_look_at(
+    tmp_path: Path, scan_folder: ScanFolder
+) -> None:
+    counts = {"glioma": 50, "notumor": 50}
+    for split in ("Training", "Validation"):
+        scan_folder(tmp_path / "data" / split, counts)
+    for path in (tmp_path / "data" / "Validation").rglob("*.*"):
+        pixels = np.asarray(Image.open(path).convert("L"))
+        Image.fromarray(255 - pixels[::-1]).save(path)
+    trained = train(settings(tmp_path / "data", tmp_path / "model", epochs=1))
+    assert trained.model.facts["calibration"]["referred"] <= 0.06
+    assert trained.model.digest in (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    directory.load_model(trained.model.uri)
+    scored = score(
+        ScoreConfig(model=trained.model.uri, input=(f"{tmp_path}/data/Validation",), output=f"{tmp_path}/out")
+    )
+    rows = ledger.predictions(scored.output, scored.digest).to_pylist()
+    assert sum((scored.referred or {}).values()) == sum(row["referral"] == "review" for row in rows) <= 0.06 * len(rows)
+    again = calibrate(
+        CalibrateConfig(
+            model=trained.model.uri, data=f"{tmp_path}/data", output=f"{tmp_path}/again", false_referrals=0.2
+        )
+    )
+    assert again.model.digest != trained.model.digest
+    assert again.model.temperature == trained.model.temperature
+    assert "for review" in again.table()
+    with pytest.raises(ConfigError, match="holds a model already"):
+        calibrate(CalibrateConfig(model=trained.model.uri, data=f"{tmp_path}/data", output=trained.model.uri))
+
+
 def test_training_learns_and_writes_a_model_that_scores(
     trained: tuple[TrainConfig, Trained], data: Path, tmp_path: Path
 ) -> None:
@@ -60,7 +97,7 @@ def test_training_learns_and_writes_a_model_that_scores(
     assert best["val_accuracy"] >= 0.9, "two classes of plain patterns"
     assert result.history.column_names == list(HISTORY)
     model = Path(config.output)
-    files = {"model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png"}
+    files = {"model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png", "training_scans.parquet"}
     assert {path.name for path in model.iterdir()} == files
     card = (model / "MODEL_CARD.md").read_text()
     assert result.model.digest in card
@@ -85,6 +122,37 @@ def test_the_split_never_separates_copies_of_an_image(trained: tuple[TrainConfig
     split = facts["split"]
     assert (split["train"] + split["validation"], split["set_aside"]) == (128, 0)
     assert split["validation"] >= 24, "a quarter of the images, and their copies with them"
+
+
+def test_the_model_records_its_training_scans_and_the_run_its_clusters(trained: tuple[TrainConfig, Trained]) -> None:
+    config, result = trained
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(config.data).rglob("*.*")}
+    assert trained_on.read(result.model) == digests
+    (run,) = (Path(config.output).parent / "_training").iterdir()
+    assert set(clusters.read(str(run / clusters.FILE))) == digests
+    assert "near copies kept apart" in result.table()
+
+
+def test_a_leak_ends_training_with_exit_code_2_unless_it_is_allowed(data: Path, tmp_path: Path) -> None:
+    for split, start in (("Training", 0), ("Validation", 24)):
+        for path in sorted(data.rglob("*_*.*")):
+            number = int(path.stem.partition("_")[2])
+            if start <= number < start + 24:
+                place = tmp_path / "data" / split / path.parent.name / path.name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
+    original = tmp_path / "data" / "Training" / "glioma" / "glioma_0002.png"
+    planted = tmp_path / "data" / "Validation" / "glioma" / "planted.png"
+    Image.open(original).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(planted)
+    config = settings(tmp_path / "data", tmp_path / "model", epochs=1)
+    with pytest.raises(InputError, match=f"1 of 49 validation scans .* such as {planted} and {original}") as refusal:
+        train(config)
+    assert refusal.value.exit_code == 2
+    allowed = train(replace(config, allow_leaks=True))
+    split = allowed.model.facts["training"]["data"]["split"]
+    assert (split["validation"], split["set_aside"], split["leaks"]) == (49, 0, {"validation": 1})
+    assert "1 of 49 validation scans have a near copy" in allowed.table()
+    assert "These figures leak" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
 
 
 def test_a_run_of_the_same_name_with_other_settings_is_refused(trained: tuple[TrainConfig, Trained]) -> None:
@@ -209,6 +277,7 @@ def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_
     np.testing.assert_allclose(alone, shared, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_workers_train_one_model_on_shares_of_the_scans(data: Path, tmp_path: Path) -> None:
     result = train(settings(data, tmp_path / "model", workers=2, batch_size=4, epochs=3))
     first, *_, last = result.history.to_pylist()

@@ -4,6 +4,7 @@
 - SABOTAGE names a step of the run, `module:function:before|after[:count[:word]]`. The driver is killed before or after
   that call; only calls whose arguments contain the word are counted.
 - SABOTAGE_CLOCK_H shifts the package's clock by so many hours.
+- SABOTAGE_LOGS makes every process log all that any library says.
 
 The package does not know this file.
 """
@@ -12,6 +13,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -25,6 +27,9 @@ from sabotage_words import HANGS, KILLS, RAISES
 
 STEP = os.environ.get("SABOTAGE", "")
 CLOCK_H = float(os.environ.get("SABOTAGE_CLOCK_H", "0"))
+
+if os.environ.get("SABOTAGE_LOGS"):
+    logging.basicConfig(level=logging.DEBUG)
 
 if any(word.endswith(("jobs/score.py", "jobs/train.py")) for word in sys.orig_argv):
     os.environ["SABOTAGE_DRIVER"] = str(os.getpid())  # Ray's workers inherit this
@@ -44,7 +49,7 @@ def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
             time.sleep(1)
         if data.startswith(RAISES):
             raise ZeroDivisionError("JOHN^DOE")
-        return real(data, *rest)
+        yield from real(data, *rest)
 
     return decode
 
@@ -88,7 +93,7 @@ def _kill_the_driver() -> None:
 
 def _sabotaged(module: ModuleType) -> None:
     if module.__name__ == "mribatch.scans.decode":
-        module.frames = _decode(module.frames)  # type: ignore[attr-defined]
+        module.scan_frames = _decode(module.scan_frames)  # type: ignore[attr-defined]
     if module.__name__ == "mribatch.models.predictor":
         module.Predictor.__call__ = _predict(module.Predictor.__call__)  # type: ignore[attr-defined]
     if hasattr(module, "datetime") and CLOCK_H:

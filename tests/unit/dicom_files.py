@@ -124,6 +124,19 @@ def stack(frames: int, side: int = SIDE) -> Dataset:
     return enhanced(pixels, [Dataset() for _ in range(frames)], WindowCenter=2000, WindowWidth=4000)
 
 
+def twins(pixels: NDArray[np.uint8]) -> dict[str, Dataset]:
+    """One 8-bit grey picture as it is stored in four other ways. Its window shows each value as it is."""
+    grey = pixels.astype(np.uint16)
+    window = {"WindowCenter": 128, "WindowWidth": 256}
+    slopes = [group("PixelValueTransformationSequence", RescaleSlope=s, RescaleIntercept=0) for s in (1, 0.25)]
+    return {
+        "monochrome1": slice_of(255 - grey, PhotometricInterpretation="MONOCHROME1", **window),
+        "negative-slope": slice_of(255 - grey, RescaleSlope=-1, RescaleIntercept=255, **window),
+        "signed": slice_of(grey.astype(np.int16) - 128, WindowCenter=0, WindowWidth=256),
+        "slope-per-frame": enhanced(np.stack([grey, grey * 4]), slopes, **window),
+    }
+
+
 def group(name: str, **values: Any) -> Dataset:
     """A functional group with one item."""
     item, outer = Dataset(), Dataset()

@@ -105,6 +105,7 @@ def test_the_card_of_a_classical_model_shows_missing_evidence_too() -> None:
 def test_a_portable_command_has_no_local_paths() -> None:
     config = TrainConfig(
         data="/mnt/hospital/scans",
+        groups="/mnt/audit/clusters.parquet",
         output="../keep/v3",
         backbone_weights="/opt/w.h5",
         epochs=3,
@@ -120,7 +121,7 @@ def test_a_portable_command_has_no_local_paths() -> None:
     assert (parsed.epochs, parsed.epoch_sides, parsed.paper_protocol) == (3, (128, 160), True)
     assert (parsed.storage, parsed.run_name) == (None, None)
     assert recipe.portable(command) == command
-    assert set(recipe.meanings([command])) == {"LABELLED", "OUTPUT", "WEIGHTS"}
+    assert set(recipe.meanings([command])) == {"LABELLED", "CLUSTERS", "OUTPUT", "WEIGHTS"}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,19 @@ def evaluation(folder: Path, digest: str, right: int) -> Evidence:
     return Evidence(str(folder), f"{folder.name}.")
 
 
+def test_one_evaluation_gives_evidence_of_each_set_that_it_measured(model: Model, tmp_path: Path) -> None:
+    sets = {
+        "published": card.evidence_of(numbers("", 99, 100), "all"),
+        "groups_apart": card.evidence_of(numbers("", 19, 20), "some") | {"left_out": 80},
+        "other_source": {"not_measured": "pass --other-source"},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(numbers(model.digest, 99, 100) | {"evidence": sets}))
+    evaluated = Evidence(str(tmp_path), "Chosen so.")
+    stored = describe(model.uri, {"published": evaluated, "groups_apart": evaluated}).facts["evidence"]
+    assert (stored["published"]["scans"], stored["groups_apart"]["scans"]) == (100, 20)
+    assert stored["groups_apart"] == card.evidence_of(numbers("", 19, 20), "Chosen so.")
+
+
 def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: Model, tmp_path: Path) -> None:
     describe(model.uri, {"published": evaluation(tmp_path / "a", model.digest, 99)})
     described = describe(model.uri, {"other_source": evaluation(tmp_path / "b", model.digest, 31)})
@@ -199,6 +213,30 @@ def test_a_model_is_described_again_with_evidence_and_keeps_its_digest(model: Mo
     assert "99.00%" in text
     assert "31.00%" in text
     assert "keep" not in (Path(model.uri) / "model.json").read_text().replace('"kept"', "").replace("--keep last", "")
+
+
+def healthy(folder: Path, digest: str) -> Evidence:
+    folder.mkdir()
+    by_kind = {
+        "anatomical": {"slices": 90, "default": 88, "tumours": 9},
+        "secondary_capture": {"slices": 10, "default": 0, "tumours": 10},
+    }
+    counts = {"model_digest": digest, "by_kind": by_kind, "default": {"slices": 88, "tumours": 8}}
+    (folder / "healthy.json").write_text(json.dumps(counts))
+    return Evidence(str(folder / "healthy.json"), "Volunteers.")
+
+
+def test_a_card_says_how_many_slices_of_healthy_people_get_a_tumour_class(model: Model, tmp_path: Path) -> None:
+    described = describe(model.uri, healthy=healthy(tmp_path / "a", model.digest))
+    describe(model.uri, {"published": evaluation(tmp_path / "b", model.digest, 99)})
+    text = (Path(model.uri) / "MODEL_CARD.md").read_text()
+    assert "| anatomical | 90 | 88 | 9 | 10.00% (5.35% to 17.92%) |" in text
+    assert "| secondary capture | 10 | 0 | 10 | 100.00% (72.25% to 100.00%) |" in text
+    assert "| **with `--select all`** | 100 | 88 | 19 | 19.00% " in text
+    assert "| **by default** | 88 | 88 | 8 | 9.09% " in text
+    assert described.digest == model.digest
+    with pytest.raises(ModelError):
+        describe(model.uri, healthy=healthy(tmp_path / "c", "0" * 12))
 
 
 def test_evidence_of_another_model_of_another_kind_or_missing_is_refused(model: Model, tmp_path: Path) -> None:

@@ -22,14 +22,19 @@ from mribatch.version import __version__
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = {
+    "accept": ["--model", "m", "--data", "d", "--output", "o"],
+    "adapt": ["--model", "m", "--input", "i", "--output", "o"],
     "audit": ["--data", "d", "--output", "o"],
+    "calibrate": ["--model", "m", "--data", "d", "--output", "o"],
     "inspect": ["--input", "i"],
     "train": ["--data", "d", "--output", "o"],
     "evaluate": ["--model", "m", "--data", "d", "--output", "o"],
+    "explain": ["--model", "m", "--input", "i", "--output", "o"],
     "score": ["--model", "m", "--input", "i", "--output", "o"],
     "nightly": ["--model", "m", "--input", "i", "--output", "o"],
     "promote": ["--models", "m", "--candidate", "c", "--data", "d", "--output", "o"],
     "compact": ["--output", "o"],
+    "studies": ["--output", "o"],
     "baselines": ["--data", "d", "--output", "o"],
 }
 

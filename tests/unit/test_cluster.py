@@ -51,7 +51,7 @@ def test_dead_nodes_and_a_head_without_cores_do_not_work(monkeypatch: pytest.Mon
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What was asked of an autoscaler, in order."""
     asked: list[int] = []
-    monkeypatch.setattr(nodes, "request_resources", lambda num_cpus: asked.append(num_cpus))
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda num_cpus: asked.append(num_cpus))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return asked
 
@@ -92,6 +92,11 @@ def test_where_there_are_gpus_each_has_one_predictor(nodes: list[Node], at_first
     threads, pool = predictors(nodes)
     assert (threads, pool["num_gpus"], started(pool)) == (None, 1, at_first)
     assert grows(pool)
+
+
+def test_an_engine_for_cpus_leaves_the_gpus_alone() -> None:
+    assert predictors([node(16, 1)], use_gpus=False)[0] == predictors([node(16)])[0]
+    assert "num_gpus" not in predictors([node(16, 1)], use_gpus=False)[1]
 
 
 @pytest.mark.parametrize("cores", [2, 3, 4, 6, 8])

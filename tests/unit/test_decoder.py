@@ -16,6 +16,7 @@ from mribatch.schema import Reason, Status
 from tests.frames import decode, only
 from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
 from tests.unit.dicom_files import picture, slice_of, written
+from tests.unit.volume_files import as_zip
 
 SPEC = ImageSpec(side_px=32)
 
@@ -129,6 +130,40 @@ def test_a_decoder_that_is_killed_between_pieces_costs_no_frame(decoder: Decoder
         if len(numbers) == 64:
             os.kill(process_of(decoder), signal.SIGKILL)
     assert numbers == list(range(1000))
+
+
+# Archives
+
+
+def members(*contents: bytes) -> bytes:
+    return as_zip({f"{number}": content for number, content in enumerate(contents)})
+
+
+def test_a_decoder_that_is_killed_within_an_archive_costs_no_member_and_repeats_none(decoder: Decoder) -> None:
+    data, names = members(*[scan()] * 40, many(70), *[scan()] * 40), []
+    for number, piece in enumerate(decoder.pieces(data)):
+        names += [(frame.name, frame.frame) for frame in piece]
+        if number in (0, 2):
+            os.kill(process_of(decoder), signal.SIGKILL)
+    assert names == [(str(n), f) for n in range(81) for f in range(70 if n == 40 else 1)]
+
+
+def test_a_member_that_kills_or_breaks_its_decoder_costs_only_itself(decoder: Decoder) -> None:
+    frames = decoder.decode(members(scan(), KILLS, scan(), RAISES, scan()))
+    assert [(frame.name, frame.reason) for frame in frames] == [
+        *[("0", None), ("1", "crashed_decoder"), ("2", None), ("3", "unforeseen"), ("4", None)]
+    ]
+    assert {frame.members for frame in frames} == {5}
+
+
+def test_after_three_such_members_the_rest_is_given_up(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mribatch.scans.sandbox._PAUSES_S", (0.0, 0.0))
+    frames = decoder.decode(members(KILLS, scan(), KILLS, KILLS, scan(), scan()))
+    lost = "crashed_decoder"
+    assert [(frame.name, frame.member, frame.reason) for frame in frames] == [
+        *[("0", 0, lost), ("1", 1, None), ("2", 2, lost), ("3", 3, lost), ("4", 4, lost), ("5", 5, lost)]
+    ]
+    assert only(decoder.decode(scan())).status is Status.OK
 
 
 def test_a_scan_of_which_nobody_takes_the_rest_leaves_the_decoder_usable(decoder: Decoder) -> None:

@@ -199,3 +199,22 @@ def test_the_parts_of_a_run_that_came_to_no_end_are_told_of_once(tmp_path: Path)
     assert history.unreported(output, parts) == {dead: [parts[0]]}
     history.mark_reported(output, [dead])
     assert history.unreported(output, parts) == {}
+
+
+def test_an_archive_has_the_members_of_its_newest_version_and_is_due_as_a_file(tmp_path: Path) -> None:
+    def put(version: str, names: str, day: int) -> None:
+        facts = {"status": "ok", "model_digest": OLD, "run_id": f"run{day}", "scored_at": DAY + timedelta(days=day)}
+        place = {"scan_version": version, "frame": 0, "container": "z", "members": len(names)}
+        rows = [{"scan_uri": f"z!{name}", "member": n} | place | facts for n, name in enumerate(names)]
+        table = pa.Table.from_pylist(rows, schema=schema.prediction_schema(("glioma", "notumor")))
+        (tmp_path / f"model={OLD}").mkdir(exist_ok=True)
+        pq.write_table(table, tmp_path / f"model={OLD}" / f"part-{day}-{len(rows)}.parquet")
+
+    put("1-1", "abc", 0)
+    assert due(tmp_path, "z@2-2", "z2") == [("z2", "new"), ("z", "changed")]
+    put("2-2", "ad", 1)
+    assert [row[0] for row in newest(tmp_path)] == ["z!a", "z!d"]
+    listed = listing("z@1-1").append_column(
+        schema.LAST_LISTED.field("seen_at"), pa.array([DAY], pa.timestamp("us", "UTC"))
+    )
+    assert [row[0] for row in newest(tmp_path, listed)] == ["z!a", "z!b", "z!c"]

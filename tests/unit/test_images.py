@@ -324,8 +324,9 @@ def test_other_bytes_become_not_an_image(data: bytes) -> None:
         (b"8BPS\0\1" + bytes(20), "PSD"),
         (b"\0\0\0\x18ftypheic" + bytes(12), "HEIF"),
         (b"\xff\xd8\xff\xf7" + bytes(20), "JPEG-LS"),
-        (struct.pack("<L", 348) + bytes(340) + b"n+1\0", "NIfTI"),
-        (b"\x1f\x8b\x08" + bytes(20), "gzip"),
+        (struct.pack("<L", 348) + bytes(340) + b"ni1\0", "NIfTI"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(20), "7z"),
+        (b"Rar!\x1a\x07\x00" + bytes(20), "RAR"),
     ],
 )
 def test_known_but_unread_format_becomes_unsupported_format_with_its_name(data: bytes, name: str) -> None:

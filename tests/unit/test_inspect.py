@@ -1,5 +1,6 @@
 """`inspect`: what an archive holds, from headers alone, for someone who has never seen a DICOM tag."""
 
+import gzip
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from mribatch.commands.inspect import INSPECTED, inspect
 from mribatch.commands.inspected import Inspected
 from mribatch.settings.inspect import InspectConfig
 from tests.unit.dicom_files import CANARY, CANARY_DATE, CANARY_NUMBER, clean, picture, slice_of, written
+from tests.unit.volume_files import as_zip, nifti
 
 FUNCTIONAL = ["ORIGINAL", "PRIMARY", "FMRI", "NONE"]
 
@@ -53,7 +55,7 @@ def test_each_file_is_counted_by_what_scoring_would_do_with_it(archive: Path) ->
 def test_the_screen_says_it_in_words_with_examples(archive: Path) -> None:
     lines = look(archive).table().splitlines()
     assert lines[0].startswith("10 files, ")
-    assert lines[0].endswith(", 3 DICOM series")
+    assert lines[0].endswith(", 3 DICOM series of 1 studies")
     assert any(line.split() == ["would", "be", "scored", "7"] for line in lines)
     assert any(line.split()[:4] == ["anatomical", "6", "2", "12"] for line in lines)
     assert any("functional MR, a time series" in line for line in lines)
@@ -88,3 +90,23 @@ def test_many_files_are_read_by_several_processes(tmp_path: Path) -> None:
     for number in range(260):
         (folder / f"{number}.dcm").write_bytes(data)
     assert counts(look(folder, workers=2)) == {("scored", None): 260}
+
+
+def test_members_of_archives_are_looked_at_one_by_one_and_counted_in_their_file(archive: Path) -> None:
+    (archive / "study.zip").write_bytes(as_zip({"t1.dcm": written(clean()), "v.nii": nifti(), "notes.txt": b"a note"}))
+    (archive / "v.nii.gz").write_bytes(gzip.compress(nifti()))
+    result = look(archive)
+    assert counts(result)["scored", None] == 7 + 3
+    rows = {row["scan_uri"]: row for row in result.files.to_pylist()}
+    member = rows[f"{archive}/study.zip!v.nii"]
+    assert (member["container"], member["frames"], member["size_bytes"]) == (f"{archive}/study.zip", 12, len(nifti()))
+    packed = rows[f"{archive}/v.nii.gz"]
+    assert (packed["container"], packed["frames"], packed["format"], packed["kind"]) == (
+        None,
+        12,
+        "NIfTI",
+        "anatomical",
+    )
+    first = result.table().splitlines()[0]
+    assert first.startswith("12 files (1 of them archives of 3), ")
+    assert first.endswith(", 3 DICOM series of 1 studies, 2 NIfTI volumes")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from mribatch.junk import is_junk
 from mribatch.sources.labels import labelled
 from mribatch.sources.listing import list_scans
 from mribatch.stores import uris
-from mribatch.stores.junk import is_junk
 from tests.unit.test_labelled import touch
 
 NAS = ["@eaDir/SYNOFILE_THUMB_a.jpg", "#recycle/a.jpg", "@Recycle/a.jpg"]

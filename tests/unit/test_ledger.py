@@ -363,10 +363,60 @@ def test_parts_of_the_first_version_are_planned_and_read_with_nulls(tmp_path: Pa
     )
     (tmp_path / f"model={DIGEST}").mkdir()
     added = ["frames", "reading", "kind", "modality", "plane", "slice_mm", "window"]
-    added += ["instance_key", "series_key", "study_key", "patient_key"]
+    added += ["instance_key", "series_key", "study_key", "patient_key", "container", "member", "members"]
     pq.write_table(new.drop_columns(added), tmp_path / f"model={DIGEST}" / "part-1-2.parquet")
     assert todo(ledger.plan(listing("dicom", "jpeg"), str(tmp_path), DIGEST, readings={"new"})) == ["dicom"]
     put(tmp_path, "part-2-1.parquet", rows_of("other", kind="anatomical"))
     rows = ledger.predictions(str(tmp_path), DIGEST)
     assert rows.column_names == schema.prediction_schema(LABELS).names
     assert rows["kind"].to_pylist() == [None, None, "anatomical"]
+
+
+# Archives: a file of the plan with rows of its members
+
+
+def members_of(archive: str, numbers: range, count: int, **facts: Any) -> list[dict[str, Any]]:
+    place = {"container": archive, "members": count}
+    return [row | place | {"member": n} for n in numbers for row in rows_of(f"{archive}!{n}", **facts)]
+
+
+def test_an_archive_is_done_by_the_rows_of_its_members_and_one_file_of_the_plan(tmp_path: Path) -> None:
+    put(tmp_path, "part-1-4.parquet", [*members_of("z", range(3), 3), *rows_of("a!b")])
+    planned = plan(tmp_path, listing("z", "a!b", "y"))
+    assert (todo(planned), planned.done) == (["y"], 2)
+    assert todo(plan(tmp_path, listing("z", version="2-2"))) == ["z"]
+    verify(plan(tmp_path, listing("y")), tmp_path, put(tmp_path, "part-2-2.parquet", members_of("y", range(2), 2)))
+
+
+@pytest.mark.parametrize("numbers", [range(2), range(1, 3)])
+def test_an_archive_without_all_of_its_members_is_noticed(tmp_path: Path, numbers: range) -> None:
+    planned = plan(tmp_path, listing("z"))
+    part = put(tmp_path, "part-1-2.parquet", members_of("z", numbers, 3))
+    with pytest.raises(RunFailed, match="1 lack some of their frames or members"):
+        verify(planned, tmp_path, part)
+
+
+def test_an_archive_with_a_member_of_another_reading_is_read_again_as_a_file_and_replaced(tmp_path: Path) -> None:
+    old = [*members_of("z", range(2), 3, reading="new"), *members_of("z", range(2, 3), 3, reading="old")]
+    put(tmp_path, "part-1-3.parquet", old)
+    planned = ledger.plan(listing("z"), str(tmp_path), DIGEST, readings={"new"})
+    assert (todo(planned), planned.outdated["scan_uri"].to_pylist()) == (["z"], ["z"])
+    late = {"run_id": "late", "scored_at": datetime(2025, 1, 2, tzinfo=UTC), "reading": "new"}
+    new = put(tmp_path, "part-2-3.parquet", members_of("z", range(3), 3, **late))
+    verify(planned, tmp_path, new)
+    fence = Fence(output=str(tmp_path), digest=DIGEST, run_id="run", generation=1)
+    uris.put(fence.uri, b"{}")
+    assert rewrite.supersede(fence, planned, ["part-2-3.parquet"]) == 3
+    assert {row["run_id"] for row in ledger.predictions(str(tmp_path), DIGEST).to_pylist()} == {"late"}
+    assert todo(ledger.plan(listing("z"), str(tmp_path), DIGEST, readings={"new"})) == []
+
+
+def test_after_a_crash_the_rows_of_an_archive_are_of_one_write(tmp_path: Path) -> None:
+    late = {"run_id": "late", "scored_at": datetime(2025, 1, 2, tzinfo=UTC)}
+    rejected = rows_of("z", status="rejected", reason="unsupported_format")
+    put(tmp_path, "part-1-4.parquet", [*rejected, *members_of("y", range(3), 3)])
+    put(tmp_path, "part-2-5.parquet", [*members_of("z", range(2), 2, **late), *members_of("y", range(3), 3, **late)])
+    assert todo(plan(tmp_path, listing("z", "y"))) == []
+    rows = ledger.predictions(str(tmp_path), DIGEST).to_pylist()
+    assert {row["run_id"] for row in rows} == {"late"}
+    assert sorted(row["scan_uri"] for row in rows) == ["y!0", "y!1", "y!2", "z!0", "z!1"]

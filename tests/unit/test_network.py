@@ -51,7 +51,7 @@ def test_the_weights_of_a_network_for_training_fit_one_for_prediction(tmp_path: 
         np.testing.assert_array_equal(ours, theirs)
 
 
-def small_step() -> tuple[Any, "step.TrainingStep"]:
+def small_step(label_smoothing: float = 0.0) -> tuple[Any, "step.TrainingStep"]:
     """Return a network for two labels and the step that trains it."""
     import keras
     import tensorflow as tf
@@ -61,12 +61,38 @@ def small_step() -> tuple[Any, "step.TrainingStep"]:
     model = networks.build("cnn", 2, side_px=32, workers=1, seed=1)
     optimizer = keras.optimizers.SGD(1e-3)
     optimizer.build(model.trainable_variables)
-    return model, step.TrainingStep(tf.distribute.get_strategy(), model, optimizer, augment=None)
+    return model, step.TrainingStep(tf.distribute.get_strategy(), model, optimizer, None, label_smoothing)
 
 
 def small_batch() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     return pixels, np.array([0, 1, 0, 1]), np.ones(4, np.float32)
+
+
+def first_loss(classes: list[int], **how: float) -> float:
+    """Return the training loss of a new network for four scans that are said to be of these classes."""
+    _, training = small_step(**how)
+    pixels, _, weights = small_batch()
+    return float(training.train((pixels, np.array(classes), weights), side_px=32, seed=(0, 0))[0])
+
+
+def test_label_smoothing_spreads_a_share_of_each_label_over_all_classes_in_training_only() -> None:
+    share = 0.3
+    first, second = first_loss([0] * 4), first_loss([1] * 4)
+    smoothed = first_loss([0] * 4, label_smoothing=share)
+    assert smoothed == pytest.approx((1 - share / 2) * first + share / 2 * second, rel=1e-5)
+    losses = [small_step(label_smoothing=value)[1].validate(small_batch())[0] for value in (0.0, share)]
+    assert losses[0] == losses[1]
+
+
+def test_augmented_scans_are_only_resized_to_the_side_of_the_epoch() -> None:
+    import tensorflow as tf
+
+    pixels = disks(2)
+    same, smaller = (step.resized(pixels, tf.constant(side)).numpy() for side in (65, 33))
+    np.testing.assert_allclose(same, pixels / 127.5 - 1, atol=1e-6)
+    assert smaller.shape == (2, 33, 33, 3)
+    assert smaller.mean() == pytest.approx(same.mean(), abs=0.05)
 
 
 def test_a_step_without_finite_gradients_is_skipped_and_counted() -> None:

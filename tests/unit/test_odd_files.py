@@ -335,14 +335,21 @@ def test_a_row_that_does_not_fit_its_columns_fails_alone(
     assert statuses == {"0.png": ("ok", None), "1.png": ("failed", "unforeseen"), "2.png": ("ok", None)}
 
 
-def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["opened", "frames"])
+def test_what_decoding_should_never_raise_fails_the_scan_and_keeps_the_decoder(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> Any:
         raise LookupError("JOHN^DOE")
 
-    monkeypatch.setattr(sandbox, "frames", broken)
-    (answer,) = sandbox._guarded(scan(), SPEC, Reading())
+    def broken_later(*_: Any) -> Any:
+        return sandbox.Opened((), lambda _: iter([map(broken, [1])]))
+
+    monkeypatch.setattr(sandbox, "opened", broken if where == "opened" else broken_later)
+    file = sandbox._opened(scan(), SPEC, Reading())
+    (answer,) = [frame for frames in file.scans(0) for frame in sandbox._guarded(frames, file.names, 0)]
     assert (answer.status, answer.reason) == (Status.FAILED, Reason.UNFORESEEN)
-    assert answer.detail.startswith("LookupError in scans/sandbox.py, line ")
+    assert str(answer.detail).startswith("LookupError in scans/sandbox.py, line ")
 
 
 def test_a_cause_tells_the_type_and_the_place_and_no_more() -> None:

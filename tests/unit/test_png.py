@@ -1,6 +1,7 @@
 """PNG and BMP: nothing beside the pixels rejects a file; any fault in the pixels does."""
 
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -155,6 +156,16 @@ def test_animation_of_one_frame_is_a_picture(frames: int, leads: bool, is_one: b
 def test_claims_are_checked_before_anything_is_decoded() -> None:
     big = png(9_000, 9_000, (16, 6), b"")
     assert rejected(big, ImageSpec(side_px=8, max_memory_bytes=300_000_000)).reason is Reason.TOO_LARGE
+
+
+def test_a_last_chunk_that_claims_more_than_there_is_asks_for_no_memory() -> None:
+    start, end = PLAIN.index(b"IDAT") - 4, PLAIN.index(b"IEND") - 4
+    lying = PLAIN[:start] + struct.pack(">I", 0x7FFFFFFF) + PLAIN[start + 4 : end]
+    tracemalloc.start()
+    assert digest(lying) == digest(PLAIN), "the pixels are all there"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50 << 20
 
 
 # BMP

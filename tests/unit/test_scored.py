@@ -43,3 +43,11 @@ def test_a_run_that_ends_with_3_says_why() -> None:
     assert scored.exit_code == 3
     assert "warning: 1 of 8 scans could not be scored, more than --max-reject-rate 0.05 allows" in scored.table()
     assert "warning" not in Scored(**FACTS | {"max_reject_rate": 0.2}, failed=0, failures={}).table()
+
+
+def test_scans_for_review_are_counted_by_reason_for_a_model_that_refers() -> None:
+    plain = Scored(**FACTS, failed=0, failures={})
+    assert "for review" not in plain.table()
+    lines = Scored(**FACTS, failed=0, failures={}, referred={"foreign": 1, "unsure": 2}).table().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("for review"))
+    assert [line.split() for line in lines[at : at + 3]] == [["for", "review", "3"], ["foreign", "1"], ["unsure", "2"]]

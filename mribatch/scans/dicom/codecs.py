@@ -27,6 +27,7 @@ from mribatch.scans.formats import RejectionError
 from mribatch.scans.jpeg import sound_pixels
 from mribatch.scans.jpeg_segments import HUFFMAN_FRAMES, read_segments
 from mribatch.scans.pillow import HOSTILE, hush
+from mribatch.scans.strict_jpeg import misses_data
 from mribatch.schema import Reason
 
 __all__ = ["Codec", "codec_of"]
@@ -34,6 +35,7 @@ __all__ = ["Codec", "codec_of"]
 _LOSSLESS = 0xC3
 _JPEG = "1.2.840.10008.1.2.4."
 _NOT_READ = "the transfer syntax of the DICOM file is not read here"
+_IN_RGB = bytes.fromhex("ffee000e 41646f6265 0064 0000 0000 00")  # Adobe's segment: colour as it is, no transform
 _RLE_HEADER = 64
 _RLE_RATIO = 64  # two bytes stand for at most 128
 _RLE_SLACK = 256  # bytes that some writers add behind a plane
@@ -67,10 +69,23 @@ def _decode_jpeg(frame: bytes, layout: Layout) -> Samples:
     stream = jpeg_codestream(frame)
     if stream.kind in HUFFMAN_FRAMES and stream.precision == 8:
         return _decode_jpeg_8(frame, layout)
+    if stream.kind != JPEG_LS and misses_data(
+        _shallow(frame, stream), stream.components, is_lossless=stream.kind == _LOSSLESS
+    ):
+        raise _damaged()
     decode = {_LOSSLESS: imagecodecs.jpegsof3_decode, JPEG_LS: imagecodecs.jpegls_decode}.get(
         stream.kind, imagecodecs.jpeg8_decode
     )
     return Samples(_shaped(_attempt(lambda: decode(frame)), layout))
+
+
+def _shallow(frame: bytes, stream: Codestream) -> bytes:
+    """Return a frame of more bits as one of 8, in RGB: it has other pixels and the same codes, so it misses the same data.
+
+    The decoders of deep frames fill missing data with grey, without a word.
+    """
+    at = stream.precision_at
+    return frame[:2] + _IN_RGB + frame[2:at] + b"\x08" + frame[at + 1 :]
 
 
 def _decode_jpeg_8(frame: bytes, layout: Layout) -> Samples:

@@ -4,15 +4,14 @@ pydicom never converts a value here. Its conversions put values into warnings, l
 patient's name.
 """
 
-import io
 import logging
 import math
 import re
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -21,22 +20,20 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import data_element_generator, read_dataset, read_sequence, read_sequence_item
 from pydicom.sequence import Sequence
 
+from mribatch.scans.dicom.plain import is_as_claimed, read_plain
+from mribatch.scans.dicom.source import Source, Stop
 from mribatch.scans.dicom.start import ByteOrder
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
 
-__all__ = ["HEADER_READS", "Elements", "Source", "Stop", "read_elements", "read_item", "read_more"]
-
-Stop = Callable[[int, str | None, int], bool]  # tag, representation and length of an element: whether to stop before it
+__all__ = ["Elements", "read_elements", "read_item", "read_more"]
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 logging.getLogger("pydicom").propagate = False
 config.settings.reading_validation_mode = config.IGNORE
 
-HEADER_READS = 200_000
-"""About 2 s. A header takes some hundreds of reads; a million empty elements would take half a minute."""
-_ELEMENT_START = 8  # bytes of a tag and its length
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "OV": "Q"}  # VR to struct code
+_ORDER_READS = 2  # by which the encoding of a data set is found out
 _ENCODING = "iso8859"  # no text is decoded by pydicom
 _TEXT = ("DS", "IS")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -52,41 +49,20 @@ def hush_pydicom() -> None:
             warnings.filterwarnings("ignore", module=_PYDICOM)
 
 
-class Source(io.BytesIO):
-    """The bytes of a file. Notes when more is asked for than there is, and when elements are too many to read."""
-
-    def __init__(self, data: bytes, budget: int = HEADER_READS) -> None:
-        super().__init__(data)
-        self.is_short = False
-        self.budget = budget  # of reads; an element takes one or two
-
-    @property
-    def is_crowded(self) -> bool:
-        return self.budget < 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self.budget -= 1
-        if self.is_crowded:
-            raise ValueError
-        chunk = super().read(size)
-        if size is not None and len(chunk) < size and (size != _ELEMENT_START or chunk.strip(b"\0")):
-            self.is_short = True  # nothing, or padding, where an element would begin is a clean end
-        return chunk
-
-    def peek(self, position: int, size: int) -> bytes:
-        """Return bytes at a position, and stay where the source stands."""
-        here = self.tell()
-        self.seek(position)
-        chunk = super().read(size)
-        self.seek(here)
-        return chunk
-
-
 def read_elements(source: Source, order: ByteOrder, stop: Stop) -> "Elements":
     """Read elements from where the source stands until `stop(tag, vr, length)`. Raises RejectionError."""
     with _translated(source):
-        dataset = read_dataset(source, order.is_implicit, order.is_little_endian, stop_when=stop)
-    is_implicit, is_little_endian = dataset.original_encoding  # what it really is, not what the file claims
+        if not is_as_claimed(source, order):
+            return _read_otherwise(source, order, stop)
+        source.spend(_ORDER_READS)
+        elements = [(element.tag, element) for element in _up_to_an_odd_end(source, order, stop)]
+    return Elements.of(elements, order, source)
+
+
+def _read_otherwise(source: Source, order: ByteOrder, stop: Stop) -> "Elements":
+    """Read elements whose encoding may not be what the file claims."""
+    dataset = read_dataset(source, order.is_implicit, order.is_little_endian, stop_when=stop)
+    is_implicit, is_little_endian = dataset.original_encoding
     return Elements.of(dataset.items(), ByteOrder(bool(is_implicit), bool(is_little_endian)), source)
 
 
@@ -94,8 +70,24 @@ def read_more(source: Source, known: "Elements", stop: Stop) -> "Elements":
     """Read on where the source stands, in the encoding known, and return all elements. Raises RejectionError."""
     order = known.order
     with _translated(source):
-        more = list(data_element_generator(source, order.is_implicit, order.is_little_endian, stop))
+        more = list(_elements(source, order, stop))
     return Elements.of([*known.raw.items(), *((element.tag, element) for element in more)], order, source)
+
+
+def _up_to_an_odd_end(source: Source, order: ByteOrder, stop: Stop) -> Iterator[RawDataElement | DataElement]:
+    """Yield elements as `_elements` does, and no error for a value of undefined length that does not end."""
+    with suppress(EOFError, NotImplementedError):
+        yield from _elements(source, order, stop)
+
+
+def _elements(source: Source, order: ByteOrder, stop: Stop) -> Iterator[RawDataElement | DataElement]:
+    """Yield elements from where the source stands, the plain ones without pydicom."""
+    while True:
+        yield from read_plain(source, order, stop)
+        other = next(data_element_generator(source, order.is_implicit, order.is_little_endian, stop), None)
+        if other is None:
+            return
+        yield other
 
 
 def read_item(source: Source, order: ByteOrder) -> "Elements | None":
@@ -192,7 +184,8 @@ class Elements:
     def private(self, group: int, creator: str, element: int) -> int | None:
         """Return the tag of a private element, by its creator's block."""
         for block in range(0x10, 0x20):
-            if self.text(group << 16 | block) == creator:
+            place = group << 16 | block
+            if place in self.raw and self.text(place) == creator:
                 return group << 16 | block << 8 | element
         return None
 

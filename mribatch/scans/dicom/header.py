@@ -8,15 +8,9 @@ import re
 import zlib
 from dataclasses import dataclass, replace
 
-from mribatch.scans.dicom.elements import (
-    HEADER_READS,
-    Elements,
-    Source,
-    read_elements,
-    read_item,
-    read_more,
-)
+from mribatch.scans.dicom.elements import Elements, read_elements, read_item, read_more
 from mribatch.scans.dicom.groups import PER_FRAME, SHARED, FrameGroups
+from mribatch.scans.dicom.source import HEADER_READS, Source
 from mribatch.scans.dicom.start import MAGIC, PREAMBLE, VRS, ByteOrder, first_order
 from mribatch.scans.formats import RejectionError
 from mribatch.schema import Reason
@@ -116,7 +110,7 @@ class _Stop:
     """Stops the reading before some elements, and knows where it did."""
 
     def __init__(self, source: Source, tags: tuple[int, ...]) -> None:
-        self._source, self._tags = source, tags
+        self._source, self._tags = source, frozenset(tags)
         self.tag: int | None = None
         self.pixels: PixelElement | None = None
         self.start = 0  # of the element's value

@@ -44,12 +44,15 @@ class Selection:
         if self.max_frames < 1:
             raise ConfigError(f"max_frames is a count from 1 on, got {self.max_frames}")
 
+    def wants(self, kind: str) -> bool:
+        """Return whether what is of a kind, and has pixels, is scored where no pattern leaves it out."""
+        return self.select == "all" or kind == ANATOMICAL or (self.select == "mr" and kind in MR_KINDS)
+
     def skip_reason(self, kind: str, texts: list[str]) -> Reason | None:
         """Return why an object of a kind is not scored; None where it is. `texts` are its series' words."""
         if kind == Reason.NO_PIXELS:
             return Reason.NO_PIXELS
-        is_wanted = self.select == "all" or kind == ANATOMICAL or (self.select == "mr" and kind in MR_KINDS)
-        if not is_wanted:
+        if not self.wants(kind):
             return Reason(kind)
         if self.series_match and not _is_in(self.series_match, texts):
             return Reason.SERIES

@@ -3,12 +3,12 @@
 import struct
 from dataclasses import dataclass
 
-__all__ = ["MAGIC", "PREAMBLE", "VRS", "ByteOrder", "first_order", "is_dicom"]
+__all__ = ["LONG_VRS", "MAGIC", "PREAMBLE", "VRS", "ByteOrder", "first_order", "is_dicom"]
 
 PREAMBLE = 128
 MAGIC = b"DICM"
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with four bytes of length after two of none
-VRS = _LONG_VRS | frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with four bytes of length after two of none
+VRS = LONG_VRS | frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _FIRST_GROUPS = (0x0002, 0x0008)
 _LAST_FIRST_ELEMENT, _LAST_SECOND_GROUP = 0x1FFF, 0x0010
 _MOST_FIRST_BYTES = 1024  # the first element of a data set is short: a group length, a character set, a type

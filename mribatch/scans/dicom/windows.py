@@ -12,7 +12,7 @@ from mribatch.scans.dicom.groups import FrameGroups
 from mribatch.scans.dicom.levels import Levels
 from mribatch.scans.dicom.tables import Table, read_table
 
-__all__ = ["COLOUR", "COMPUTED", "HEADER", "LUT", "Grey", "rescaled", "shaded"]
+__all__ = ["COLOUR", "COMPUTED", "HEADER", "LUT", "Grey", "computed_shades", "rescaled", "shaded"]
 
 HEADER, LUT, COMPUTED, COLOUR = "header", "lut", "computed", "colour"
 
@@ -65,6 +65,11 @@ def shaded(levels: Levels, grey: Grey, *, ignore_header: bool) -> tuple[NDArray[
     return np.where(levels.shown, shades, 0).astype(np.uint8), name
 
 
+def computed_shades(levels: Levels) -> NDArray[np.uint8]:
+    """Return the shade of each level by the percentiles of those that are shown. The others are black."""
+    return np.where(levels.shown, _shades(_percentile_curve(levels), levels.values), 0).astype(np.uint8)
+
+
 def _header_curve(levels: Levels, grey: Grey) -> tuple[_Curve, str] | None:
     """Return the curve of the VOI table, else of the first window; None where it would show too little."""
     for place in grey.places(_FRAME_VOI):
@@ -114,7 +119,8 @@ def _shades(curve: _Curve, values: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _shows_enough(curve: _Curve, levels: Levels) -> bool:
-    return len(np.unique(_shades(curve, levels.values[levels.shown]))) >= _FEWEST_LEVELS
+    shades = _shades(curve, levels.values[levels.shown])
+    return int(np.count_nonzero(np.bincount(shades))) >= _FEWEST_LEVELS
 
 
 def _saturates(curve: _Curve, levels: Levels, *, is_inverted: bool) -> bool:
