@@ -37,6 +37,7 @@ _FOREIGN = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing.
 
