@@ -9,8 +9,8 @@ MODEL ?= models/brain-mri-v1
 demo: $(READY)  ## score the sample scans with the shipped model: a table, the Parquet and the report
 	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
 
-test: $(READY)  ## all tests; unit tests run beside those with real Ray, a real S3 server, real Parquet readers
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup --durations 20
+test: $(READY)  ## all tests; real Ray, a real S3 server, real Parquet readers
+	$(VENV)/bin/python -m pytest --durations 20
 
 docs-check: $(READY)  ## check links, commands and sentences of the manual, and run its runnable examples
 	$(VENV)/bin/python -m docs.check

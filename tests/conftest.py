@@ -37,15 +37,9 @@ _FOREIGN = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing.
-
-    What starts Ray is one group: of parallel test processes, one runs these in turn and the others the unit tests.
-    """
+    """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing."""
     for item in items:
-        if item.path.parent.name in ("faults", "integration", "jobs"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
         if _SHARED is None and item.get_closest_marker("shared"):
