@@ -110,7 +110,7 @@ def _connect() -> None:
     except Stopped:
         raise
     except SystemExit as err:  # raised by the SIGTERM handler that Ray sets while it starts
-        _restore(on_sigterm)
+        _restore_sigterm(on_sigterm)
         if callable(on_sigterm):
             on_sigterm(signal.SIGTERM, None)  # counts the signal, so that a second one is ignored during the cleanup
         raise Stopped(128 + signal.SIGTERM) from err
@@ -119,13 +119,13 @@ def _connect() -> None:
             f"Ray could not be started or reached ({_last_line(str(err))}): check RAY_ADDRESS and the token of the cluster; "
             "if a Ray process is left over from an earlier run, `ray stop` ends it and all other Ray on this machine"
         ) from err
-    _restore(on_sigterm)  # Ray's own handler would exit with code 1
+    _restore_sigterm(on_sigterm)  # Ray's own handler would exit with code 1
 
 
-def _restore(on_sigterm: Any) -> None:
+def _restore_sigterm(handler: Any) -> None:
     """Give SIGTERM back its handler from before Ray started."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _environment() -> dict[str, dict[str, str]] | None:

@@ -51,6 +51,7 @@ def test_two_signals_while_ray_starts_stop_the_run_once(monkeypatch: pytest.Monk
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(session, "cluster_address", lambda: None)
+    monkeypatch.setattr(session, "_OWN", {})  # else the settings of a session would stay in this process
     monkeypatch.setattr(session.ray, "init", init)
     with stoppable():
         with pytest.raises(Stopped) as stop:
