@@ -10,7 +10,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 import ray.data
@@ -95,14 +94,13 @@ def _silence() -> None:
 
 
 def _connect() -> None:
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     address = cluster_address()
     log.info("%s …", f"joining the Ray cluster at {address}" if address else "starting Ray")
     if address is None:
         for name, value in _OWN.items():
             os.environ.setdefault(name, value)
     try:
-        with quiet_stderr(b"Set ray log level"):
+        with quiet_stderr(b"Set ray log level"), _sigterm_restored():
             # Workers' errors arrive as exceptions. A dashboard would cost 3% of two cores; a running cluster keeps its own.
             ray.init(
                 logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=_environment()
@@ -110,22 +108,26 @@ def _connect() -> None:
     except Stopped:
         raise
     except SystemExit as err:  # raised by the SIGTERM handler that Ray sets while it starts
-        _restore_sigterm(on_sigterm)
-        if callable(on_sigterm):
-            on_sigterm(signal.SIGTERM, None)  # counts the signal, so that a second one is ignored during the cleanup
+        handler = signal.getsignal(signal.SIGTERM)
+        if callable(handler):
+            handler(signal.SIGTERM, None)  # counts the signal, so that a second one is ignored during the cleanup
         raise Stopped(128 + signal.SIGTERM) from err
     except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as err:
         raise RunFailed(
             f"Ray could not be started or reached ({_last_line(str(err))}): check RAY_ADDRESS and the token of the cluster; "
             "if a Ray process is left over from an earlier run, `ray stop` ends it and all other Ray on this machine"
         ) from err
-    _restore_sigterm(on_sigterm)  # Ray's own handler would exit with code 1
 
 
-def _restore_sigterm(handler: Any) -> None:
-    """Give SIGTERM back its handler from before Ray started."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+@contextmanager
+def _sigterm_restored() -> Iterator[None]:
+    """Give SIGTERM back its handler at the end, however Ray's start ends: Ray's own would exit with another code."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _environment() -> dict[str, dict[str, str]] | None:

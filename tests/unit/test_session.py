@@ -11,6 +11,7 @@ import pytest
 from mribatch.cluster import session
 from mribatch.cluster.session import quiet_stderr
 from mribatch.cluster.supervisor import Stopped, stoppable
+from mribatch.errors import RunFailed
 from mribatch.stores import uris
 
 
@@ -58,6 +59,20 @@ def test_two_signals_while_ray_starts_stop_the_run_once(monkeypatch: pytest.Monk
             session._connect()
         assert stop.value.code == 128 + signal.SIGTERM
         os.kill(os.getpid(), signal.SIGTERM)  # during the cleanup: a lock must still be released
+
+
+def test_the_handler_of_sigterm_is_the_same_after_ray_failed_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(session, "cluster_address", lambda: None)
+    monkeypatch.setattr(session, "_OWN", {})
+    monkeypatch.setattr(session.ray, "init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RunFailed, match="no luck"):
+        session._connect()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_no_garbage_is_collected_while_ray_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
