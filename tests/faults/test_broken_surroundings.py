@@ -41,9 +41,8 @@ def disk_kib(folder: Path) -> int:
     return sum(-(-path.stat().st_size // 4096) * 4 for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize(
-    "percent", [pytest.param(10, marks=pytest.mark.slow), 50, pytest.param(90, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("percent", [10, 50, 90])
 def test_a_full_disk_is_named_and_a_rerun_completes_once_space_is_free(
     percent: int, tiny_model: Model, archive: Archives, start: Start, tell: Tell, small_disk: Callable[[int], Path]
 ) -> None:

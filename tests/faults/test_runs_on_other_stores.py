@@ -62,6 +62,7 @@ def test_a_run_over_https_on_a_store_without_the_newer_checksums_has_exact_rows(
     tell(fault, "each request", "80 rows, in one run")
 
 
+@pytest.mark.slow
 def test_credentials_that_expire_during_a_run_end_it_and_the_same_command_completes_it(
     bucket: str, behind: Behind, scans: Archive, tiny_model: Model, start: Start, tell: Tell
 ) -> None:

@@ -131,15 +131,9 @@ def test_three_signals_in_a_row_act_like_one(
     tell(f"{number.name} of the driver, three times", "3 moments", outcome)
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("raylet", signal.SIGTERM),
-        pytest.param("raylet", signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param("gcs_server", signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param("gcs_server", signal.SIGTERM, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_the_death_of_ray_during_a_run_is_reported_and_a_rerun_completes(
     name: str, number: signal.Signals, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
