@@ -1,6 +1,7 @@
 """One picture in every transfer syntax is one picture; a cut frame is truncated, whatever a codec would make of it."""
 
 import io
+import struct
 import time
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_frames_beyond_those_declared_are_left_alone() -> None:
 def test_a_frame_of_another_size_than_the_header_claims_is_corrupt(syntax: str) -> None:
     frame = coded(as_coded(syntax)[:, :60].copy(), syntax)
     assert read(compressed(syntax, [frame])).outcome == "rejected corrupt"
+
+
+def test_a_frame_that_claims_more_tiles_than_it_holds_is_corrupt() -> None:
+    frame = coded(picture(), JPEG2000Lossless)
+    tile = frame.index(b"\xff\x4f\xff\x51") + 24
+    for side in (1, 0):
+        claim = frame[:tile] + struct.pack(">II", side, side) + frame[tile + 8 :]
+        assert read(compressed(JPEG2000Lossless, [claim])).outcome == "rejected corrupt"
+
+
+def test_a_frame_of_a_few_bytes_is_blank_where_it_is_black() -> None:
+    frame = coded(np.zeros((2000, 2000), np.uint16), JPEG2000Lossless)
+    assert len(frame) < 1000
+    assert read(compressed(JPEG2000Lossless, [frame], Rows=2000, Columns=2000)).outcome == "skipped blank"
 
 
 @pytest.mark.parametrize("syntax", [MPEG4HP41, HEVCMP51, JPEG_XL, UNKNOWN])
