@@ -25,10 +25,9 @@ import tyro
 from children import run
 from material import shown
 
-from mribatch.commands.describe import Evidence, describe
 from mribatch.errors import InputError
 from mribatch.models import directory
-from mribatch.models.card import healthy_table
+from mribatch.models.card import healthy_table, model_card
 from mribatch.settings.score import ScoreConfig
 
 log = logging.getLogger("bench")
@@ -126,6 +125,14 @@ def measured(config: HealthyConfig) -> dict[str, Any]:
     }
 
 
+def describe(config: HealthyConfig, result: dict[str, Any]) -> None:
+    """Write the counts into the model's card and model.json. The digest does not change."""
+    model = directory.load_model(config.model)
+    healthy = {"about": config.about, "by_kind": result["by_kind"], "default": result["default"]}
+    facts = model.facts | {"healthy": healthy}
+    directory.redescribe(model, facts, model_card(facts))
+
+
 def manual(page: str, result: dict[str, Any], about: str) -> str:
     """Return the page of the manual with its last section written anew."""
     before, heading, _ = page.partition(_SECTION)
@@ -163,7 +170,7 @@ def main() -> int:
     Path(f"{config.output}.json").write_text(json.dumps(result, indent=1) + "\n")
     Path(f"{config.output}.md").write_text(text)
     if config.about:
-        describe(config.model, healthy=Evidence(f"{config.output}.json", config.about))
+        describe(config, result)
         _MANUAL.write_text(manual(_MANUAL.read_text(), result, config.about))
     log.info("%s", text)
     return 0

@@ -100,9 +100,9 @@ def test_a_cut_frame_is_truncated_at_once(syntax: str, share: float | None) -> N
     frame = coded(as_coded(syntax), syntax)
     end = frame.rfind(b"\xff\xd9") - 1 if syntax in MARKED else len(frame) - 3
     cut = frame[: int(share * len(frame))] if share else frame[:end]
-    started = time.monotonic()
+    started = time.process_time()
     assert read(compressed(syntax, [cut])).outcome == "rejected truncated"
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("syntax", MARKED, ids=lambda syntax: syntax.keyword)
@@ -232,9 +232,9 @@ def test_a_deflated_bomb_is_refused_at_once() -> None:
     dataset = clean(BitsStored=12)
     dataset.PixelData = bytes(64 << 20)
     bomb = written(dataset, NATIVE[3])
-    started = time.monotonic()
+    started = time.process_time()
     assert read(bomb).outcome == "rejected too_large"
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
