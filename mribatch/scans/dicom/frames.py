@@ -39,7 +39,7 @@ def frame_reader(header: Header, pixels: PixelElement, layout: Layout, spec: Ima
     for index in range(layout.frames):
         frame = fragments.frame(index)
         codec.check(frame, layout)
-        check_ratio(layout.frame_bits // 8, len(frame), spec, _FREE_FRAME_BYTES)
+        check_ratio(layout.frame_bits // 8, len(frame.rstrip(b"\0")), spec, _FREE_FRAME_BYTES)
     return lambda index: codec.decode(fragments.frame(index), layout)
 
 
