@@ -18,6 +18,7 @@ from mribatch.cluster.guarded import WatchedPredictor, is_over, ready_at, work_l
 from mribatch.cluster.nodes import addresses, check_seen, predictors, working_nodes
 from mribatch.cluster.progress import watched
 from mribatch.cluster.session import session
+from mribatch.commands.index import write_index
 from mribatch.commands.paying import paying
 from mribatch.commands.reading import reading_of
 from mribatch.commands.required_acceptance import required_acceptance
@@ -49,7 +50,10 @@ def score(config: ScoreConfig) -> Scored:
     model = directory.load_model(lookup.locate(config.model))
     required_acceptance(config, model)  # before a listing that may take long
     log.info("listing %s …", ", ".join(config.input))
-    return score_listing(config, model, list_scans(config.input, config.exclude))
+    scored = score_listing(config, model, list_scans(config.input, config.exclude))
+    if scored.planned:
+        write_index(scored.output)
+    return scored
 
 
 def score_listing(config: ScoreConfig, model: Model, listing: pa.Table) -> Scored:
