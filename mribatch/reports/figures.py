@@ -23,11 +23,11 @@ from sklearn import metrics as sk
 from mribatch.errors import InputError
 from mribatch.reports.rendering import confidence
 from mribatch.statistics import breakdown, metrics
-from mribatch.statistics.metrics import Scores
+from mribatch.statistics.metrics import Scores, percent
 
 __all__ = [
     "ScanEntry",
-    "accuracy_bars",
+    "accuracy_dots",
     "confusion_matrix",
     "precision_recall_curves",
     "reliability",
@@ -153,28 +153,24 @@ def confusion_matrix(scores: Scores) -> tuple[Figure, str]:
 
 
 @_png
-def accuracy_bars(
+def accuracy_dots(
     names: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]]
 ) -> tuple[Figure, str]:
-    """Draw accuracies with their 95% intervals, in the given order."""
+    """Draw accuracies as dots with their 95% intervals, in the given order, on an axis that need not begin at 0."""
     if not names:
         raise InputError("expected at least one model to draw, got none")
     figure = Figure(figsize=(9.6, 0.42 * len(names) + 1.4))
     axes = figure.subplots()
     places = np.arange(len(names))[::-1]
-    low, high = (np.array([ends[k] for ends in intervals]) for k in (0, 1))
-    axes.barh(places, accuracies, color=BLUE, height=0.62)
-    axes.hlines(places, low, high, color=INK, lw=1.4)
-    axes.plot(low, places, "|", color=INK, ms=7)
-    axes.plot(high, places, "|", color=INK, ms=7)
-    for place, accuracy, end in zip(places, accuracies, high, strict=True):
-        axes.text(end + 0.01, place, f"{accuracy:.1%}", va="center")
+    axes.hlines(places, *np.transpose(intervals), color=MUTED, lw=2)
+    axes.plot(accuracies, places, "o", color=BLUE, ms=8)
+    for place, accuracy in zip(places, accuracies, strict=True):
+        axes.text(accuracy, place + 0.2, percent(accuracy), ha="center", va="bottom", size=8)
     axes.set_yticks(places, [_short(name, 40) for name in names])
-    axes.set(xlim=(0, 1.09), xlabel="accuracy (share of test scans) with 95% interval")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.grid(False, axis="y")
+    axes.set(xlabel="accuracy (share of test scans) with 95% interval", ylim=(-0.6, len(names) - 0.2))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     best = int(np.argmax(accuracies))
-    return figure, f"{_short(names[best], 40)} classifies {accuracies[best]:.1%} of the test scans correctly"
+    return figure, f"{_short(names[best], 40)} classifies {percent(accuracies[best])} of the test scans correctly"
 
 
 @_png

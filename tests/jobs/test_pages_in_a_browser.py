@@ -77,7 +77,7 @@ def test_the_page_of_a_night_opens_without_complaint(tmp_path: Path) -> None:
 
 
 def test_the_page_of_a_comparison_opens_without_complaint(tmp_path: Path) -> None:
-    bars = figures.accuracy_bars(["good", "poor"], [0.9, 0.7], [(0.8, 0.95), (0.6, 0.8)])
+    bars = figures.accuracy_dots(["good", "poor"], [0.9, 0.7], [(0.8, 0.95), (0.6, 0.8)])
     assert complaints(comparison_page([GOOD, POOR], {"splits": "2"}, {"Accuracy": bars}), tmp_path) == []
 
 
