@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,11 +46,6 @@ class Browser:
                 return result
             self.events.append(answer)
 
-    def wait(self, event: str, session: str) -> None:
-        """Return when an event has come."""
-        while not any(known["method"] == event and known.get("sessionId") == session for known in self.events):
-            self.events.append(self._message())
-
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
             data = os.read(self._read, 1 << 20)
@@ -74,7 +70,8 @@ class Tab:
         self.resize(width, height)
         self.send("Emulation.setScriptExecutionDisabled", value=not script)
         self.send("Page.navigate", url=uri)
-        browser.wait("Page.loadEventFired", self._session)
+        while not self.run(f"location.href === {json.dumps(uri)} && document.readyState === 'complete'"):
+            time.sleep(0.01)
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
 """Pages of every kind, made from numbers alone and as full as real ones, to be opened in a browser."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -248,15 +248,18 @@ def index() -> str:
     return index_page(Index(runs=runs, nights=night_names(nights()), trends=trends(nights())))
 
 
-def pages() -> dict[str, str]:
-    """Return every kind of page, by name."""
-    explanations = [explanation(picture=np.stack([scan(352)] * 3, -1), overlay=np.stack([scan(352)] * 3, -1))] * 3
-    return {
-        "evaluation": evaluation(),
-        "night": night(),
-        "comparison": models_compared(),
-        "audit": audit(),
-        "acceptance": acceptance_page(),
-        "explanation": explanation_page(*explanations),
-        "index": index(),
-    }
+def explanations() -> str:
+    pair = {"picture": np.stack([scan(352)] * 3, -1), "overlay": np.stack([scan(352)] * 3, -1)}
+    return explanation_page(*[explanation(**pair)] * 3)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "evaluation": evaluation,
+    "night": night,
+    "comparison": models_compared,
+    "audit": audit,
+    "acceptance": acceptance_page,
+    "explanation": explanations,
+    "index": index,
+}
+"""Every kind of page, by name."""
