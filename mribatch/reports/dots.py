@@ -11,8 +11,8 @@ __all__ = ["Dot", "Measured", "Panel", "Tick", "panel"]
 
 _STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
 _MOST_STEPS = 5  # so that the numbers below the axis stand apart on a phone
-_AROUND = 0.6  # of the range of the shares, on both sides: an interval that is longer ends at the edge
-_LEAST = 0.01  # the least that is shown on both sides
+_AROUND = 1.0  # of the range of the shares, on both sides: an interval that is longer ends at the edge
+_LEAST = 0.02  # the least that is shown on both sides
 
 
 class Measured(NamedTuple):
