@@ -128,14 +128,14 @@ def test_page_and_markdown_show_the_same_numbers_and_the_disclaimer() -> None:
 @pytest.mark.parametrize("name", [*HOSTILE, "a\u202egpj.exe", "\udcff.jpg"])
 def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) -> None:
     hostile = contender(name, scores([0], ("a", name)))
-    text = comparison_page([hostile, GOOD], {name: name}, {name: name})
-    plain = comparison_page([GOOD, POOR], {"a": "b"}, {"c": "d"})
+    text = comparison_page([hostile, GOOD], {name: name}, {"a.parquet": name})
+    plain = comparison_page([GOOD, POOR], {"a": "b"}, {"a.parquet": "b"})
     document = Document(text)
     assert {tag for tag, _ in document.elements} == {tag for tag, _ in Document(plain).elements}
     assert not [key for _, attributes in document.elements for key in attributes if key.startswith("on")]
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
     assert shown in document.text["dl"]
-    assert shown in document.text["a"]
+    assert shown in document.text["li"]
     assert text.encode("utf-8")
 
 

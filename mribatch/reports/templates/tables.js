@@ -58,7 +58,7 @@ function makeFilterable(table) {
   table.parentElement.before(label);
 }
 
-for (const table of document.querySelectorAll(".table > table")) {
+for (const table of document.querySelectorAll(".table:not(.confusion) > table")) {
   if (table.tBodies[0].rows.length > 1) makeSortable(table);
   if (table.parentElement.classList.contains("long") && table.tBodies[0].rows.length > 7) makeFilterable(table);
 }
