@@ -1,6 +1,7 @@
 """Drive a headless Chromium over its debugging pipe: open pages at a size, in light, dark or print, with or without script."""
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -139,14 +140,17 @@ def _entry(parameters: dict[str, Any]) -> str:
 def started(folder: Path) -> Iterator[Browser]:
     """Run a browser with its profile in a folder."""
     to_browser, ours = os.pipe()
-    ours_read, browser_write = os.pipe()
+    ours_read, from_browser = os.pipe()
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (to_browser, from_browser)]  # not 3 or 4 themselves
+
+    def give_pipes() -> None:
+        os.dup2(ends[0], 3)  # where the browser reads
+        os.dup2(ends[1], 4)  # where it writes
+
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}"]
-    joined = f'exec "$@" 3<&{to_browser} 4>&{browser_write}'
-    process = subprocess.Popen(
-        ["sh", "-c", joined, "sh", *command], pass_fds=(to_browser, browser_write), stderr=subprocess.DEVNULL
-    )
-    os.close(to_browser)
-    os.close(browser_write)
+    process = subprocess.Popen(command, preexec_fn=give_pipes, close_fds=False, stderr=subprocess.DEVNULL)
+    for end in (to_browser, from_browser, *ends):
+        os.close(end)
     try:
         browser = Browser(ours_read, ours)
         yield browser
