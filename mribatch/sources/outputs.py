@@ -29,6 +29,8 @@ _OWN_FOLDERS = tuple(
     for name, file, mark in (
         (r"model=.+", r"part-.*\.parquet", "model=/"),
         (r"_runs", rf".+\.lock-[0-9]+|{_RUN}\.(json|night|told)|seen", "_runs/"),
+        (r"_series", r"series\.parquet", "_series/"),
+        (r"_studies", r"studies\.parquet", "_studies/"),
         (r"_promotions", rf"{_RUN}\.json", "_promotions/"),
         (_RUN, r"nightly\.json", "_nights/"),
         (r"checkpoint_.+", r"state\.json|.+\.weights\.h5", "checkpoint_/"),
