@@ -57,9 +57,7 @@ def fill(output: Path, config: StudiesBenchmark) -> None:
     for first in range(0, config.rows, config.part_rows):
         columns = slices(order[first : first + config.part_rows])
         count = len(columns["scan_uri"])
-        arrays = [
-            pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(count, f.type) for f in fields
-        ]
+        arrays = [pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(count, f.type) for f in fields]
         pq.write_table(pa.table(arrays, schema=fields), folder / f"part-{first:09}-{count}.parquet", compression="zstd")
 
 

@@ -18,6 +18,7 @@ from mribatch.settings.explain import ExplainConfig
 from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.settings.site import AcceptConfig, AdaptConfig
+from mribatch.settings.studies import StudiesConfig
 from mribatch.settings.train import TrainConfig
 from tests.architecture import ROOT, imports
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "compact": (CompactConfig, "compact"),
     "baselines": (BaselinesConfig, "compare"),
     "inspect": (InspectConfig, "inspect"),
+    "studies": (StudiesConfig, "studies"),
     "audit": (AuditConfig, "audit"),
     "calibrate": (CalibrateConfig, "calibrate"),
     "accept": (AcceptConfig, "accept"),

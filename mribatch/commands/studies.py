@@ -69,7 +69,9 @@ class Studied(Shown):
     def blocks(self) -> list[Block]:
         """Return how much there is, and in how many series and studies something is suspicious."""
         levels = (("series", self.series), ("studies", self.studies))
-        alone = f"{self.without_study:,} rows belong to no study: pictures without a series, and files that were not read"
+        alone = (
+            f"{self.without_study:,} rows belong to no study: pictures without a series, and files that were not read"
+        )
         return [
             f"{self.rows:,} rows",
             *([alone] if self.without_study else []),

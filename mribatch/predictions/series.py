@@ -20,7 +20,9 @@ ENTITIES = ("subject", "session", "acquisition", "run", "suffix")
 
 _NAME = r"sub-(?P<again>[0-9A-Za-z]+)(?P<more>(?:_[a-z]+-[0-9A-Za-z+]+)*)_(?P<suffix>[0-9A-Za-z]+)\.nii(?:\.gz)?"
 _BIDS = (
-    r"^(?P<folder>(?:.*[/!])?sub-(?P<subject>[0-9A-Za-z]+)(?:/ses-(?P<session>[0-9A-Za-z]+))?)/(?:[a-z]+/)?" + _NAME + "$"
+    r"^(?P<folder>(?:.*[/!])?sub-(?P<subject>[0-9A-Za-z]+)(?:/ses-(?P<session>[0-9A-Za-z]+))?)/(?:[a-z]+/)?"
+    + _NAME
+    + "$"
 )
 """The path of a volume in a BIDS data set: the folder of the session, its entities, and the name of the file."""
 
@@ -59,7 +61,9 @@ def entities(uris: pa.Array, containers: pa.Array) -> dict[str, pa.Array]:
     bids = pc.extract_regex(uris, _BIDS)
     more = _group(bids, "more")
     known = {name: _group(bids, name) for name in ("subject", "session", "suffix")}
-    known |= {name: _group(pc.extract_regex(more, rf"_(?P<value>{key}-[0-9A-Za-z]+)"), "value") for name, key in _KEYS.items()}
+    known |= {
+        name: _group(pc.extract_regex(more, rf"_(?P<value>{key}-[0-9A-Za-z]+)"), "value") for name, key in _KEYS.items()
+    }
     is_bids = pc.equal(known["subject"], _group(bids, "again")).fill_null(False)
     zips = pc.extract_regex(containers, _UK_BIOBANK)
     null = pa.scalar(None, pa.string())

@@ -74,7 +74,9 @@ def series_and_studies(rows: pa.Table, rule: Rule) -> tuple[pa.Table, pa.Table]:
     named = series.entities(ENTITIES)
     table = pa.table(first | named | series.columns(rule), metadata=_metadata(rule))
     first = {name: studies.text(name) for name in ("study_key", "patient_key")}
-    counted = {"series": np.bincount(slices.study[_is_first(slices.part) & slices.is_in_series], minlength=studies.count)}
+    counted = {
+        "series": np.bincount(slices.study[_is_first(slices.part) & slices.is_in_series], minlength=studies.count)
+    }
     named = studies.entities(ENTITIES[:2])
     return table, pa.table(first | named | counted | studies.columns(rule), metadata=_metadata(rule))
 
@@ -231,7 +233,9 @@ class _Level:
 
     def _counts(self) -> dict[str, pa.Array]:
         slices = self._slices
-        status = {str(name): _equal(slices.rows["status"], name) for name in (Status.OK, Status.SKIPPED, Status.REJECTED)}
+        status = {
+            str(name): _equal(slices.rows["status"], name) for name in (Status.OK, Status.SKIPPED, Status.REJECTED)
+        }
         counts = {"slices": self._number(slices.is_counted)}
         counts |= {name: self._number(mask & slices.is_counted) for name, mask in status.items()}
         counts["outdated"] = self._number(status[Status.OK] & slices.is_counted & ~slices.is_scored)
@@ -251,7 +255,10 @@ class _Level:
     def _suspicious(self) -> dict[str, pa.Array]:
         slices = self._slices
         suspicious, scored = self._number(slices.is_suspicious), self._number(slices.is_scored)
-        middle = self._number(slices.is_suspicious & slices.is_middle), self._number(slices.is_scored & slices.is_middle)
+        middle = (
+            self._number(slices.is_suspicious & slices.is_middle),
+            self._number(slices.is_scored & slices.is_middle),
+        )
         return {
             "suspicious": suspicious,
             "suspicious_fraction": _ratio(suspicious, scored),
@@ -264,7 +271,7 @@ class _Level:
         group = self._group[np.searchsorted(slices.part, slices.part_of_stack)]
         longest, gap, longest_mm = np.zeros(self.count, np.int64), np.zeros(self.count, np.int64), np.zeros(self.count)
         np.maximum.at(longest, group, slices.stacks.longest_run)
-        np.fmax.at(longest_mm, group, slices.stacks.longest_run_mm)
+        np.maximum.at(longest_mm, group, slices.stacks.longest_run_mm)
         np.add.at(gap, group, slices.stacks.gap)
         no_position = self._number(slices.is_placed) == 0
         no_length = no_position | ((longest > 0) & (longest_mm == 0))

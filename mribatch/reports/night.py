@@ -113,6 +113,7 @@ class Night:
 
     alarms: sentences; any alarm means that somebody has to look at this night.
     started, ended, deadline: timezone-aware, shown in their own time zone.
+    series, studies: how many of them the night's rows belong to.
     referrals: counts of scans by referral, `auto` first; None for a model without referral.
     referred, changes, rejects: all of them, most important first; the page counts all and lists the first 200.
     skips: numbers of skipped scans by reason.
@@ -129,6 +130,8 @@ class Night:
     deadline: datetime | None = None
     alarms: Sequence[str] = ()
     tally: Tally
+    series: int = 0
+    studies: int = 0
     classes: Comparison
     confidence: Comparison
     referrals: Comparison | None = None

@@ -49,8 +49,8 @@ _FIGURES = r"(confusion_matrix|roc|reliability|scans|training_curves)\.png"
 _KINDS = tuple(
     _Kind(frozenset(marks.split()), re.compile(files, re.DOTALL))
     for marks, files in {
-        "metrics.json classification_report.txt report.html predictions/": (
-            rf"metrics\.json|clusters\.parquet|classification_report\.txt|report\.html|{_FIGURES}"
+        "metrics.json classification_report.txt report.html patients.json patients.html predictions/": (
+            rf"metrics\.json|patients\.(json|html)|clusters\.parquet|classification_report\.txt|report\.html|{_FIGURES}"
         ),
         "model.json weights.h5 classifier.skops MODEL_CARD.md": (
             r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|(history|training_scans)\.parquet|curves\.png"

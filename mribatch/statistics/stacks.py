@@ -23,7 +23,7 @@ class Stacks(NamedTuple):
     """One entry per stack, in the order of their numbers."""
 
     longest_run: Ints  # positions
-    longest_run_mm: Floats  # NaN for a run in a stack of one position, whose thickness is unknown
+    longest_run_mm: Floats  # 0 for a run in a stack of one position, whose thickness is unknown
     gap: Ints  # missing positions
 
 
@@ -51,7 +51,7 @@ def measure_stacks(stack: Ints, mm: Floats, flagged: NDArray[np.bool_], stacks: 
     ends = np.r_[run[1:], len(begins)][: len(run)] - 1
     is_run = at.flagged[run]
     run, ends = run[is_run], ends[is_run]
-    lengths_mm = at.mm[ends] - at.mm[run] + step[at.stack[run]]
+    lengths_mm = at.mm[ends] - at.mm[run] + np.nan_to_num(step)[at.stack[run]]
     longest, longest_mm, gap = np.zeros(stacks, np.int64), np.zeros(stacks), np.zeros(stacks, np.int64)
     np.maximum.at(longest, at.stack[run], ends - run + 1)
     np.maximum.at(longest_mm, at.stack[run], lengths_mm)
