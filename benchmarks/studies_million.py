@@ -66,9 +66,19 @@ def slices(numbers: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
     series = numbers // SERIES_SLICES
     shares = np.random.default_rng(int(numbers[0])).dirichlet((0.2, 0.2, 4.0, 0.2), len(numbers)).astype(np.float32)
     same = {
-        **{"scan_version": "etag-123456", "frame": 0, "frames": 1, "status": "ok", "format": "DICOM"},
-        **{"kind": "anatomical", "modality": "MR", "plane": "axial", "window": "header", "reading": "5e6f7a8b9c0d"},
-        **{"model_digest": DIGEST, "run_id": "run", "scored_at": datetime(2026, 1, 1, tzinfo=UTC)},
+        "scan_version": "etag-123456",
+        "frame": 0,
+        "frames": 1,
+        "status": "ok",
+        "format": "DICOM",
+        "kind": "anatomical",
+        "modality": "MR",
+        "plane": "axial",
+        "window": "header",
+        "reading": "5e6f7a8b9c0d",
+        "model_digest": DIGEST,
+        "run_id": "run",
+        "scored_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     return {
         "scan_uri": [f"s3://archive/hospital-{n % 40:02}/study-{n // 720:06}/{n:032x}.dcm" for n in numbers],

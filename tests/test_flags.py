@@ -63,8 +63,8 @@ UNREACHABLE = {
     ("mribatch.sources.labels", "--exclude"): "compact lists no scans",
     ("mribatch.sources.listing", "--exclude"): "compact lists no scans",
     ("mribatch.stores.disk", "--exclude"): "compact lists no scans",
-    ("mribatch.commands.reading", "--identifiers"): "evaluate scores with identifiers=none, which needs no key",
-    ("mribatch.commands.reading", "--identifier-key"): "evaluate scores with identifiers=none, which needs no key",
+    ("mribatch.commands.reading", "--identifiers"): "evaluate scores with identifiers=none, or with the default key",
+    ("mribatch.commands.reading", "--identifier-key"): "evaluate scores with identifiers=none, or with the default key",
     ("mribatch.commands.night_summary", "--limit"): "compact only takes the lock of nights",
 }
 

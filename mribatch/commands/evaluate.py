@@ -11,8 +11,8 @@ from mribatch import schema
 from mribatch.commands import evaluate_report
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.evaluate_evidence import Beside, digested, evidence, known_scans, scores_of
-from mribatch.commands.evaluate_trust import trust_numbers
 from mribatch.commands.evaluate_patients import check_patients, judged
+from mribatch.commands.evaluate_trust import trust_numbers
 from mribatch.commands.evaluated import Evaluated, Measured
 from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing

@@ -113,7 +113,7 @@ def _patients(rows: pa.Table, rule: Rule) -> pa.Table:
     rows = with_series(rows)
     by_patient = rows.set_column(rows.schema.get_field_index("study_key"), "study_key", rows["patient_id"])
     _, patients = series_and_studies(by_patient, rule)
-    labels = rows.group_by("patient_id").aggregate([("label", "min")]).rename_columns(["study_key", "label"])
+    labels = rows.group_by(["patient_id", "label"]).aggregate([]).rename_columns(["study_key", "label"])
     patients = patients.drop_columns(["kinds"]).join(labels, "study_key").sort_by("study_key")
     return patients.filter(pc.is_valid(patients["max_suspicion"]))
 

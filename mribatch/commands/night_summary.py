@@ -26,7 +26,7 @@ from mribatch.statistics.referral import REASONS
 __all__ = ["COLUMNS", "NightData", "by_due", "night_facts", "referral_alarms", "summarize"]
 
 COLUMNS = (
-    *(*schema.KEY, *MEMBERSHIP[1:], "member", "status", "reason", "detail", "predicted_class", "confidence"),
+    *(*schema.KEY, *MEMBERSHIP[1:], "member", "reason", "detail", "predicted_class", "confidence"),
     *("referral", "referral_reason", "model_digest", "scored_at"),
 )
 """The columns of predictions that a night reads."""

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from mribatch.predictions.files import file_uris
 from mribatch.scans.formats import NIFTI
+from mribatch.schema import Status
 
 __all__ = ["ENTITIES", "MEMBERSHIP", "entities", "ranks", "with_series"]
 
-MEMBERSHIP = ("scan_uri", "container", "frames", "format", "series_key", "study_key", "patient_key")
+MEMBERSHIP = ("scan_uri", "container", "frames", "status", "format", "series_key", "study_key", "patient_key")
 """The columns that `with_series` needs."""
 
 ENTITIES = ("subject", "session", "acquisition", "run", "suffix")
@@ -37,18 +38,20 @@ def with_series(rows: pa.Table, patients: Mapping[str, str] | None = None) -> pa
 
     A volume, or a file of several frames, without a key is a series of its own, named by its scan_uri. Its study is the
     session of a BIDS data set, or else the archive, the patient, or the volume itself. Single pictures without keys are
-    in no series. Their study is their archive or their patient; without either they are in none.
+    in no series. Their study is their archive if they are scored, or else their patient; without either they are in none.
 
     patients: the patient_key of files, by their URIs; it counts before the rows' own.
     """
     is_volume = pc.or_(pc.equal(rows["format"], NIFTI).fill_null(False), pc.greater(rows["frames"], 1).fill_null(False))
-    volume = pc.if_else(is_volume, rows["scan_uri"], pa.scalar(None, pa.string()))
+    null = pa.scalar(None, pa.string())
+    volume = pc.if_else(is_volume, rows["scan_uri"], null)
+    archive = pc.if_else(pc.or_(is_volume, pc.equal(rows["status"], Status.OK)), rows["container"], null)
     patient = rows["patient_key"]
     if patients:
         patient = pc.coalesce(_by_value(file_uris(rows), lambda uris: _known(uris, patients)), patient)
     columns = {
         "series_key": pc.coalesce(rows["series_key"], volume),
-        "study_key": pc.coalesce(rows["study_key"], _by_value(volume, _session), rows["container"], patient, volume),
+        "study_key": pc.coalesce(rows["study_key"], _by_value(volume, _session), archive, patient, volume),
         "patient_key": patient,
     }
     for name, values in columns.items():
@@ -62,7 +65,7 @@ def entities(uris: pa.Array, containers: pa.Array) -> dict[str, pa.Array]:
     more = _group(bids, "more")
     known = {name: _group(bids, name) for name in ("subject", "session", "suffix")}
     known |= {
-        name: _group(pc.extract_regex(more, rf"_(?P<value>{key}-[0-9A-Za-z]+)"), "value") for name, key in _KEYS.items()
+        name: _group(pc.extract_regex(more, rf"_{key}-(?P<value>[0-9A-Za-z]+)"), "value") for name, key in _KEYS.items()
     }
     is_bids = pc.equal(known["subject"], _group(bids, "again")).fill_null(False)
     zips = pc.extract_regex(containers, _UK_BIOBANK)

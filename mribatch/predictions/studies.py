@@ -19,7 +19,7 @@ from mribatch.statistics.stacks import Stacks, highest_rows, is_in_middle, measu
 __all__ = ["COLUMNS", "Rule", "series_and_studies"]
 
 COLUMNS = (
-    *(*MEMBERSHIP, "frame", "status", "kind", "modality", "plane", "slice_mm", "instance_key", "content_sha256"),
+    *(*MEMBERSHIP, "frame", "kind", "modality", "plane", "slice_mm", "instance_key", "content_sha256"),
     *("reading", "model_digest", "scored_at"),
 )
 """The columns of rows that are needed, besides the p_<label>."""

@@ -66,11 +66,11 @@ def check(rows: list[tuple[str, str | None]], **settings: Any) -> None:
 
 def test_each_scan_needs_a_patient_and_each_patient_one_label() -> None:
     check([("glioma", "a"), ("glioma", "a"), ("notumor", "b")])
-    with pytest.raises(InputError, match="1 of 2 scans in m.csv have no patient_id: --level study needs a manifest"):
+    with pytest.raises(InputError, match=r"1 of 2 scans in m.csv have no patient_id: --level study needs a manifest"):
         check([("glioma", "a"), ("notumor", None)])
-    with pytest.raises(InputError, match="1 of 2 patients in m.csv have slices with different labels"):
+    with pytest.raises(InputError, match=r"1 of 2 patients in m.csv have slices with different labels"):
         check([("glioma", "a"), ("notumor", "a"), ("notumor", "b")])
-    with pytest.raises(InputError, match="the model has no class CN, but .*glioma.*--healthy-class"):
+    with pytest.raises(InputError, match=r"the model has no class CN, but .*glioma.*--healthy-class"):
         check([("glioma", "a")], healthy_class="CN")
 
 
@@ -85,8 +85,13 @@ def test_the_page_shows_each_statistic_and_what_was_not_measured() -> None:
     found["not_measured_statistics"] = {"longest_run": "3 of 40 patients have no slices"}
     lacking = {"not_measured": "1 patients have it and 39 have not: both need 2 or more"}
     numbers = {
-        **{"patients": 40, "slices": 400, "by_label": {"glioma": 20, "notumor": 20}, "model_digest": "0" * 12},
-        **{"healthy_class": "notumor", "threshold": 0.5, "kth": 3},
+        "patients": 40,
+        "slices": 400,
+        "by_label": {"glioma": 20, "notumor": 20},
+        "model_digest": "0" * 12,
+        "healthy_class": "notumor",
+        "threshold": 0.5,
+        "kth": 3,
         "findings": {"suspicious": found, "pituitary": lacking},
     }
     page = patients_page(numbers, {"data": "<m.csv>"})

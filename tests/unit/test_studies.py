@@ -36,10 +36,24 @@ RULE = Rule(healthy_class="notumor", kth=2)
 def row(number: int, glioma: float | None = 0.0, **changes: Any) -> dict[str, Any]:
     """Return the row of a slice of series S in study T, 2 mm from its neighbours. glioma: None for a rejected slice."""
     made = {
-        **{"scan_uri": f"/a/{number}.dcm", "scan_version": "1-1", "frame": 0, "frames": 1, "format": "DICOM"},
-        **{"content_sha256": f"sha{number}", "instance_key": f"i{number}", "kind": "anatomical", "plane": "axial"},
-        **{"series_key": "S", "study_key": "T", "patient_key": "P", "slice_mm": 2.0 * number, "reading": "r1"},
-        **{"model_digest": OLD, "run_id": "run", "scored_at": DAY, "status": "rejected" if glioma is None else "ok"},
+        "scan_uri": f"/a/{number}.dcm",
+        "scan_version": "1-1",
+        "frame": 0,
+        "frames": 1,
+        "format": "DICOM",
+        "content_sha256": f"sha{number}",
+        "instance_key": f"i{number}",
+        "kind": "anatomical",
+        "plane": "axial",
+        "series_key": "S",
+        "study_key": "T",
+        "patient_key": "P",
+        "slice_mm": 2.0 * number,
+        "reading": "r1",
+        "model_digest": OLD,
+        "run_id": "run",
+        "scored_at": DAY,
+        "status": "rejected" if glioma is None else "ok",
     }
     shares = {} if glioma is None else {"p_glioma": glioma, "p_notumor": 1 - glioma}
     return made | shares | changes
@@ -272,7 +286,8 @@ def test_a_bids_data_set_has_a_study_per_session_and_its_entities_as_columns(tmp
     assert [tuple(one[name] for name in names) for one in done.series.to_pylist()] == [
         ("01", "a", None, None, "T2w", 12, 10, 2),
         ("01", "a", None, "1", "T1w", 12, 10, 2),
-    ] + [("02", None, "fl", None, "T1w", 12, 10, 2)]
+        ("02", None, "fl", None, "T1w", 12, 10, 2),
+    ]
     assert "1 rows belong to no study" in done.table()
 
 
@@ -288,6 +303,16 @@ def test_a_zip_of_uk_biobank_is_a_study_of_one_participant_and_visit(tmp_path: P
     assert [tuple(one[name] for name in names) for one in done.studies.to_pylist()] == [
         (f"{tmp_path}/zips/1234567_20252_{visit}_0.zip", "1234567", str(visit), 2, 10, 3) for visit in (2, 3)
     ]
+
+
+def test_an_archive_of_dicom_is_no_study_beside_those_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "zips").mkdir()
+    members = {"1.dcm": written(clean()), "DICOMDIR.txt": b"a note", "T1.nii": nifti()}
+    (tmp_path / "zips" / "dicom.zip").write_bytes(as_zip({name: members[name] for name in ("1.dcm", "DICOMDIR.txt")}))
+    (tmp_path / "zips" / "both.zip").write_bytes(as_zip(members))
+    scored(tmp_path / "zips", tmp_path / "out")
+    keys = run(tmp_path / "out").studies["study_key"].to_pylist()
+    assert keys == [f"{tmp_path}/zips/both.zip", "1.2.3.2"]
 
 
 def test_a_cd_has_the_studies_of_its_files_whatever_its_dicomdir_says(tmp_path: Path) -> None:
