@@ -23,9 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 
-from mribatch import schema
-from mribatch.commands.studies import studies
-from mribatch.settings.studies import StudiesConfig
+from mribatch import StudiesConfig, schema, studies
 
 log = logging.getLogger("bench")
 
@@ -99,6 +97,7 @@ def summed(output: str) -> dict[str, Any]:
     done = studies(StudiesConfig(output=output))
     return {
         "seconds": round(time.monotonic() - start, 1),
+        "cpu_seconds": round(time.process_time(), 1),
         "peak_gib": round(_peak_bytes() / 2**30, 2),
         "before_gib": round(before / 2**30, 2),
         "series": done.series.num_rows,

@@ -51,6 +51,9 @@ UNREACHABLE = {
         ("mribatch.commands.evaluate_evidence", flag): "promote judges models beside nothing"
         for flag in ("--training", "--groups", "--other-source", "--apart-from")
     },
+    ("mribatch.predictions.studies", "--healthy-class"): "promote judges slices",
+    ("mribatch.commands.evaluate_patients", "--healthy-class"): "promote judges slices",
+    ("mribatch.commands.evaluate_patients", "--level"): "promote and accept judge slices",
     ("mribatch.sources.clusters", "--groups"): "promote reads no groups",
     ("mribatch.training.splits", "--paper-protocol"): "evaluate and promote split nothing",
     ("mribatch.models.embedding", "--model"): "only audit embeds scans",

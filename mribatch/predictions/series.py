@@ -85,7 +85,8 @@ def ranks(column: pa.ChunkedArray) -> NDArray[np.int64]:
     place = np.empty(len(encoded.dictionary) + 1, np.int64)
     place[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(encoded.dictionary))
     place[-1] = -1
-    return place[encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False).astype(np.int64)]
+    index = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
+    return np.asarray(place[index.astype(np.int64)], np.int64)
 
 
 def _known(uris: pa.Array, patients: Mapping[str, str]) -> pa.Array:

@@ -104,10 +104,10 @@ def test_patients_are_judged_by_what_their_slices_say_together(tiny_model: Model
     assert (slices.scored.planned, done.scored.planned) == (24, 0), "slices are scored once for both levels"
     numbers = json.loads((tmp_path / "out" / "patients.json").read_text())
     assert (numbers["patients"], numbers["slices"], numbers["by_label"]) == (8, 24, {"glioma": 4, "notumor": 4})
-    found = numbers["findings"]["suspicious"]
-    assert found["chosen"] in found["statistics"]
-    assert found["statistics"]["mean_suspicion"]["sensitivity"]["of"] == 4
-    assert set(found["not_measured_statistics"]) >= {"longest_run"}, "pictures without headers have no positions"
+    finding = numbers["findings"]["suspicious"]
+    assert finding["chosen"] in finding["statistics"]
+    assert finding["statistics"]["mean_suspicion"]["sensitivity"]["of"] == 4
+    assert set(finding["not_measured_statistics"]) >= {"longest_run"}, "pictures without headers have no positions"
     for text in (done.table(), Path(done.report).read_text()):
         assert "would choose" in text
         assert "glioma 0" not in text, "a patient's name"

@@ -18,9 +18,9 @@ ILL = np.arange(40) % 2 == 0
 
 def test_a_statistic_that_separates_the_patients_is_chosen_and_one_of_chance_is_not() -> None:
     noise = np.random.default_rng(0).random(40)
-    found = judge({"noise": noise, "good": ILL + noise / 2}, ILL)
-    assert (found["chosen"], found["choice"]["in_folds"]) == ("good", {"good": 5})
-    good = found["statistics"]["good"]
+    result = judge({"noise": noise, "good": ILL + noise / 2}, ILL)
+    assert (result["chosen"], result["choice"]["in_folds"]) == ("good", {"good": 5})
+    good = result["statistics"]["good"]
     assert (good["auroc"], good["sensitivity"]["share"], good["specificity"]["share"]) == (1.0, 1.0, 1.0)
     assert 0.4 < good["threshold"] < 1.1
     assert good["sensitivity"]["interval_95"] == pytest.approx([0.839, 1.0], abs=1e-3)  # Wilson, 20 of 20
@@ -40,8 +40,8 @@ def test_of_equally_good_statistics_the_first_is_chosen() -> None:
 
 
 def test_a_statistic_without_any_information_calls_nobody_ill() -> None:
-    found = judge({"same": np.zeros(40)}, ILL)["statistics"]["same"]
-    assert (found["threshold"], found["auroc"], found["sensitivity"]["share"]) == (None, 0.5, 0.0)
+    result = judge({"same": np.zeros(40)}, ILL)["statistics"]["same"]
+    assert (result["threshold"], result["auroc"], result["sensitivity"]["share"]) == (None, 0.5, 0.0)
 
 
 def test_the_judgement_does_not_depend_on_chance() -> None:
@@ -81,8 +81,8 @@ def test_what_belongs_to_slices_cannot_be_asked_of_studies() -> None:
 
 def test_the_page_shows_each_statistic_and_what_was_not_measured() -> None:
     rng = np.random.default_rng(0)
-    found = judge({"mean_suspicion": ILL + rng.random(40), "max_suspicion": rng.random(40)}, ILL)
-    found["not_measured_statistics"] = {"longest_run": "3 of 40 patients have no slices"}
+    result = judge({"mean_suspicion": ILL + rng.random(40), "max_suspicion": rng.random(40)}, ILL)
+    result["not_measured_statistics"] = {"longest_run": "3 of 40 patients have no slices"}
     lacking = {"not_measured": "1 patients have it and 39 have not: both need 2 or more"}
     numbers = {
         "patients": 40,
@@ -92,11 +92,11 @@ def test_the_page_shows_each_statistic_and_what_was_not_measured() -> None:
         "healthy_class": "notumor",
         "threshold": 0.5,
         "kth": 3,
-        "findings": {"suspicious": found, "pituitary": lacking},
+        "findings": {"suspicious": result, "pituitary": lacking},
     }
     page = patients_page(numbers, {"data": "<m.csv>"})
     assert "&lt;m.csv&gt;" in page
-    for text in (*finding_lines("suspicious", found), *finding_lines("pituitary", lacking)):
+    for text in (*finding_lines("suspicious", result), *finding_lines("pituitary", lacking)):
         assert text in page
-    assert [row[0] for row in statistic_rows(found)] == ["mean_suspicion", "max_suspicion"]
+    assert [row[0] for row in statistic_rows(result)] == ["mean_suspicion", "max_suspicion"]
     assert statistic_rows(lacking) == []
