@@ -18,6 +18,7 @@ from mribatch.models.format import Model
 from mribatch.predictions import history
 from mribatch.predictions.files import file_uris, of_files, outcomes
 from mribatch.predictions.history import DUE, INTERRUPTED
+from mribatch.predictions.series import MEMBERSHIP, with_series
 from mribatch.reports.night import Change, Comparison, Night, Referred, Reject, Tally
 from mribatch.schema import Status
 from mribatch.settings.score import NightlyConfig
@@ -27,7 +28,7 @@ from mribatch.statistics.referral import REASONS
 __all__ = ["COLUMNS", "Alarm", "NightData", "by_due", "changed_rows", "night_facts", "referral_alarms", "summarize"]
 
 COLUMNS = (
-    *(*schema.KEY, "container", "member", "status", "reason", "detail", "predicted_class", "confidence"),
+    *(*schema.KEY, *MEMBERSHIP[1:], "member", "reason", "detail", "predicted_class", "confidence"),
     *("referral", "referral_reason", "model_digest", "scored_at"),
 )
 """The columns of predictions that a night reads."""
@@ -79,6 +80,7 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
             scored=by_due(outcomes(good)),
             left_over=data.due.num_rows - scored.planned + scored.left,
         ),
+        **_studies(rows),
         classes=classes,
         confidence=confidence,
         referrals=referrals,
@@ -92,6 +94,15 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     )
     nights = [*data.earlier, night_facts(night)]
     return replace(night, nights=night_names(nights), trends=trends(nights))
+
+
+def _studies(rows: pa.Table) -> dict[str, int]:
+    """Return how many series and studies the rows belong to."""
+    named = with_series(rows)
+    return {
+        "series": pc.count_distinct(named["series_key"]).as_py(),
+        "studies": pc.count_distinct(named["study_key"]).as_py(),
+    }
 
 
 def night_facts(night: Night) -> dict[str, Any]:
