@@ -7,14 +7,22 @@ from functools import partial
 from typing import Any, Literal
 
 import ray
-from ray.autoscaler.sdk import request_resources
 from ray.data import ActorPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mribatch.errors import ConfigError, RunFailed, StorageError
 from mribatch.stores import uris
 
-__all__ = ["addresses", "await_node", "check_seen", "most_cores", "predictors", "trainers", "working_nodes"]
+__all__ = [
+    "addresses",
+    "await_node",
+    "check_seen",
+    "most_cores",
+    "predictors",
+    "trainers",
+    "working_cores",
+    "working_nodes",
+]
 
 log = logging.getLogger("mribatch.cluster")
 
@@ -39,6 +47,8 @@ def await_node(seconds: float = _JOIN_S) -> None:
     if working_nodes():
         return
     log.info("waiting for the cluster to start a node …")
+    from ray.autoscaler.sdk import request_resources  # takes a moment to import
+
     request_resources(num_cpus=1)
     try:
         while not working_nodes():
@@ -144,6 +154,11 @@ def trainers(nodes: Sequence[Mapping[str, Any]], wanted: Literal["auto"] | int) 
             f"{who} need {number * share:g} CPUs and one for decoding, the cluster has {sum(cores)}: {remedy}"
         )
     return number, {"CPU": share} | ({"GPU": 1} if use_gpu else {})
+
+
+def working_cores() -> int:
+    """Return the cores of all working nodes together. Raises RunFailed for no nodes."""
+    return sum(_cores(working_nodes()))
 
 
 def most_cores() -> int:
