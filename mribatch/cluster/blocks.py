@@ -1,7 +1,6 @@
 """Cut a table of scans into blocks, and hand each block to the task that works on it."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate, pairwise
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ from ray.data.datasource import ReadTask
 
 from mribatch.stores import uris
 
-__all__ = ["PIXEL_BYTES", "even", "growing", "rows_of"]
+__all__ = ["PIXEL_BYTES", "even", "growing", "rows_of", "tasks_of"]
 
 PIXEL_BYTES = 40 << 20
 """The most of a block after decoding: 256 scans of 224 px, 128 of 299 px."""
@@ -61,35 +60,48 @@ def rows_of(table: pa.Table, blocks: Sequence[int], **resources: float) -> "ray.
     A task gets its rows with the call, and can do further work on them if that asks for the same `resources`. So the
     first block does not wait for the others, as it does in Ray's `from_arrow`, which runs a task for each block first.
     """
-    return ray.data.read_datasource(_Rows(table, blocks), override_num_blocks=len(blocks), **resources)
+    return ray.data.read_datasource(_Table(table, blocks), override_num_blocks=len(blocks), **resources)
 
 
-class _Rows(Datasource):
+def tasks_of(table: pa.Table, blocks: Sequence[int]) -> list[ReadTask]:
+    """Return a task for each block, which yields its rows. Only these are sent with it."""
+    return [
+        ReadTask(
+            _Rows(table.slice(start, end - start)),
+            BlockMetadata(num_rows=end - start, size_bytes=None, input_files=None, exec_stats=None),
+        )
+        for start, end in pairwise(accumulate(blocks, initial=0))
+    ]
+
+
+class _Rows:
+    """Returns the rows of a block. Pickled, a slice of a table would bring the whole of it."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows
+
+    def __call__(self) -> list[pa.Table]:
+        return [self._rows]
+
+    def __getstate__(self) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._rows.schema) as stream:
+            stream.write_table(self._rows)
+        return bytes(sink.getvalue())
+
+    def __setstate__(self, state: bytes) -> None:
+        self._rows = pa.ipc.open_stream(state).read_all()
+
+
+class _Table(Datasource):
     def __init__(self, table: pa.Table, blocks: Sequence[int]) -> None:
         super().__init__()
-        self._table, self._blocks = table, blocks
+        self._tasks = tasks_of(table, blocks)
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Return that the size is unknown: Ray would cut the blocks to a size of its own."""
+        """Return that the size is unknown: else Ray cuts the blocks to a size of its own."""
         return None
 
-    def get_read_tasks(
-        self,
-        parallelism: int,  # noqa: ARG002 - Ray's signature
-        per_task_row_limit: int | None = None,
-        data_context: object = None,  # noqa: ARG002
-    ) -> list[ReadTask]:
-        """Return a task for each block, however many are asked for."""
-        ends = pairwise(accumulate(self._blocks, initial=0))
-        return [
-            ReadTask(
-                partial(_same, self._table.slice(start, end - start)),
-                BlockMetadata(num_rows=end - start, size_bytes=None, input_files=None, exec_stats=None),
-                per_task_row_limit=per_task_row_limit,
-            )
-            for start, end in ends
-        ]
-
-
-def _same(rows: pa.Table) -> list[pa.Table]:
-    return [rows]
+    def get_read_tasks(self, *_: object, **__: object) -> list[ReadTask]:
+        """Return a task for each block, however many Ray asks for."""
+        return self._tasks
