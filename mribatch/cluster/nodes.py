@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, Literal
 
 import ray
-from ray.data import ActorPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mribatch.errors import ConfigError, RunFailed, StorageError
@@ -124,7 +123,7 @@ def predictors(nodes: Sequence[Mapping[str, Any]]) -> tuple[int | None, dict[str
         return None, {"compute": _pool(gpus), "num_gpus": 1}
     smallest = min(cores)
     if smallest == 1:
-        return 1, {"compute": ActorPoolStrategy(min_size=1, max_size=len(nodes)), "num_cpus": 0.25}
+        return 1, {"compute": _pool(None, most=len(nodes)), "num_cpus": 0.25}
     if smallest <= _CORES_PER_PREDICTOR:
         share = min(max(smallest - 1, 0.75 * smallest), smallest - 0.75)  # over half a node, so one per node
         return smallest, {
@@ -177,6 +176,8 @@ def _gpus(nodes: Sequence[Mapping[str, Any]]) -> int:
     return int(sum(node["Resources"].get("GPU", 0) for node in nodes))
 
 
-def _pool(at_first: int) -> ActorPoolStrategy:
-    """Return a pool that starts with what fits now and grows with the cluster."""
-    return ActorPoolStrategy(min_size=1, initial_size=at_first)
+def _pool(at_first: int | None, most: int | None = None) -> Any:
+    """Return a pool that starts with what fits now, by default one, and grows with the cluster up to `most`."""
+    from ray.data import ActorPoolStrategy
+
+    return ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first)

@@ -13,9 +13,7 @@ from contextlib import contextmanager
 
 import ray
 import ray._private.services
-import ray.data
 import ray.exceptions
-from ray.data.exceptions import SystemException
 
 from mribatch import errors
 from mribatch.cluster.address import cluster_address
@@ -63,16 +61,17 @@ def session() -> Iterator[None]:
         alone = len(ray.nodes()) == 1  # a single node has no other to move to when it is preempted
         os.environ[_WATCHER] = _WATCHER_WANTED or ("0" if alone else "1")
         yield
-    except (ray.exceptions.RayError, *_training_errors()) as err:
+    except (ray.exceptions.RayError, *_imported_errors()) as err:
         raise _plain(err) from err
     finally:
         if started:
             _disconnect()
 
 
-def _training_errors() -> tuple[type[Exception], ...]:
-    """Return the error of Ray Train, if this process has imported that, which takes half a second."""
-    return (sys.modules["ray.train"].TrainingFailedError,) if "ray.train" in sys.modules else ()
+def _imported_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of Ray Data and Ray Train that this process may see: it has not imported the others."""
+    homes = {"ray.data.exceptions": "SystemException", "ray.train": "TrainingFailedError"}
+    return tuple(getattr(sys.modules[home], name) for home, name in homes.items() if home in sys.modules)
 
 
 def _disconnect() -> None:
@@ -90,6 +89,8 @@ def _disconnect() -> None:
 
 
 def _silence() -> None:
+    import ray.data  # takes a second, in which Ray starts its first workers
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -184,7 +185,7 @@ def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
 
 def _plain(err: BaseException) -> MribatchError:
     """Return the package's own error inside one of Ray's, or RunFailed with the type and message of the first cause."""
-    wrappers = (ray.exceptions.RayError, SystemException, *_training_errors())
+    wrappers = (ray.exceptions.RayError, *_imported_errors())
     causes = [_without_advice(cause) for cause in _causes(err, set())]
     for cause in causes:
         if isinstance(cause, MribatchError) and not isinstance(cause, ray.exceptions.RayError):

@@ -14,6 +14,7 @@ from mribatch.commands.paying import paying
 from mribatch.commands.reading import reading_of
 from mribatch.commands.required_acceptance import required_acceptance
 from mribatch.commands.scored import Scored, record, sum_up
+from mribatch.commands.screen import progress
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger, lock, rewrite
@@ -75,10 +76,13 @@ def score_plan(
 def _write_parts(
     config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, reading: Reading, until: float
 ) -> tuple[list[Receipt], dict[str, str], float | None]:
-    """Return what `score_parts.write_parts` does; Ray is imported only if there is something to score."""
+    """Return what `score_parts.write_parts` does, within a session; without work, Ray is not even imported."""
     if not plan.todo.num_rows:
         return [], {}, None
-    from mribatch.commands.score_parts import write_parts
+    from mribatch.cluster.session import session
 
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
-    return write_parts(config, model, plan, fence, reading, until)
+    with progress("scoring", plan.todo.num_rows, "scans") as bar, session():
+        from mribatch.commands.score_parts import write_parts
+
+        return write_parts(config, model, plan, fence, reading, until, bar.count)

@@ -1,10 +1,8 @@
-"""Score the scans of a plan on Ray: read → decode → predict → Parquet parts.
-
-Importing this takes seconds, since it imports Ray; `score` does so when there is something to score.
-"""
+"""Score the scans of a plan on Ray, within a session: read → decode → predict → Parquet parts."""
 
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 
 from mribatch.cluster import decoding, sink
@@ -13,8 +11,6 @@ from mribatch.cluster.guarded import WatchedPredictor
 from mribatch.cluster.nodes import addresses, check_seen, predictors, working_cores, working_nodes
 from mribatch.cluster.notes import is_over, ready_at, run_notes
 from mribatch.cluster.progress import watched
-from mribatch.cluster.session import session
-from mribatch.commands.screen import progress
 from mribatch.models.format import Model
 from mribatch.predictions.ledger import Plan, Receipt
 from mribatch.predictions.lock import Fence
@@ -30,42 +26,47 @@ _CORES_PER_WRITER = 0.25  # Ray's default of 1 would take the cores that predict
 
 
 def write_parts(
-    config: ScoreConfig, model: Model, plan: Plan, fence: Fence, reading: Reading, until: float
+    config: ScoreConfig,
+    model: Model,
+    plan: Plan,
+    fence: Fence,
+    reading: Reading,
+    until: float,
+    show: Callable[[int, int], object],
 ) -> tuple[list[Receipt], dict[str, str], float | None]:
     """Score the scans of a plan in its order. Those not begun at the moment `until` (of time.monotonic) are left.
 
-    Return the receipts of the parts, the addresses of the nodes by their IDs, and the moment at which the first predictor
-    had loaded the model.
+    show: as for `progress.watched`. Return the receipts of the parts, the addresses of the nodes by their IDs, and the
+    moment at which the first predictor had loaded the model.
     """
-    with progress("scoring", plan.todo.num_rows, "scans") as bar, session():
-        check_seen(_landmarks(model, plan, fence))
-        notes, timed = run_notes(until), math.isfinite(until)
-        parts = sink.PartSink(fence, model.labels, config.part_rows, notes)
-        threads, pool = predictors(working_nodes())
-        log.info("loading the model …")
-        with watched(notes, bar.count):
-            (
-                decoding.decoded(
-                    plan.todo,
-                    model.image_spec,
-                    reading=reading,
-                    block_rows=growing(plan.todo, config.batch_size, model.image_spec.side_px, working_cores()),
-                    timeout_s=config.scan_timeout_s,
-                    over=partial(is_over, notes) if timed else None,
-                    among=plan.witnesses,
-                )
-                .map_batches(
-                    WatchedPredictor,
-                    fn_constructor_args=(notes, config.scan_timeout_s, timed),
-                    fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": threads},
-                    batch_size=config.batch_size,
-                    batch_format="pyarrow",
-                    zero_copy_batch=True,
-                    **pool,
-                )
-                .write_datasink(parts, ray_remote_args={"num_cpus": _CORES_PER_WRITER})
+    check_seen(_landmarks(model, plan, fence))
+    notes, timed = run_notes(until), math.isfinite(until)
+    parts = sink.PartSink(fence, model.labels, config.part_rows, notes)
+    threads, pool = predictors(working_nodes())
+    log.info("loading the model …")
+    with watched(notes, show):
+        (
+            decoding.decoded(
+                plan.todo,
+                model.image_spec,
+                reading=reading,
+                block_rows=growing(plan.todo, config.batch_size, model.image_spec.side_px, working_cores()),
+                timeout_s=config.scan_timeout_s,
+                over=partial(is_over, notes) if timed else None,
+                among=plan.witnesses,
             )
-        return parts.receipts, addresses(), ready_at(notes)
+            .map_batches(
+                WatchedPredictor,
+                fn_constructor_args=(notes, config.scan_timeout_s, timed),
+                fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": threads},
+                batch_size=config.batch_size,
+                batch_format="pyarrow",
+                zero_copy_batch=True,
+                **pool,
+            )
+            .write_datasink(parts, ray_remote_args={"num_cpus": _CORES_PER_WRITER})
+        )
+    return parts.receipts, addresses(), ready_at(notes)
 
 
 def _landmarks(model: Model, plan: Plan, fence: Fence) -> dict[str, str | None]:
