@@ -24,6 +24,7 @@ from mribatch.commands.required_acceptance import required_acceptance
 from mribatch.commands.scored import Scored, record, sum_up
 from mribatch.commands.screen import progress
 from mribatch.models import directory, lookup
+from mribatch.models.engine import chosen, library
 from mribatch.models.format import Model
 from mribatch.predictions import ledger, lock, rewrite
 from mribatch.predictions.ledger import Plan, Receipt
@@ -71,7 +72,7 @@ def score_plan(
     """
     begun, started_at = time.monotonic(), datetime.now(UTC)
     accepted = required_acceptance(config, model)
-    written = _Written([], {}, None)
+    written = _Written([], {}, None, {})
     if plan.todo.num_rows:
         written = _write_parts(config, model, plan, fence, reading, until)
     log.info("checking that every scan has its row …")
@@ -82,6 +83,7 @@ def score_plan(
     )
     if plan.todo.num_rows:
         facts = record(config, scored, written.receipts, written.addresses, started_at)
+        facts |= {"engine": written.engine}
         facts |= {"acceptance": accepted} if accepted else {}
         ledger.write_record(fence.output, fence.run_id, facts)
     return scored
@@ -93,6 +95,7 @@ class _Written(NamedTuple):
     receipts: list[Receipt]
     addresses: dict[str, str]  # by node ID
     ready_at: float | None  # of time.monotonic: the first model was loaded
+    engine: dict[str, str | None]  # its name and version, as on the driver's machine
 
 
 def _write_parts(
@@ -102,9 +105,10 @@ def _write_parts(
     with progress("scoring", plan.todo.num_rows, "scans") as bar, session():
         check_seen(_landmarks(model, plan, fence))
         parts = sink.PartSink(fence, model.labels, config.part_rows, assembler())
-        threads, pool = predictors(working_nodes())
+        threads, pool = predictors(working_nodes(), use_gpus=config.engine != "openvino")
+        engine = chosen(config.engine, model, on_gpu="num_gpus" in pool)
         work, timed = work_log(until), math.isfinite(until)
-        log.info("loading the model …")
+        log.info("loading the model … (%s %s)", engine, library(engine))
         with watched(work, bar.count):
             (
                 decoding.decoded(
@@ -119,7 +123,12 @@ def _write_parts(
                 .map_batches(
                     WatchedPredictor,
                     fn_constructor_args=(work, config.scan_timeout_s, timed),
-                    fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": threads},
+                    fn_constructor_kwargs={
+                        "model": model.uri,
+                        "digest": model.digest,
+                        "threads": threads,
+                        "engine": engine,
+                    },
                     batch_size=config.batch_size,
                     batch_format="pyarrow",
                     zero_copy_batch=True,
@@ -127,7 +136,7 @@ def _write_parts(
                 )
                 .write_datasink(parts, ray_remote_args={"num_cpus": _CORES_PER_WRITER})
             )
-        return _Written(parts.receipts, addresses(), ready_at(work))
+        return _Written(parts.receipts, addresses(), ready_at(work), {"name": engine, "version": library(engine)})
 
 
 def _landmarks(model: Model, plan: Plan, fence: lock.Fence) -> dict[str, str | None]:
