@@ -4,6 +4,7 @@ Loads OpenVINO when it is imported, so it is imported inside functions only. It 
 """
 
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class OpenVINOEngine:
     def __call__(self, pixels: NDArray[np.uint8]) -> Outputs:
         results = [np.empty((len(pixels), size), np.float32) for size in self._sizes]
 
-        def keep(request: "ov.InferRequest", row: int) -> None:
+        def keep(request: Any, row: int) -> None:
             for number, result in enumerate(results):
                 result[row] = request.get_output_tensor(number).data
 
