@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 MODEL ?= models/brain-mri-v1
 
-.PHONY: demo test docs-check lint bench browser faults nights wheel lock clean
+.PHONY: demo test docs-check lint bench browser faults slow nights wheel lock clean
 
 demo: $(READY)  ## score the sample scans with the shipped model: a table, the Parquet and the report
 	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
@@ -18,6 +18,9 @@ docs-check: $(READY)  ## check links, commands and sentences of the manual, and 
 faults: $(READY)  ## the fault tests at full dose, an hour or more on two cores; writes docs/faults.md
 	rm -f docs/faults.md
 	FAULTS_TABLE=docs/faults.md $(VENV)/bin/python -m pytest tests/faults -m "" --timeout 3600
+
+slow: $(READY)  ## the long tests of whole commands that `make test` leaves out
+	$(VENV)/bin/python -m pytest tests/integration tests/jobs -m slow --timeout 3600
 
 nights: $(READY)  ## simulated nights on a growing archive; writes docs/nights.md
 	NIGHTS_TABLE=docs/nights.md $(VENV)/bin/python -m pytest tests/integration/test_nightly.py -m "" -k "five_nights or ten_ordinary"

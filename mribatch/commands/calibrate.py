@@ -1,27 +1,21 @@
 """Calibrate: labelled scans → split as for training → temperature and referral → a new model directory."""
 
-import logging
-
 import pyarrow as pa
 
-from mribatch.cluster import decoding
 from mribatch.cluster.nodes import check_seen
 from mribatch.cluster.session import session
 from mribatch.commands.calibrated import Calibrated, calibrate_model, check_scans
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.paying import paying
-from mribatch.commands.screen import progress
+from mribatch.commands.train_scans import grouped_scans
 from mribatch.errors import ConfigError, InputError, ModelError
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.settings.calibrate import CalibrateConfig
-from mribatch.sources.labels import LABELLED
 from mribatch.stores import uris
 from mribatch.training import splits
 
 __all__ = ["Calibrated", "calibrate"]
-
-log = logging.getLogger("mribatch.calibrate")
 
 
 @paying
@@ -41,7 +35,7 @@ def calibrate(config: CalibrateConfig) -> Calibrated:
     with uris.probe(config.output) as mark, session():
         first = table.slice(0, 1).to_pylist()[0]
         check_seen({first["scan_uri"]: first["scan_version"], uris.join(model.uri, "model.json"): None, mark: None})
-        scans = _read(config, model, table)
+        scans = grouped_scans(config, table)
         split = splits.by_content(scans, validation_fraction=config.validation_fraction, seed=config.seed)
         scans = scans.append_column("group", pa.array(splits.content_groups(scans), pa.int64()))
         train, validation = (scans.take(pa.array(rows, pa.int64())) for rows in (split.train, split.validation))
@@ -70,12 +64,3 @@ def _check_labels(model: Model, table: pa.Table) -> None:
         raise InputError(
             f"expected scans of two or more classes to calibrate on, got {labels[0]}: add scans of the others"
         )
-
-
-def _read(config: CalibrateConfig, model: Model, table: pa.Table) -> pa.Table:
-    """Return the readable scans with their `pixels_sha256`."""
-    log.info("reading all scans …")
-    rows = decoding.decoded(table, model.image_spec).drop_columns(["pixels", "decoder_peak_bytes"])
-    with progress("reading", table.num_rows, "scans") as bar:
-        scans = decoding.readable(rows, config.max_reject_rate, bar.advance)
-    return scans.select([*LABELLED.names, "pixels_sha256"])

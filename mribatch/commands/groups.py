@@ -19,12 +19,14 @@ __all__ = ["clusters_of", "compared", "with_clusters"]
 log = logging.getLogger("mribatch.groups")
 
 
-def clusters_of(contents: Collection[str], kept: str, thumbnails: Callable[[], Thumbnails]) -> Mapping[str, int]:
+def clusters_of(contents: Collection[str], kept: str | None, thumbnails: Callable[[], Thumbnails]) -> Mapping[str, int]:
     """Return the cluster of each scan that can be decoded, by the SHA-256 of its bytes.
 
-    contents: those SHA-256. kept: the URI of the file that the clusters are kept in; if it has those of exactly these
-    scans, nothing is compared. thumbnails: returns the decoded scans.
+    contents: those SHA-256. kept: the URI of the file that the clusters are kept in, or None; if it has those of exactly
+    these scans, nothing is compared. thumbnails: returns the decoded scans.
     """
+    if kept is None:
+        return _compared(thumbnails())
     data = _digest(contents)
     known = clusters.kept(kept, data)
     if known is None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -24,10 +24,21 @@ log = logging.getLogger("mribatch.train")
 _PAIRS_SHOWN = 3  # of a leak, in the message that refuses it
 
 
-def grouped_scans(config: TrainConfig, table: pa.Table, kept: str) -> pa.Table:
+class LabelledSettings(Protocol):
+    """Settings of a command that reads labelled scans and splits them by groups."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def groups(self) -> str | None: ...
+    @property
+    def max_reject_rate(self) -> float: ...
+
+
+def grouped_scans(config: LabelledSettings, table: pa.Table, kept: str | None = None) -> pa.Table:
     """Decode the scans of a table (schema LABELLED); return the readable ones with their digests and `cluster`.
 
-    kept: where the clusters are kept for the next run. Raises InputError if too many scans cannot be read, if a class has
+    kept: where the clusters are kept for the next run, or None. Raises InputError if too many scans cannot be read, if a class has
     none that can, or if --groups lacks some.
     """
     known: Mapping[str, int] | None = None if config.groups is None else clusters.read(config.groups)
@@ -40,7 +51,7 @@ def grouped_scans(config: TrainConfig, table: pa.Table, kept: str) -> pa.Table:
     return with_clusters(scans, known)
 
 
-def _decoded(config: TrainConfig, table: pa.Table) -> Thumbnails:
+def _decoded(config: LabelledSettings, table: pa.Table) -> Thumbnails:
     log.info("reading all scans …")
     with progress("reading", table.num_rows, "scans") as bar:
         decoded = thumbnails_of(table, advance=bar.advance)

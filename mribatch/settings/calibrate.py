@@ -27,6 +27,10 @@ class CalibrateConfig(Settings):
     """Skip files that match this glob, for example 'cache/**'. It is relative to --data and may use *, ?, [a-z] and **.
     May be given several times."""
 
+    groups: Annotated[str | None, Flag("Input", "URI", "near copies are looked for")] = None
+    """clusters.parquet that `mribatch audit` wrote for these scans. Near copies, and the scans of a patient, are kept on
+    one side of the split."""
+
     output: Annotated[str, Flag("Output", "URI")]
     """Model directory to write, with the same weights: a local path or s3://…"""
 

@@ -47,6 +47,7 @@ def rows_of_part(path: Path) -> set[str]:
     return set(pq.read_table(path, partitioning=None)["scan_uri"].to_pylist())
 
 
+@pytest.mark.slow
 def test_another_selection_reads_an_archive_again_in_which_a_member_was_skipped(
     tiny_model: Model, tmp_path: Path
 ) -> None:

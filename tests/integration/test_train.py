@@ -58,6 +58,7 @@ def trained(ray_session: None, data: Path, tmp_path_factory: pytest.TempPathFact
     return config, train(config)
 
 
+@pytest.mark.slow
 def test_enough_validation_scans_calibrate_the_model_and_its_rows_say_what_to_look_at(
     tmp_path: Path, scan_folder: ScanFolder
 ) -> None:
@@ -276,6 +277,7 @@ def test_one_worker_and_two_give_the_same_losses_on_the_same_global_batches(tmp_
     np.testing.assert_allclose(alone, shared, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_workers_train_one_model_on_shares_of_the_scans(data: Path, tmp_path: Path) -> None:
     result = train(settings(data, tmp_path / "model", workers=2, batch_size=4, epochs=3))
     first, *_, last = result.history.to_pylist()
