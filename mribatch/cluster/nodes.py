@@ -112,14 +112,14 @@ def _is_seen(uri: str, version: str | None) -> bool:
         return False
 
 
-def predictors(nodes: Sequence[Mapping[str, Any]]) -> tuple[int | None, dict[str, Any]]:
+def predictors(nodes: Sequence[Mapping[str, Any]], *, use_gpus: bool = True) -> tuple[int | None, dict[str, Any]]:
     """Return the threads of each predictor, and the arguments of Ray Data's `map_batches` for a pool of them.
 
     One predictor per GPU, else one per 8 cores of each node, leaving cores for decoding and writing. The pool grows with
     the cluster. Raises RunFailed for no nodes.
     """
     cores, gpus = _cores(nodes), _gpus(nodes)
-    if gpus:
+    if gpus and use_gpus:
         return None, {"compute": _pool(gpus), "num_gpus": 1}
     smallest = min(cores)
     if smallest == 1:

@@ -135,6 +135,7 @@ def _score(config: EvaluateConfig, model: Model, table: pa.Table, data: str | No
         input=(data or config.data,),
         output=uris.join(config.output, "predictions"),
         batch_size=config.batch_size,
+        engine=config.engine,
         max_reject_rate=config.max_reject_rate,
         identifiers="keyed" if config.level == "study" else "none",  # slices of one series are known by its key
     )

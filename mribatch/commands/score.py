@@ -14,12 +14,12 @@ from mribatch.commands.index import write_index
 from mribatch.commands.paying import paying
 from mribatch.commands.reading import reading_of
 from mribatch.commands.required_acceptance import required_acceptance
-from mribatch.commands.scored import Scored, record, sum_up
+from mribatch.commands.scored import Scored, WrittenParts, record, sum_up
 from mribatch.commands.screen import progress
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger, lock, rewrite
-from mribatch.predictions.ledger import Plan, Receipt
+from mribatch.predictions.ledger import Plan
 from mribatch.predictions.lock import new_run_id
 from mribatch.scans.reading import Reading
 from mribatch.settings.score import ScoreConfig
@@ -65,13 +65,16 @@ def score_plan(
     """
     begun, started_at = time.monotonic(), datetime.now(UTC)
     accepted = required_acceptance(config, model)
-    receipts, nodes, ready_at = _write_parts(config, model, plan, fence, reading, until)
+    written = _write_parts(config, model, plan, fence, reading, until)
     log.info("checking that every scan has its row …")
-    ledger.verify(plan, fence.output, model.digest, receipts, fence)
-    startup_s = None if ready_at is None else ready_at - begun
-    scored = sum_up(config, plan, receipts, fence, time.monotonic() - begun, startup_s, refers=model.has_referral)
+    ledger.verify(plan, fence.output, model.digest, written.receipts, fence)
+    startup_s = None if written.ready_at is None else written.ready_at - begun
+    scored = sum_up(
+        config, plan, written.receipts, fence, time.monotonic() - begun, startup_s, refers=model.has_referral
+    )
     if plan.todo.num_rows:
-        facts = record(config, scored, receipts, nodes, started_at)
+        facts = record(config, scored, written.receipts, written.addresses, started_at)
+        facts |= {"engine": written.engine}
         facts |= {"acceptance": accepted} if accepted else {}
         ledger.write_record(fence.output, fence.run_id, facts)
     return scored
@@ -79,10 +82,10 @@ def score_plan(
 
 def _write_parts(
     config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, reading: Reading, until: float
-) -> tuple[list[Receipt], dict[str, str], float | None]:
+) -> WrittenParts:
     """Return what `score_parts.write_parts` does, within a session; without work, Ray is not even imported."""
     if not plan.todo.num_rows:
-        return [], {}, None
+        return WrittenParts()
     from mribatch.cluster.session import session
 
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)

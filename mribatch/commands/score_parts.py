@@ -11,8 +11,10 @@ from mribatch.cluster.guarded import WatchedPredictor
 from mribatch.cluster.nodes import addresses, check_seen, predictors, working_cores, working_nodes
 from mribatch.cluster.notes import is_over, ready_at, run_notes
 from mribatch.cluster.progress import watched
+from mribatch.commands.scored import WrittenParts
+from mribatch.models.engine import chosen, library
 from mribatch.models.format import Model
-from mribatch.predictions.ledger import Plan, Receipt
+from mribatch.predictions.ledger import Plan
 from mribatch.predictions.lock import Fence
 from mribatch.scans.reading import Reading
 from mribatch.settings.score import ScoreConfig
@@ -33,17 +35,17 @@ def write_parts(
     reading: Reading,
     until: float,
     show: Callable[[int, int], object],
-) -> tuple[list[Receipt], dict[str, str], float | None]:
+) -> WrittenParts:
     """Score the scans of a plan in its order. Those not begun at the moment `until` (of time.monotonic) are left.
 
-    show: as for `progress.watched`. Return the receipts of the parts, the addresses of the nodes by their IDs, and the
-    moment at which the first predictor had loaded the model.
+    show: as for `progress.watched`.
     """
     check_seen(_landmarks(model, plan, fence))
     notes, timed = run_notes(until), math.isfinite(until)
     parts = sink.PartSink(fence, model.labels, config.part_rows, notes)
-    threads, pool = predictors(working_nodes())
-    log.info("loading the model …")
+    threads, pool = predictors(working_nodes(), use_gpus=config.engine != "openvino")
+    engine = chosen(config.engine, model, on_gpu="num_gpus" in pool)
+    log.info("loading the model … (%s %s)", engine, library(engine))
     with watched(notes, show):
         (
             decoding.decoded(
@@ -58,7 +60,12 @@ def write_parts(
             .map_batches(
                 WatchedPredictor,
                 fn_constructor_args=(notes, config.scan_timeout_s, timed),
-                fn_constructor_kwargs={"model": model.uri, "digest": model.digest, "threads": threads},
+                fn_constructor_kwargs={
+                    "model": model.uri,
+                    "digest": model.digest,
+                    "threads": threads,
+                    "engine": engine,
+                },
                 batch_size=config.batch_size,
                 batch_format="pyarrow",
                 zero_copy_batch=True,
@@ -66,7 +73,12 @@ def write_parts(
             )
             .write_datasink(parts, ray_remote_args={"num_cpus": _CORES_PER_WRITER})
         )
-    return parts.receipts, addresses(), ready_at(notes)
+    return WrittenParts(
+        receipts=parts.receipts,
+        addresses=addresses(),
+        ready_at=ready_at(notes),
+        engine={"name": engine, "version": library(engine)},
+    )
 
 
 def _landmarks(model: Model, plan: Plan, fence: Fence) -> dict[str, str | None]:
