@@ -21,6 +21,7 @@ from typing import Any
 from unittest.mock import patch
 
 import machine
+import pyarrow as pa
 import tyro
 from children import REPOSITORY
 
@@ -104,7 +105,7 @@ def _first_rows(plan: ledger.Plan, ended: Any) -> int:
         ended("ray_started_s")
         blocks = growing(plan.todo, 32, spec.side_px, working_cores())
         rows = decoded(plan.todo, spec, block_rows=blocks, among=plan.witnesses)
-        first = next(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow")))
+        first: pa.Table = next(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow")))
         ended("first_read_s")
         return int(first.num_rows)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -60,7 +61,9 @@ def rows_of(table: pa.Table, blocks: Sequence[int], **resources: float) -> "ray.
     A task gets its rows with the call, and can do further work on them if that asks for the same `resources`. So the
     first block does not wait for the others, as it does in Ray's `from_arrow`, which runs a task for each block first.
     """
-    return ray.data.read_datasource(_Table(table, blocks), override_num_blocks=len(blocks), **resources)
+    options: dict[str, Any] = {"override_num_blocks": len(blocks), **resources}
+    rows: ray.data.Dataset = ray.data.read_datasource(_Table(table, blocks), **options)
+    return rows
 
 
 def tasks_of(table: pa.Table, blocks: Sequence[int]) -> list[ReadTask]:
@@ -95,7 +98,7 @@ class _Rows:
 
 class _Table(Datasource):
     def __init__(self, table: pa.Table, blocks: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray gives it no types
         self._tasks = tasks_of(table, blocks)
 
     def estimate_inmemory_data_size(self) -> int | None:

@@ -75,7 +75,7 @@ def decoded(
     denied to scans and also to all of `among` (by default some from all over the table), and with CredentialsRefused.
     """
     blocks = even(table.num_rows, block_rows) if isinstance(block_rows, int) else block_rows
-    resources = {"memory": _decoder_bytes(), "num_cpus": DECODER_CORES}
+    resources: dict[str, Any] = {"memory": _decoder_bytes(), "num_cpus": DECODER_CORES}
     rows = rows_of(table, blocks, **resources)
     rows.context.target_max_block_size = _block_bytes(spec, max(blocks))
     return rows.map_batches(

@@ -61,17 +61,18 @@ def session() -> Iterator[None]:
         alone = len(ray.nodes()) == 1  # a single node has no other to move to when it is preempted
         os.environ[_WATCHER] = _WATCHER_WANTED or ("0" if alone else "1")
         yield
-    except (ray.exceptions.RayError, *_imported_errors()) as err:
+    except _ray_errors() as err:
         raise _plain(err) from err
     finally:
         if started:
             _disconnect()
 
 
-def _imported_errors() -> tuple[type[Exception], ...]:
-    """Return the errors of Ray Data and Ray Train that this process may see: it has not imported the others."""
+def _ray_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of Ray, and those of Ray Data and Ray Train if this process has imported them."""
     homes = {"ray.data.exceptions": "SystemException", "ray.train": "TrainingFailedError"}
-    return tuple(getattr(sys.modules[home], name) for home, name in homes.items() if home in sys.modules)
+    imported = (getattr(sys.modules[home], name) for home, name in homes.items() if home in sys.modules)
+    return (ray.exceptions.RayError, *imported)
 
 
 def _disconnect() -> None:
@@ -185,7 +186,7 @@ def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
 
 def _plain(err: BaseException) -> MribatchError:
     """Return the package's own error inside one of Ray's, or RunFailed with the type and message of the first cause."""
-    wrappers = (ray.exceptions.RayError, *_imported_errors())
+    wrappers = _ray_errors()
     causes = [_without_advice(cause) for cause in _causes(err, set())]
     for cause in causes:
         if isinstance(cause, MribatchError) and not isinstance(cause, ray.exceptions.RayError):

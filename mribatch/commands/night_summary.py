@@ -58,6 +58,7 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     bad, skipped = (files.filter(pc.equal(files["status"], status)) for status in (Status.REJECTED, Status.SKIPPED))
     tried = files.num_rows - skipped.num_rows + scored.failed
     classes, confidence = _compared_classes(config, good, data), _compared_confidence(config, good, data)
+    named = with_series(rows)
     referrals, changed = _compared_referrals(config, good, data), changed_rows(good, data.before)
     alarms = [*_alarms(config, bad.num_rows + scored.failed, tried, classes, confidence, referrals)]
     zone = ZoneInfo(config.timezone)
@@ -80,7 +81,8 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
             scored=by_due(outcomes(good)),
             left_over=data.due.num_rows - scored.planned + scored.left,
         ),
-        **_studies(rows),
+        series=_counted(named, "series_key"),
+        studies=_counted(named, "study_key"),
         classes=classes,
         confidence=confidence,
         referrals=referrals,
@@ -96,13 +98,9 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     return replace(night, nights=night_names(nights), trends=trends(nights))
 
 
-def _studies(rows: pa.Table) -> dict[str, int]:
-    """Return how many series and studies the rows belong to."""
-    named = with_series(rows)
-    return {
-        "series": pc.count_distinct(named["series_key"]).as_py(),
-        "studies": pc.count_distinct(named["study_key"]).as_py(),
-    }
+def _counted(rows: pa.Table, key: str) -> int:
+    """Return how many different values a column has."""
+    return int(pc.count_distinct(rows[key]).as_py())
 
 
 def night_facts(night: Night) -> dict[str, Any]:
