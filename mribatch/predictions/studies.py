@@ -4,6 +4,7 @@ Rows may come in any order; the tables are the same. Nothing here loops over row
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,16 +42,39 @@ class Rule:
     kth: int = 3
 
 
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows that have a study, in an order that depends on their contents alone. Texts are not copied."""
+
+    table: pa.Table
+    order: Ints  # of the rows in the table
+
+    def ranks(self, name: str) -> Ints:
+        return ranks(self.table[name])[self.order]
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        return np.asarray(self.table[name].to_numpy())[self.order]
+
+    def is_valid(self, name: str) -> Bools:
+        return np.asarray(self.table[name].is_valid().to_numpy(), bool)[self.order]
+
+    def taken(self, column: pa.ChunkedArray, index: Ints) -> pa.Array:
+        """Return the values of some rows, null for -1."""
+        rows = pa.array(self.order[index], mask=index < 0)
+        return column.take(rows).combine_chunks()
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Slices:
-    """Rows in an order that depends on their contents alone, with what is known of each."""
+    """What is known of each row."""
 
-    rows: pa.Table
+    rows: _Rows
     study: Ints  # its number
     part: Ints  # number of the series within all studies; rows without a series share one in their study
     is_in_series: Bools
     is_counted: Bools  # not a duplicate
     is_scored: Bools  # by the newest model and reading, and counted
+    recency: Ints  # higher for rows that were scored later
     suspicion: Floats  # NaN unless scored
     is_suspicious: Bools
     is_placed: Bools  # has a position in a series, and is counted
@@ -66,7 +90,7 @@ def series_and_studies(rows: pa.Table, rule: Rule) -> tuple[pa.Table, pa.Table]:
     rows: the newest rows, from `with_series`, with COLUMNS and the p_<label>; those without a study count nowhere.
     Raises InputError if the model has no class of the rule's name.
     """
-    slices = _slices(rows.filter(pc.is_valid(rows["study_key"])), rule)
+    slices = _slices(rows, rule)
     number = np.cumsum(_is_first(slices.part) & slices.is_in_series) - 1
     series = _Level(slices, np.where(slices.is_in_series, number, -1))
     studies = _Level(slices, slices.study)
@@ -89,20 +113,21 @@ def _metadata(rule: Rule) -> dict[str, str]:
 # Rows
 
 
-def _slices(rows: pa.Table, rule: Rule) -> _Slices:
-    rows = rows.take(pa.array(_order(rows)))
-    study, part = _numbered(ranks(rows["study_key"])), _numbered(ranks(rows["study_key"]), ranks(rows["series_key"]))
-    is_ok = _equal(rows["status"], Status.OK)
-    is_current = is_ok & _is_newest(rows, "model_digest", study, is_ok) & _is_newest(rows, "reading", part, is_ok)
+def _slices(table: pa.Table, rule: Rule) -> _Slices:
+    rows = _Rows(table, _order(table))
+    study, series = rows.ranks("study_key"), rows.ranks("series_key")
+    study, part = _numbered(study), _numbered(study, series)
+    is_in_series, is_ok, recency = series >= 0, _equal(rows, Status.OK), _recency(rows)
+    is_current = is_ok & _is_newest(rows.ranks("model_digest"), study, is_ok, recency)
+    is_current &= _is_newest(rows.ranks("reading"), part, is_ok, recency)
     is_counted = _is_first_copy(rows, part, is_ok, is_current)
     is_scored = is_current & is_counted
     probabilities = _probabilities(rows, is_scored)
     suspicion = _suspicion(rows, probabilities, is_scored, rule)
     is_suspicious = suspicion > rule.threshold
-    is_in_series = rows["series_key"].is_valid().to_numpy()
-    mm = rows["slice_mm"].to_numpy()
+    mm = rows.numbers("slice_mm")
     is_placed = is_in_series & is_counted & ~np.isnan(mm)
-    stack = _numbered(part[is_placed], ranks(rows["plane"])[is_placed])
+    stack = _numbered(part[is_placed], rows.ranks("plane")[is_placed])
     count = int(stack.max(initial=-1)) + 1
     is_middle = np.zeros(len(study), bool)
     is_middle[is_placed] = is_in_middle(stack, mm[is_placed], count)
@@ -113,6 +138,7 @@ def _slices(rows: pa.Table, rule: Rule) -> _Slices:
         is_in_series=is_in_series,
         is_counted=is_counted,
         is_scored=is_scored,
+        recency=recency,
         suspicion=suspicion,
         is_suspicious=is_suspicious,
         is_placed=is_placed,
@@ -123,10 +149,12 @@ def _slices(rows: pa.Table, rule: Rule) -> _Slices:
     )
 
 
-def _order(rows: pa.Table) -> Ints:
-    keys = [ranks(rows[name]) for name in ("frame", "scan_uri")]
-    keys += [rows["slice_mm"].to_numpy(), *(ranks(rows[name]) for name in ("plane", "series_key", "study_key"))]
-    return np.lexsort(keys)
+def _order(table: pa.Table) -> Ints:
+    """Return the rows that have a study: by study, series, plane, position and URI."""
+    keys = [ranks(table[name]) for name in ("frame", "scan_uri")]
+    keys += [table["slice_mm"].to_numpy(), *(ranks(table[name]) for name in ("plane", "series_key", "study_key"))]
+    order = np.lexsort(keys)
+    return order[keys[-1][order] >= 0]
 
 
 def _numbered(*keys: Ints) -> Ints:
@@ -140,51 +168,58 @@ def _is_first(*keys: Ints) -> Bools:
     return np.r_[True, changes] if len(keys[0]) else np.zeros(0, bool)
 
 
-def _equal(column: pa.ChunkedArray, value: str) -> Bools:
-    return np.asarray(pc.equal(column, value).fill_null(False).to_numpy(), bool)
+def _equal(rows: _Rows, status: str) -> Bools:
+    return np.asarray(pc.equal(rows.table["status"], status).to_numpy(), bool)[rows.order]
 
 
-def _newest_rows(rows: pa.Table, group: Ints, is_ok: Bools) -> Ints:
-    """Return the index of the row of each group, 0 … n, that was scored last; of one with a prediction if there is one."""
-    at = rows["scored_at"].cast(pa.int64()).to_numpy()
-    order = np.lexsort((ranks(rows["reading"]), ranks(rows["model_digest"]), at, is_ok, group))
+def _recency(rows: _Rows) -> Ints:
+    """Return the place of each row by the time of scoring, and then by model and reading."""
+    at = rows.table["scored_at"].cast(pa.int64()).to_numpy()[rows.order]
+    place = np.empty(len(at), np.int64)
+    place[np.lexsort((rows.ranks("reading"), rows.ranks("model_digest"), at))] = np.arange(len(at))
+    return place
+
+
+def _newest_rows(group: Ints, is_ok: Bools, recency: Ints) -> Ints:
+    """Return the row of each group, 0 … n, that was scored last; of those with a prediction if there are any."""
+    order = np.lexsort((recency, is_ok, group))
     return order[np.r_[_is_first(group[order])[1:], True]] if len(order) else order
 
 
-def _is_newest(rows: pa.Table, name: str, group: Ints, is_ok: Bools) -> Bools:
+def _is_newest(values: Ints, group: Ints, is_ok: Bools, recency: Ints) -> Bools:
     """Return for each row whether it has the value of the row of its group that was scored last."""
-    values = ranks(rows[name])
-    return np.asarray(values == values[_newest_rows(rows, group, is_ok)][group], bool)
+    return np.asarray(values == values[_newest_rows(group, is_ok, recency)][group], bool)
 
 
-def _is_first_copy(rows: pa.Table, part: Ints, is_ok: Bools, is_current: Bools) -> Bools:
+def _is_first_copy(rows: _Rows, part: Ints, is_ok: Bools, is_current: Bools) -> Bools:
     """Return for each row whether it counts, of the copies of one slice: one that was scored last, then the first URI.
 
     Copies have one instance_key, or without it the same bytes.
     """
-    identity = ranks(pc.coalesce(rows["instance_key"], rows["content_sha256"], rows["scan_uri"]))
-    frame, place = rows["frame"].to_numpy(), np.arange(len(part))
+    table = rows.table
+    identity = ranks(pc.coalesce(table["instance_key"], table["content_sha256"], table["scan_uri"]))[rows.order]
+    frame, place = rows.numbers("frame"), np.arange(len(part))
     order = np.lexsort((place, ~is_current, ~is_ok, frame, identity, part))
     kept = np.zeros(len(part), bool)
     kept[order[_is_first(part[order], identity[order], frame[order])]] = True
     return kept
 
 
-def _probabilities(rows: pa.Table, is_scored: Bools) -> dict[str, Floats]:
+def _probabilities(rows: _Rows, is_scored: Bools) -> dict[str, Floats]:
     prefix = schema.probability_column("")
-    names = sorted(name for name in rows.column_names if name.startswith(prefix))
-    columns = {name.removeprefix(prefix): rows[name].cast(pa.float64()).to_numpy() for name in names}
+    names = sorted(name for name in rows.table.column_names if name.startswith(prefix))
+    columns = {name.removeprefix(prefix): rows.numbers(name).astype(np.float64) for name in names}
     return {label: np.where(is_scored, values, np.nan) for label, values in columns.items()}
 
 
-def _suspicion(rows: pa.Table, probabilities: dict[str, Floats], is_scored: Bools, rule: Rule) -> Floats:
+def _suspicion(rows: _Rows, probabilities: dict[str, Floats], is_scored: Bools, rule: Rule) -> Floats:
     healthy = probabilities.get(rule.healthy_class, np.full(len(is_scored), np.nan))
     unknown = is_scored & np.isnan(healthy)
     if unknown.any():
         first = int(unknown.argmax())
         labels = [label for label, values in probabilities.items() if not np.isnan(values[first])]
         raise InputError(
-            f"model {rows['model_digest'][first]} has no class {rule.healthy_class}, but {', '.join(labels)}: name the "
+            f"model {rows.table['model_digest'][rows.order[first]]} has no class {rule.healthy_class}, but {', '.join(labels)}: name the "
             "class of a healthy brain with --healthy-class"
         )
     return 1 - healthy
@@ -200,7 +235,6 @@ class _Level:
         """group: (N,) the number of each slice's group, ascending; -1 for none."""
         self._slices, self._group = slices, group
         self.count = int(group.max(initial=-1)) + 1
-        self._rows = slices.rows.filter(pa.array(group >= 0))
 
     def columns(self, rule: Rule) -> dict[str, pa.Array]:
         """Return all columns but the names of the groups."""
@@ -216,12 +250,12 @@ class _Level:
 
     def text(self, name: str) -> pa.Array:
         """Return the first value of each group that is not null."""
-        column = self._slices.rows[name]
-        valid = np.flatnonzero((self._group >= 0) & column.is_valid().to_numpy())
+        rows = self._slices.rows
+        valid = np.flatnonzero((self._group >= 0) & rows.is_valid(name))
         group, first = np.unique(self._group[valid], return_index=True)
         index = np.full(self.count, -1, np.int64)
         index[group] = valid[first]
-        return _taken(column, index)
+        return rows.taken(rows.table[name], index)
 
     def entities(self, names: tuple[str, ...]) -> dict[str, pa.Array]:
         """Return what paths say of the groups."""
@@ -233,9 +267,7 @@ class _Level:
 
     def _counts(self) -> dict[str, pa.Array]:
         slices = self._slices
-        status = {
-            str(name): _equal(slices.rows["status"], name) for name in (Status.OK, Status.SKIPPED, Status.REJECTED)
-        }
+        status = {str(name): _equal(slices.rows, name) for name in (Status.OK, Status.SKIPPED, Status.REJECTED)}
         counts = {"slices": self._number(slices.is_counted)}
         counts |= {name: self._number(mask & slices.is_counted) for name, mask in status.items()}
         counts["outdated"] = self._number(status[Status.OK] & slices.is_counted & ~slices.is_scored)
@@ -244,12 +276,13 @@ class _Level:
 
     def _kinds(self) -> pa.Array:
         """Return the number of slices of each kind, or format where there is no kind, as maps."""
-        names = pc.coalesce(self._slices.rows["kind"], self._slices.rows["format"], pa.scalar("unknown"))
+        rows = self._slices.rows
+        names = pc.coalesce(rows.table["kind"], rows.table["format"], pa.scalar("unknown"))
         counted = np.flatnonzero(self._slices.is_counted & (self._group >= 0))
-        kind, group = ranks(names)[counted], self._group[counted]
+        kind, group = ranks(names)[rows.order][counted], self._group[counted]
         pairs, first, counts = np.unique(np.stack([group, kind]), axis=1, return_index=True, return_counts=True)
         offsets = np.searchsorted(pairs[0], np.arange(self.count + 1))
-        keys = names.combine_chunks().take(pa.array(counted[first]))
+        keys = rows.taken(names, counted[first])
         return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), keys, pa.array(counts, pa.int64()))
 
     def _suspicious(self) -> dict[str, pa.Array]:
@@ -298,21 +331,17 @@ class _Level:
 
     def _most_suspicious(self) -> dict[str, pa.Array]:
         rows, values = self._slices.rows, np.where(self._group >= 0, self._slices.suspicion, np.nan)
-        index = highest_rows(self._group, values, self.count)
+        row = highest_rows(self._group, values, self.count)
         names = {"most_suspicious_uri": "scan_uri", "most_suspicious_frame": "frame"}
-        return {column: _taken(rows[name], index) for column, name in names.items()}
+        return {column: rows.taken(rows.table[name], row) for column, name in names.items()}
 
     def _last_scored(self) -> dict[str, pa.Array]:
         """Return model, reading and time of the slice that was scored last."""
-        inside = self._group >= 0
-        scored = self._slices.is_scored[inside]
-        index = _newest_rows(self._rows, self._group[inside], scored)
-        return {name: _taken(self._rows[name], index) for name in ("model_digest", "reading", "scored_at")}
-
-
-def _taken(column: pa.ChunkedArray, index: Ints) -> pa.Array:
-    """Return the values at some indices, null for -1."""
-    return column.combine_chunks().take(pa.array(index, mask=index < 0))
+        slices, inside = self._slices, np.flatnonzero(self._group >= 0)
+        row = inside[_newest_rows(self._group[inside], slices.is_scored[inside], slices.recency[inside])]
+        return {
+            name: slices.rows.taken(slices.rows.table[name], row) for name in ("model_digest", "reading", "scored_at")
+        }
 
 
 def _ratio(part: NDArray[np.generic], total: Ints) -> pa.Array:
