@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import numpy as np
 import pyarrow as pa
@@ -356,7 +356,7 @@ def _draw_curves(
 ) -> None:
     for label, (x, y) in curves.items():
         k = labels.index(label)
-        look = {"color": CLASS_COLOURS[k % 7], "ls": LINES[k // 7 % 4], "lw": 1.8}
+        look: dict[str, Any] = {"color": CLASS_COLOURS[k % 7], "ls": LINES[k // 7 % 4], "lw": 1.8}
         for axes in panels:
             axes.plot(x, y, label=f"{_short(label)}  {areas[label]:.4f}", **look)
 
