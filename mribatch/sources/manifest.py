@@ -222,7 +222,7 @@ def _read(uri: str, *, every: bool = False) -> _Manifest:
         columns = {
             index: [_stripped(field) for field in table.column(index).cast(pa.string()).to_pylist()]
             for index in _wanted(table.column_names, every)
-            if not pa.types.is_nested(table.schema.field(index).type)
+            if not (every and pa.types.is_nested(table.schema.field(index).type))
         }
     except (pa.ArrowException, OSError) as err:
         raise _unreadable(uri, " ".join(str(err).split()), "expected Parquet with columns of text or numbers") from err
