@@ -37,13 +37,14 @@ def build(model: Model) -> Any:
 
     Raises ModelError for weights that do not fit the network.
     """
+    data = directory.read_file(model, "weights")
     try:
-        with h5py.File(io.BytesIO(directory.read_file(model, "weights"))) as file:
+        with h5py.File(io.BytesIO(data)) as file:
             graph = _graph(model, file["layers"])
         _check_shape(graph, len(model.labels))
     except _NotFinite as err:
         raise ModelError(f"the weights in {model.uri} are NaN or infinite in part: train the model again") from err
-    except (LookupError, OSError, ValueError, RuntimeError, TypeError) as err:
+    except (LookupError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as err:
         raise ModelError(
             f"the weights in {model.uri} do not fit its model.json ({model.backbone}, {len(model.labels)} labels): write "
             "the directory again with `mribatch train`"
