@@ -33,4 +33,5 @@ def test_only_the_first_rows_are_read(tmp_path: Path) -> None:
 
 
 def test_without_rows_there_are_no_pictures(tmp_path: Path) -> None:
+    Image.new("L", (10, 10)).save(tmp_path / "a.png")
     assert small_pictures(rows_of(tmp_path).slice(0, 0), 10) == {}
