@@ -29,7 +29,7 @@ _SUSPECTS = 24
 _FILES = {
     "audit.json": "all figures of this page",
     "pairs.parquet": "every pair of near copies",
-    "clusters.parquet": "the cluster of each scan, for --groups",
+    "clusters.parquet": "the cluster of each scan, to split by",
     "suspects.parquet": "labels that are likely wrong",
 }
 

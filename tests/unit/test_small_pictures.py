@@ -28,7 +28,7 @@ def test_each_scan_that_can_be_read_has_a_picture_with_its_proportions(tmp_path:
 
 def test_only_the_first_rows_are_read(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        Image.new("L", (10, 10)).save(tmp_path / name)
+        Image.new("L", (100, 100), 90).save(tmp_path / name)
     assert [uri for uri, _ in small_pictures(rows_of(tmp_path), 1)] == [str(tmp_path / "a.png")]
 
 
