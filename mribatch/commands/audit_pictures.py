@@ -29,7 +29,7 @@ _SUSPECTS = 24
 _FILES = {
     "audit.json": "all figures of this page",
     "pairs.parquet": "every pair of near copies",
-    "clusters.parquet": "the cluster of each scan, to split by",
+    "clusters.parquet": "the cluster of each scan: train, evaluate and baselines can read it",
     "suspects.parquet": "labels that are likely wrong",
 }
 

@@ -12,8 +12,9 @@ from mribatch.commands import evaluate_report
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.evaluate_breakdown import breakdown_numbers
 from mribatch.commands.evaluate_evidence import Beside, digested, evidence, known_scans, scores_of
+from mribatch.commands.evaluate_patients import check_patients, judged
 from mribatch.commands.evaluate_trust import trust_numbers
-from mribatch.commands.evaluated import Evaluated
+from mribatch.commands.evaluated import Evaluated, Measured
 from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing
 from mribatch.commands.scored import Scored, failure_lines
@@ -39,14 +40,17 @@ _NO_TEST_SCANS = (
 
 
 @paying
-def evaluate(config: EvaluateConfig) -> Evaluated:
+def evaluate(config: EvaluateConfig) -> Measured:
     """Score the labelled scans at config.data (its test split, if it has one) and write a report on the result.
 
-    Scans that have predictions in config.output are not scored again. Raises InputError for labels that the model does
+    Scans that have predictions in config.output are not scored again. At the level of studies, statistics of patients are
+    judged, which needs a manifest with patient_id. Raises InputError for labels that the model does
     not know, and everything that `score` raises.
     """
     model = directory.load_model(lookup.locate(config.model))
     labelled = list_labelled(config.data, exclude=config.exclude, outputs=(config.output,))
+    if config.level == "study":
+        return _evaluate_patients(config, model, labelled)
     other = None if config.other_source is None else list_labelled(config.other_source, outputs=(config.output,))
     if other is not None:
         _check_labels(other, model)
@@ -94,6 +98,16 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, bes
     )
 
 
+def _evaluate_patients(config: EvaluateConfig, model: Model, labelled: pa.Table) -> Measured:
+    table = _test_scans(labelled, model, config)
+    check_patients(config, model.labels, table)  # before anything is scored
+    scored = _score(config, model, table)
+    rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
+    if not _good(rows).num_rows:
+        raise _nothing_scored(config, scored, rows)
+    return judged(config, model, scored, rows)
+
+
 def _test_scans(table: pa.Table, model: Model, config: EvaluateConfig) -> pa.Table:
     """Return the scans to evaluate: the test split if there is one. Raises InputError for unknown labels."""
     splits = table["split"].to_pylist()
@@ -121,8 +135,9 @@ def _score(config: EvaluateConfig, model: Model, table: pa.Table, data: str | No
         input=(data or config.data,),
         output=uris.join(config.output, "predictions"),
         batch_size=config.batch_size,
+        engine=config.engine,
         max_reject_rate=config.max_reject_rate,
-        identifiers="none",
+        identifiers="keyed" if config.level == "study" else "none",  # slices of one series are known by its key
     )
     return score_listing(scoring, model, table.select(schema.PLAN.names))
 

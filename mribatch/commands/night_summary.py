@@ -18,6 +18,7 @@ from mribatch.models.format import Model
 from mribatch.predictions import history
 from mribatch.predictions.files import file_uris, of_files, outcomes
 from mribatch.predictions.history import DUE, INTERRUPTED
+from mribatch.predictions.series import MEMBERSHIP, with_series
 from mribatch.reports.night import Change, Comparison, Night, Referred, Reject, Tally
 from mribatch.schema import Status
 from mribatch.settings.score import NightlyConfig
@@ -27,7 +28,7 @@ from mribatch.statistics.referral import REASONS
 __all__ = ["COLUMNS", "Alarm", "NightData", "by_due", "changed_rows", "night_facts", "referral_alarms", "summarize"]
 
 COLUMNS = (
-    *(*schema.KEY, "container", "member", "status", "reason", "detail", "predicted_class", "confidence"),
+    *(*schema.KEY, *MEMBERSHIP[1:], "member", "reason", "detail", "predicted_class", "confidence"),
     *("referral", "referral_reason", "model_digest", "scored_at"),
 )
 """The columns of predictions that a night reads."""
@@ -57,6 +58,7 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     bad, skipped = (files.filter(pc.equal(files["status"], status)) for status in (Status.REJECTED, Status.SKIPPED))
     tried = files.num_rows - skipped.num_rows + scored.failed
     classes, confidence = _compared_classes(config, good, data), _compared_confidence(config, good, data)
+    named = with_series(rows)
     referrals, changed = _compared_referrals(config, good, data), changed_rows(good, data.before)
     alarms = [*_alarms(config, bad.num_rows + scored.failed, tried, classes, confidence, referrals)]
     zone = ZoneInfo(config.timezone)
@@ -79,6 +81,8 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
             scored=by_due(outcomes(good)),
             left_over=data.due.num_rows - scored.planned + scored.left,
         ),
+        series=_counted(named, "series_key"),
+        studies=_counted(named, "study_key"),
         classes=classes,
         confidence=confidence,
         referrals=referrals,
@@ -92,6 +96,11 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     )
     nights = [*data.earlier, night_facts(night)]
     return replace(night, nights=night_names(nights), trends=trends(nights))
+
+
+def _counted(rows: pa.Table, key: str) -> int:
+    """Return how many different values a column has."""
+    return int(pc.count_distinct(rows[key]).as_py())
 
 
 def night_facts(night: Night) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class Night:
 
     alarms: sentences; any alarm means that somebody has to look at this night. advice: what to do about them.
     started, ended, deadline: timezone-aware, shown in their own time zone.
+    series, studies: how many of them the night's rows belong to.
     referrals: counts of scans by referral, `auto` first; None for a model without referral.
     worklist: the scans to look at first, of each reason for it.
     nights, trends: the names of the last nights, with this one, and how their numbers have changed.
@@ -146,6 +147,8 @@ class Night:
     alarms: Sequence[str] = ()
     advice: Sequence[str] = ()
     tally: Tally
+    series: int = 0
+    studies: int = 0
     classes: Comparison
     confidence: Comparison
     referrals: Comparison | None = None

@@ -388,3 +388,8 @@ def test_the_scans_for_review_are_listed_with_their_reasons() -> None:
 )
 def test_a_night_alarms_when_the_share_for_review_rises_beyond_chance(tonight: list[int], alarms: int) -> None:
     assert len([*referral_alarms(comparison([9400, 200, 200, 200], tonight, REFERRALS))]) == alarms
+
+
+def test_the_page_says_how_many_series_and_studies_the_scans_belong_to() -> None:
+    assert "Tonight's scans belong to 1,200 series of 300 studies." in html.unescape(page(series=1200, studies=300))
+    assert "studies" not in page()
