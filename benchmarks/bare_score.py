@@ -1,4 +1,4 @@
-"""Measure the frozen function on preloaded uint8 batches, the upper bound for jobs/score.py; write one JSON file.
+"""Measure the engine on preloaded uint8 batches, the upper bound for jobs/score.py; write one JSON file.
 
 By hand:  python benchmarks/bare_score.py --model models/brain-mri-v1 --input SCANS --output bare.json
 """
@@ -11,6 +11,7 @@ import bare
 import tyro
 
 from mribatch.models import directory
+from mribatch.models.predictor import load_engine
 from mribatch.stores import uris
 
 BATCHES = 4  # in memory; a single batch would stay in the processor's cache, those of the pipeline do not
@@ -18,10 +19,8 @@ BATCHES = 4  # in memory; a single batch would stay in the processor's cache, th
 
 def measure(config: bare.BareScoreConfig) -> dict[str, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from mribatch.models.tensorflow_engine import TensorFlowEngine
-
     model = directory.open_model(config.model)
-    engine = TensorFlowEngine(model)
+    engine = load_engine(model, wanted=config.engine)
     names = sorted(entry.uri for uri in config.input for entry in uris.walk(uri))
     scans = bare.pixels(islice(cycle(names), BATCHES * config.batch_size), model.image_spec)
     batches = scans.reshape(BATCHES, config.batch_size, *scans.shape[1:])

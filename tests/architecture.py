@@ -57,7 +57,13 @@ BUILT_ON = {
 ENGINES = ("tensorflow", "keras", "torch", "onnx", "onnxruntime", "openvino", "jax", "tf2onnx", "ai_edge_litert")
 ENGINE_MODULES = (*ENGINES, "ray.train.tensorflow")  # this part of Ray loads TensorFlow
 # Modules that load an engine when they are imported. Every other file imports them inside functions.
-LOAD_AN_ENGINE = ("mribatch.models.networks", "mribatch.models.tensorflow_engine", "mribatch.models.saliency")
+LOAD_AN_ENGINE = (
+    "mribatch.models.networks",
+    "mribatch.models.openvino_engine",
+    "mribatch.models.openvino_network",
+    "mribatch.models.saliency",
+    "mribatch.models.tensorflow_engine",
+)
 
 # Libraries that only some places may import.
 CONFINED = {

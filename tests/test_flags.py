@@ -56,6 +56,7 @@ UNREACHABLE = {
     ("mribatch.commands.evaluate_patients", "--level"): "promote and accept judge slices",
     ("mribatch.sources.clusters", "--groups"): "promote reads no groups",
     ("mribatch.training.splits", "--paper-protocol"): "evaluate and promote split nothing",
+    ("mribatch.models.engine", "--engine"): "only score, nightly and evaluate name an engine",
     ("mribatch.models.embedding", "--model"): "only audit embeds scans",
     ("mribatch.commands.train_scans", "--allow-leaks"): "baselines trains on scans without splits",
     ("mribatch.commands.train", "--allow-leaks"): "baselines leaves it at its default",

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from mribatch import schema
 from mribatch.commands import evaluate_report
 from mribatch.commands.classes import list_labelled
+from mribatch.commands.evaluate_breakdown import breakdown_numbers
 from mribatch.commands.evaluate_evidence import Beside, digested, evidence, known_scans, scores_of
 from mribatch.commands.evaluate_patients import check_patients, judged
 from mribatch.commands.evaluate_trust import trust_numbers
@@ -81,6 +82,7 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, bes
         "apart_from": _apart_numbers(apart, rows, kept) if apart else None,
         "evidence": {} if beside is None else _evidence(config, model, _good(rows), beside),
         **trust_numbers(scores, good, model),
+        **breakdown_numbers(config, scores, good),
     }
     log.info("drawing the report …")
     return Evaluated(
@@ -133,6 +135,7 @@ def _score(config: EvaluateConfig, model: Model, table: pa.Table, data: str | No
         input=(data or config.data,),
         output=uris.join(config.output, "predictions"),
         batch_size=config.batch_size,
+        engine=config.engine,
         max_reject_rate=config.max_reject_rate,
         identifiers="keyed" if config.level == "study" else "none",  # slices of one series are known by its key
     )

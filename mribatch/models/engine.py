@@ -1,13 +1,21 @@
-"""Define the protocol of the engines that compute a model: pixels in, probabilities, logits and features out."""
+"""Define the protocol of the engines that compute a model, and choose one: pixels in, probabilities, logits, features out."""
 
-from typing import NamedTuple, Protocol
+import os
+from glob import glob
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mribatch.errors import ConfigError
+from mribatch.models.format import Model
 from mribatch.statistics.referral import Features
 
-__all__ = ["Engine", "Outputs"]
+__all__ = ["Choice", "Engine", "Name", "Outputs", "chosen", "library", "sees_a_gpu"]
+
+Choice = Literal["auto", "openvino", "tensorflow"]
+Name = Literal["openvino", "tensorflow", "scikit-learn"]
 
 
 class Outputs(NamedTuple):
@@ -32,3 +40,42 @@ class Engine(Protocol):
     def __call__(self, pixels: NDArray[np.uint8]) -> Outputs:
         """Compute a batch of scans, (N, side, side, 3) uint8 RGB, N ≥ 0."""
         ...
+
+
+def chosen(wanted: Choice | Name, model: Model, *, on_gpu: bool) -> Name:
+    """Return the engine that computes a model: the wanted one, or the best one for this kind of machine.
+
+    Raises ConfigError for one that is not installed or cannot compute the model.
+    """
+    if model.is_classical:
+        if wanted in ("openvino", "tensorflow"):
+            raise ConfigError(
+                f"--engine {wanted} computes networks, the {model.kind} in {model.uri} is computed by scikit-learn: leave "
+                "--engine out"
+            )
+        return "scikit-learn"
+    is_installed = library("openvino") is not None
+    if wanted == "openvino" and not is_installed:
+        raise ConfigError(
+            "--engine openvino needs the package openvino, which is not installed here: install the packages in "
+            "requirements.lock, or score with --engine tensorflow"
+        )
+    if wanted == "auto":
+        return "openvino" if is_installed and not on_gpu else "tensorflow"
+    return wanted
+
+
+def library(engine: Name) -> str | None:
+    """Return the installed version of an engine's library; None if there is none."""
+    try:
+        return version(engine)
+    except PackageNotFoundError:
+        return None
+
+
+def sees_a_gpu() -> bool:
+    """Return whether this process may use an NVIDIA GPU, as CUDA_VISIBLE_DEVICES says or else the machine's devices."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return visible not in ("", "-1", "NoDevFiles")
+    return bool(glob("/dev/nvidia[0-9]*"))

@@ -1,6 +1,6 @@
 """Add predictions to tables of decoded scans: the callable that a scoring actor holds.
 
-TensorFlow is loaded when a `Predictor` is made, not before.
+The engine's library is loaded when a `Predictor` is made, not before.
 """
 
 import os
@@ -13,27 +13,29 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.errors import RunFailed
 from mribatch.models import directory
-from mribatch.models.engine import Engine
+from mribatch.models.engine import Choice, Engine, Name, chosen, sees_a_gpu
 from mribatch.models.format import Model
 from mribatch.models.referral import stored_detector
 from mribatch.schema import Referral, Status
 from mribatch.statistics.calibration import calibrated
 from mribatch.statistics.referral import Features, Verdicts
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "load_engine"]
 
 
 class Predictor:
     """Score tables of decoded scans with a loaded model.
 
     digest: of the model that the run planned for; raises ModelError if the directory holds another one.
-    threads: number of cores to compute with; None uses all cores of the machine.
+    threads: number of cores to compute with; None uses all cores of the machine. engine: see `chosen`.
     """
 
-    def __init__(self, model: str, digest: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, model: str, digest: str | None = None, threads: int | None = None, engine: Choice | Name = "auto"
+    ) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         self._model = directory.open_model(model, digest)
-        self._engine = _engine(self._model, threads)
+        self._engine = load_engine(self._model, threads, engine)
         self._detector = stored_detector(self._model) if self._model.has_referral else None
 
     @property
@@ -70,7 +72,16 @@ class Predictor:
         return scores, outputs.layers
 
 
-def _engine(model: Model, threads: int | None) -> Engine:
+def load_engine(model: Model, threads: int | None = None, wanted: Choice | Name = "auto") -> Engine:
+    """Return the engine of a model, with the layers that referral looks at if the model has one.
+
+    threads: see `Predictor`. wanted: see `chosen`.
+    """
+    name = chosen(wanted, model, on_gpu=sees_a_gpu())
+    if name == "openvino":
+        from mribatch.models.openvino_engine import OpenVINOEngine
+
+        return OpenVINOEngine(model, threads, with_layers=model.has_referral)
     if model.has_network and threads is not None:
         from mribatch.models.tensorflow_engine import set_threads
 

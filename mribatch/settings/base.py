@@ -16,7 +16,7 @@ from mribatch.settings.types import check_types
 __all__ = ["BATCH_SCANS", "RUN_NAME", "Settings", "check", "check_range"]
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_CHANGE_NO_RESULT = ("requester_pays", "require_acceptance")
+_CHANGE_NO_RESULT = ("requester_pays", "require_acceptance", "engine")
 BATCH_SCANS = 65_536  # the largest batch; more is a mistake
 
 

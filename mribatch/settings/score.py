@@ -42,6 +42,10 @@ class ScoreConfig(Settings):
     batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32
     """Scans per forward pass."""
 
+    engine: Annotated[Literal["auto", "openvino", "tensorflow"], Flag("Machine")] = "auto"
+    """Library that computes the network. auto takes OpenVINO on CPUs, TensorFlow on GPUs and where OpenVINO is not
+    installed. openvino computes on CPUs only. The probabilities agree within 0.0001."""
+
     max_reject_rate: Annotated[float, Flag("Alarms", "SHARE")] = 0.05
     """Exit with code 3 if more than this share (0 to 1) of the scans is rejected or failed. Skipped scans do not count."""
 

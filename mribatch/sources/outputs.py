@@ -45,7 +45,7 @@ class _Kind(NamedTuple):
     files: re.Pattern[str]
 
 
-_FIGURES = r"(confusion_matrix|roc|reliability|scans|training_curves)\.png"
+_FIGURES = r"(confusion_matrix|precision_recall|roc|reliability|scans|training_curves)\.png"
 _KINDS = tuple(
     _Kind(frozenset(marks.split()), re.compile(files, re.DOTALL))
     for marks, files in {

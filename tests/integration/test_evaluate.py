@@ -29,6 +29,11 @@ def test_an_evaluation_inside_the_labelled_folder_can_be_repeated(tiny_model: Mo
         return evaluate(EvaluateConfig(model=tiny_model.uri, data=data, **changes))
 
     first = run(output=tmp_path / "evaluation")
+    page, wrong = (
+        (tmp_path / "evaluation" / "report.html").read_text(),
+        first.numbers["scans"] * (1 - first.numbers["accuracy"]),
+    )
+    assert page.count('<span class="scan"><img') == round(wrong), "each wrong answer has its picture"
     assert first.rows["scan_uri"].to_pylist() == scans
     again = run(output=tmp_path / "evaluation")
     assert (again.scored.planned, again.numbers["scans"]) == (0, 8)
