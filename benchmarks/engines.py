@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import material
 import numpy as np
@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.models import directory
-from mribatch.models.engine import Choice, library
+from mribatch.models.engine import library
 from mribatch.settings.score import ScoreConfig
 
-ENGINES: tuple[Choice, ...] = ("tensorflow", "openvino")
+ENGINES: tuple[Literal["openvino", "tensorflow"], ...] = ("tensorflow", "openvino")
 _ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER: what Ray leaves behind becomes a child of this process, which counts it
 
 
@@ -68,7 +68,9 @@ def main(config: EnginesConfig) -> None:
     Path(config.output).write_text(json.dumps(result, indent=1) + "\n")
 
 
-def measured(config: EnginesConfig, work: Path, engine: Choice, number: int) -> dict[str, Any]:
+def measured(
+    config: EnginesConfig, work: Path, engine: Literal["openvino", "tensorflow"], number: int
+) -> dict[str, Any]:
     """Return what one run took: seconds, CPU-seconds of all its processes, peak memory by role."""
     output, load = work / f"{engine}-{number}", os.getloadavg()[0]
     scoring = ScoreConfig(model=config.model, input=(str(work / "scans"),), output=str(output), engine=engine)
