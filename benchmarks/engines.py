@@ -31,7 +31,8 @@ from mribatch.models import directory
 from mribatch.models.engine import library
 from mribatch.settings.score import ScoreConfig
 
-ENGINES: tuple[Literal["openvino", "tensorflow"], ...] = ("tensorflow", "openvino")
+Network = Literal["tensorflow", "openvino"]
+ENGINES: tuple[Network, ...] = ("tensorflow", "openvino")
 _ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER: what Ray leaves behind becomes a child of this process, which counts it
 
 
@@ -68,9 +69,7 @@ def main(config: EnginesConfig) -> None:
     Path(config.output).write_text(json.dumps(result, indent=1) + "\n")
 
 
-def measured(
-    config: EnginesConfig, work: Path, engine: Literal["openvino", "tensorflow"], number: int
-) -> dict[str, Any]:
+def measured(config: EnginesConfig, work: Path, engine: Network, number: int) -> dict[str, Any]:
     """Return what one run took: seconds, CPU-seconds of all its processes, peak memory by role."""
     output, load = work / f"{engine}-{number}", os.getloadavg()[0]
     scoring = ScoreConfig(model=config.model, input=(str(work / "scans"),), output=str(output), engine=engine)

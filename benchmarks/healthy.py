@@ -1,10 +1,10 @@
 """Count the slices of healthy people that a model gives a tumour class, by kind of picture.
 
-In the root of the repository:  python benchmarks/healthy.py --data FOLDER
+In the root of the repository:  python benchmarks/healthy.py --data FOLDER --about "Whose scans FOLDER holds."
 
 FOLDER holds DICOM files of healthy people, and manifest.csv with the columns `file` and `kind`. They are scored with the
-default selection, then with --select all, which adds what the default skips. Writes OUTPUT.json and OUTPUT.md.
-`mribatch.commands.describe` takes the JSON file for a model's card.
+default selection, then with --select all, which adds what the default skips. Writes OUTPUT.json and OUTPUT.md. With
+--about, it also writes the table into the model's card and model.json, and into docs/dicom.md.
 """
 
 import csv
@@ -27,12 +27,14 @@ from material import shown
 
 from mribatch.errors import InputError
 from mribatch.models import directory
-from mribatch.models.card import healthy_table
+from mribatch.models.card import healthy_table, model_card
 from mribatch.settings.score import ScoreConfig
 
 log = logging.getLogger("bench")
 
 _MANIFEST = "manifest.csv"
+_MANUAL = Path("docs/dicom.md")
+_SECTION = "## Healthy people\n"  # the last one of that page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,9 @@ class HealthyConfig:
 
     output: str = "benchmarks/healthy"
     """Path of the results without extension."""
+
+    about: str = ""
+    """A sentence on the people and scans of the folder, for the model's card and the manual. Without it, they stay."""
 
 
 def kinds(data: Path) -> dict[str, str]:
@@ -120,6 +125,41 @@ def measured(config: HealthyConfig) -> dict[str, Any]:
     }
 
 
+def describe(config: HealthyConfig, result: dict[str, Any]) -> None:
+    """Write the counts into the model's card and model.json. The digest does not change."""
+    model = directory.load_model(config.model)
+    healthy = {"about": config.about, "by_kind": result["by_kind"], "default": result["default"]}
+    facts = model.facts | {"healthy": healthy}
+    directory.redescribe(model, facts, model_card(facts))
+
+
+def manual(page: str, result: dict[str, Any], about: str) -> str:
+    """Return the page of the manual with its last section written anew."""
+    before, heading, _ = page.partition(_SECTION)
+    if not heading:
+        raise InputError(f"expected the section {_SECTION.strip()!r} in {_MANUAL}")
+    place = result["machine"]
+    return "\n".join(
+        [
+            before + heading,
+            "The shipped model answers every slice with one of its classes. On slices of people without a tumour, each "
+            "tumour class is a mistake:",
+            "",
+            *healthy_table(result),
+            "",
+            "```sh",
+            "python benchmarks/healthy.py --data FOLDER --about TEXT",
+            "```",
+            "",
+            f"`FOLDER`: {about} Slices of one person are alike, so the intervals are too narrow.",
+            "The same command writes this table, its copy in the model's card, and the counts in `model.json`.",
+            f"Model {result['model_digest']}, {place['cpu']}, {place['cores']} cores, {result['started_at'][:10]}.",
+            "[All counts](../benchmarks/healthy.json).",
+            "",
+        ]
+    )
+
+
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = tyro.cli(HealthyConfig, description=str(__doc__))
@@ -129,6 +169,9 @@ def main() -> int:
     text = f"# Slices of healthy people\n\n{table}\n\nModel {result['model_digest']}. {place}{result['started_at'][:10]}.\n"
     Path(f"{config.output}.json").write_text(json.dumps(result, indent=1) + "\n")
     Path(f"{config.output}.md").write_text(text)
+    if config.about:
+        describe(config, result)
+        _MANUAL.write_text(manual(_MANUAL.read_text(), result, config.about))
     log.info("%s", text)
     return 0
 

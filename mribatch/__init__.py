@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mribatch.commands.promote import promote
     from mribatch.commands.read_predictions import read_predictions
     from mribatch.commands.score import score
+    from mribatch.commands.studies import studies
     from mribatch.commands.train import train
     from mribatch.errors import MribatchError
     from mribatch.settings.audit import AuditConfig
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mribatch.settings.explain import ExplainConfig
     from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
     from mribatch.settings.site import AcceptConfig, AdaptConfig
+    from mribatch.settings.studies import StudiesConfig
     from mribatch.settings.train import TrainConfig
 
 
@@ -49,6 +51,7 @@ __all__ = [
     "NightlyConfig",
     "PromoteConfig",
     "ScoreConfig",
+    "StudiesConfig",
     "TrainConfig",
     "__version__",
     "accept",
@@ -63,6 +66,7 @@ __all__ = [
     "promote",
     "read_predictions",
     "score",
+    "studies",
     "train",
 ]
 
@@ -79,6 +83,7 @@ _HOMES = {
     "ExplainConfig": "mribatch.settings.explain",
     "MribatchError": "mribatch.errors",
     "ScoreConfig": "mribatch.settings.score",
+    "StudiesConfig": "mribatch.settings.studies",
     "TrainConfig": "mribatch.settings.train",
     "accept": "mribatch.commands.accept",
     "adapt": "mribatch.commands.adapt",
@@ -92,6 +97,7 @@ _HOMES = {
     "promote": "mribatch.commands.promote",
     "read_predictions": "mribatch.commands.read_predictions",
     "score": "mribatch.commands.score",
+    "studies": "mribatch.commands.studies",
     "train": "mribatch.commands.train",
 }
 

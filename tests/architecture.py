@@ -41,6 +41,7 @@ COMMANDS = (
     "nightly",
     "promote",
     "score",
+    "studies",
     "train",
 )
 # Files of commands/ that are built on a command. The others may share helpers, but import no command.

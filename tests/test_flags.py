@@ -18,6 +18,7 @@ from mribatch.settings.explain import ExplainConfig
 from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.settings.site import AcceptConfig, AdaptConfig
+from mribatch.settings.studies import StudiesConfig
 from mribatch.settings.train import TrainConfig
 from tests.architecture import ROOT, imports
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "compact": (CompactConfig, "compact"),
     "baselines": (BaselinesConfig, "compare"),
     "inspect": (InspectConfig, "inspect"),
+    "studies": (StudiesConfig, "studies"),
     "audit": (AuditConfig, "audit"),
     "calibrate": (CalibrateConfig, "calibrate"),
     "accept": (AcceptConfig, "accept"),
@@ -49,6 +51,9 @@ UNREACHABLE = {
         ("mribatch.commands.evaluate_evidence", flag): "promote judges models beside nothing"
         for flag in ("--training", "--groups", "--other-source", "--apart-from")
     },
+    ("mribatch.predictions.studies", "--healthy-class"): "promote judges slices",
+    ("mribatch.commands.evaluate_patients", "--healthy-class"): "promote judges slices",
+    ("mribatch.commands.evaluate_patients", "--level"): "promote and accept judge slices",
     ("mribatch.sources.clusters", "--groups"): "promote reads no groups",
     ("mribatch.training.splits", "--paper-protocol"): "evaluate and promote split nothing",
     ("mribatch.models.engine", "--engine"): "only score, nightly and evaluate name an engine",
@@ -62,8 +67,8 @@ UNREACHABLE = {
     ("mribatch.sources.labels", "--exclude"): "compact lists no scans",
     ("mribatch.sources.listing", "--exclude"): "compact lists no scans",
     ("mribatch.stores.disk", "--exclude"): "compact lists no scans",
-    ("mribatch.commands.reading", "--identifiers"): "evaluate scores with identifiers=none, which needs no key",
-    ("mribatch.commands.reading", "--identifier-key"): "evaluate scores with identifiers=none, which needs no key",
+    ("mribatch.commands.reading", "--identifiers"): "evaluate scores with identifiers=none, or with the default key",
+    ("mribatch.commands.reading", "--identifier-key"): "evaluate scores with identifiers=none, or with the default key",
     ("mribatch.commands.night_summary", "--limit"): "compact only takes the lock of nights",
 }
 

@@ -1,18 +1,15 @@
 """Bring the rows of a file together that Ray Data has spread over several writes, so that they enter one part."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mribatch.predictions.files import file_uris
 from mribatch.schema import Status
 
-__all__ = ["Assembler", "assembler", "whole_files"]
+__all__ = ["Assembler", "whole_files"]
 
 _KEPT_SCANS = 64  # complete ones, for writes that Ray retries
 
@@ -50,13 +47,6 @@ class Assembler:
         del self._open[key]
         for old in list(self._complete)[:-_KEPT_SCANS]:
             del self._complete[old]
-
-
-def assembler() -> Any:
-    """Start an Assembler as an actor on the driver's node."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Assembler)
-    return actor.options(scheduling_strategy=here).remote()
 
 
 def whole_files(rows: pa.Table) -> pa.ChunkedArray:

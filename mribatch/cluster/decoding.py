@@ -14,6 +14,7 @@ import ray.data
 
 from mribatch import schema
 from mribatch.causes import cause
+from mribatch.cluster.blocks import PIXEL_BYTES, even, rows_of
 from mribatch.errors import (
     ConfigError,
     CredentialsRefused,
@@ -38,9 +39,10 @@ __all__ = ["accepted", "decode_blocks", "decode_table", "decoded", "readable"]
 
 log = logging.getLogger("mribatch.decoding")
 
-DECODER_BYTES = 1 << 31
-"""Memory for a scan of the largest size: MAX_MEMORY_BYTES, and the two processes at rest (measured: 260 MB). This limits the
-decoders that run at once to as many as fit beside the predictors. A larger scan is rejected by its header."""
+DECODER_BYTES = (1 << 31) + 2 * PIXEL_BYTES
+"""Memory for a scan of the largest size: MAX_MEMORY_BYTES, the two processes at rest (measured: 260 MB), and the largest
+block twice: its frames and its columns. This limits the decoders that run at once to as many as fit beside the predictors.
+A larger scan is rejected by its header."""
 
 DECODER_CORES = 0.5
 """A decoder waits for the storage half of its time, and a machine with one core must still feed its predictor."""
@@ -60,21 +62,22 @@ def decoded(
     spec: ImageSpec,
     *,
     reading: Reading = ONE_FRAME,
-    block_rows: int = 32,
+    block_rows: int | Sequence[int] = 32,
     timeout_s: float = DECODE_S,
     over: Callable[[], bool] | None = None,
     among: Sequence[Witness] = (),
 ) -> "ray.data.Dataset":
     """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`.
 
-    Blocks are small (32 rows of 224 px are 5 MB), so that memory is bounded and work spreads over the nodes. A scan of
-    many frames takes several. timeout_s limits the decoding of one scan, or of each PIECE_FRAMES of its frames. Blocks
+    block_rows: how many scans each block holds, in order, or one number for all. Blocks are small (32 rows of 224 px are
+    5 MB), so that memory is bounded and work spreads over the nodes. A scan of many frames takes several. timeout_s limits the decoding of one scan, or of each PIECE_FRAMES of its frames. Blocks
     that start when the time is `over` are not read: their rows say so. The run fails with StorageDenied if access is
     denied to scans and also to all of `among` (by default some from all over the table), and with CredentialsRefused.
     """
-    slices = [table.slice(at, block_rows) for at in range(0, table.num_rows, block_rows)]
-    rows = ray.data.from_arrow([s.combine_chunks() for s in slices])
-    rows.context.target_max_block_size = _block_bytes(spec, block_rows)
+    blocks = even(table.num_rows, block_rows) if isinstance(block_rows, int) else block_rows
+    resources: dict[str, Any] = {"memory": _decoder_bytes(), "num_cpus": DECODER_CORES}
+    rows = rows_of(table, blocks, **resources)
+    rows.context.target_max_block_size = _block_bytes(spec, max(blocks))
     return rows.map_batches(
         partial(
             decode_blocks, spec=spec, reading=reading, timeout_s=timeout_s, over=over, among=among or witnesses(table)
@@ -82,8 +85,7 @@ def decoded(
         batch_format="pyarrow",
         batch_size=None,
         zero_copy_batch=True,
-        memory=_decoder_bytes(),
-        num_cpus=DECODER_CORES,
+        **resources,
     )
 
 

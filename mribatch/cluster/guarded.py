@@ -5,13 +5,10 @@ being scored when its process died is taken apart, and its scans are scored one 
 """
 
 import hashlib
-import math
 import os
 import resource
 import signal
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -20,16 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mribatch import schema
 from mribatch.causes import cause
+from mribatch.cluster.notes import is_over
 from mribatch.errors import MribatchError, RunFailed
 from mribatch.models.predictor import Predictor
 from mribatch.predictions.files import first_rows
 from mribatch.schema import Reason, Status
 
-__all__ = ["WatchedPredictor", "is_over", "ready_at", "work_log"]
+__all__ = ["WatchedPredictor"]
 
 _LOAD_S = 600.0  # for a model from a slow storage, and a GPU that compiles
 _GRACE_S = 10.0
@@ -40,63 +37,6 @@ _TOGETHER = 1  # deaths with a batch after which its scans are scored alone
 _ALONE = 2  # deaths with one scan after which it is rejected
 
 
-class WorkLog:
-    """What all predictors of a run have begun and ended, and whether the run's time is over."""
-
-    def __init__(self, until: float) -> None:
-        self._begun: Counter[str] = Counter()
-        self._hung: set[str] = set()
-        self._scored = self._rejected = 0
-        self._ready_at: float | None = None
-        self._until = until  # of the clock of the driver's machine, on which this actor lives and restarts
-
-    def is_over(self) -> bool:
-        """Say whether the run's time is over."""
-        return time.monotonic() >= self._until
-
-    def begin(self, work: str) -> tuple[int, bool]:
-        """Return how often this work was begun before without an end, and whether it took too long."""
-        self._begun[work] += 1
-        return self._begun[work] - 1, work in self._hung
-
-    def hang(self, work: str) -> None:
-        """Note that some work takes too long."""
-        self._hung.add(work)
-
-    def end(self, work: str, scored: int = 0, rejected: int = 0) -> None:
-        """Note that some work has ended, and how many of its scans were scored or failed, and rejected."""
-        self._begun.pop(work, None)
-        self._hung.discard(work)
-        self._ready_at = self._ready_at or time.monotonic()
-        self._scored, self._rejected = self._scored + scored, self._rejected + rejected
-
-    def progress(self) -> tuple[int, int]:
-        """Return how many scans were scored or failed, and rejected. A batch that Ray retried counts twice."""
-        return self._scored, self._rejected
-
-    def ready_at(self) -> float | None:
-        """Return the moment at which the first predictor had loaded the model, None before."""
-        return self._ready_at
-
-
-def work_log(until: float = math.inf) -> Any:
-    """Start a WorkLog as an actor on the driver's node. The run's time is over at `until` of that node's time.monotonic."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WorkLog)
-    return actor.options(scheduling_strategy=here).remote(until)
-
-
-def is_over(work_log: Any) -> bool:
-    """Say whether the run's time is over, by the clock of the driver's node."""
-    return bool(ray.get(work_log.is_over.remote()))
-
-
-def ready_at(work_log: Any) -> float | None:
-    """Return the moment, of the driver's time.monotonic, at which the first predictor had loaded the model."""
-    moment: float | None = ray.get(work_log.ready_at.remote())
-    return moment
-
-
 class WatchedPredictor:
     """A `Predictor` in an actor.
 
@@ -104,8 +44,8 @@ class WatchedPredictor:
     before each batch whether its time is over.
     """
 
-    def __init__(self, work_log: Any, timeout_s: float, timed: bool, **predictor: Any) -> None:
-        self._work_log, self._timeout_s, self._timed = work_log, timeout_s, timed
+    def __init__(self, notes: Any, timeout_s: float, timed: bool, **predictor: Any) -> None:
+        self._notes, self._timeout_s, self._timed = notes, timeout_s, timed
         self._node = ray.get_runtime_context().get_node_id()
         start = f"start of {ray.get_runtime_context().get_actor_id()}"
         deaths, _ = self._begin(start)
@@ -123,7 +63,7 @@ class WatchedPredictor:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return what `Predictor` does, with the columns of `schema.WORK`."""
         work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / 8)
-        if self._timed and is_over(self._work_log):
+        if self._timed and is_over(self._notes):
             table = _with(table, status=Status.LEFT, pixels=None)
         deaths, _ = self._begin(work)
         result = None
@@ -172,11 +112,11 @@ class WatchedPredictor:
             ) from again
 
     def _begin(self, work: str) -> tuple[int, bool]:
-        deaths, hung = ray.get(self._work_log.begin.remote(work))
+        deaths, hung = ray.get(self._notes.begin.remote(work))
         return int(deaths), bool(hung)
 
     def _end(self, work: str, scored: int = 0, rejected: int = 0) -> None:
-        ray.get(self._work_log.end.remote(work, scored, rejected))
+        ray.get(self._notes.end.remote(work, scored, rejected))
 
     @contextmanager
     def _alarm(self, work: str, limit_s: float) -> Iterator[None]:
@@ -192,7 +132,7 @@ class WatchedPredictor:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _give_up(self, work: str) -> None:
-        ray.get(self._work_log.hang.remote(work))
+        ray.get(self._notes.hang.remote(work))
         os.kill(os.getpid(), signal.SIGKILL)
 
 

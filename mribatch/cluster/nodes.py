@@ -7,14 +7,21 @@ from functools import partial
 from typing import Any, Literal
 
 import ray
-from ray.autoscaler.sdk import request_resources
-from ray.data import ActorPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mribatch.errors import ConfigError, RunFailed, StorageError
 from mribatch.stores import uris
 
-__all__ = ["addresses", "await_node", "check_seen", "most_cores", "predictors", "trainers", "working_nodes"]
+__all__ = [
+    "addresses",
+    "await_node",
+    "check_seen",
+    "most_cores",
+    "predictors",
+    "trainers",
+    "working_cores",
+    "working_nodes",
+]
 
 log = logging.getLogger("mribatch.cluster")
 
@@ -39,6 +46,8 @@ def await_node(seconds: float = _JOIN_S) -> None:
     if working_nodes():
         return
     log.info("waiting for the cluster to start a node …")
+    from ray.autoscaler.sdk import request_resources  # takes a moment to import
+
     request_resources(num_cpus=1)
     try:
         while not working_nodes():
@@ -114,7 +123,7 @@ def predictors(nodes: Sequence[Mapping[str, Any]], *, use_gpus: bool = True) -> 
         return None, {"compute": _pool(gpus), "num_gpus": 1}
     smallest = min(cores)
     if smallest == 1:
-        return 1, {"compute": ActorPoolStrategy(min_size=1, max_size=len(nodes)), "num_cpus": 0.25}
+        return 1, {"compute": _pool(None, most=len(nodes)), "num_cpus": 0.25}
     if smallest <= _CORES_PER_PREDICTOR:
         share = min(max(smallest - 1, 0.75 * smallest), smallest - 0.75)  # over half a node, so one per node
         return smallest, {
@@ -146,6 +155,11 @@ def trainers(nodes: Sequence[Mapping[str, Any]], wanted: Literal["auto"] | int) 
     return number, {"CPU": share} | ({"GPU": 1} if use_gpu else {})
 
 
+def working_cores() -> int:
+    """Return the cores of all working nodes together. Raises RunFailed for no nodes."""
+    return sum(_cores(working_nodes()))
+
+
 def most_cores() -> int:
     """Return the cores of the largest working node."""
     return max(_cores(working_nodes()))
@@ -162,6 +176,8 @@ def _gpus(nodes: Sequence[Mapping[str, Any]]) -> int:
     return int(sum(node["Resources"].get("GPU", 0) for node in nodes))
 
 
-def _pool(at_first: int) -> ActorPoolStrategy:
-    """Return a pool that starts with what fits now and grows with the cluster."""
-    return ActorPoolStrategy(min_size=1, initial_size=at_first)
+def _pool(at_first: int | None, most: int | None = None) -> Any:
+    """Return a pool that starts with what fits now, by default one, and grows with the cluster up to `most`."""
+    from ray.data import ActorPoolStrategy
+
+    return ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first)

@@ -54,13 +54,13 @@ def lines(heard: Callable[[float | None], object] | None = None) -> Iterator[Any
 
 
 @contextmanager
-def watched(work_log: Any, show: Callable[[int, int], object]) -> Iterator[None]:
+def watched(notes: Any, show: Callable[[int, int], object]) -> Iterator[None]:
     """Show how many scans were scored or failed, and rejected, by a thread that calls `show`; warn after a long silence."""
     last, moved_at = (0, 0), time.monotonic()
 
     def look() -> None:
         nonlocal last, moved_at
-        now = tuple(ray.get(work_log.progress.remote(), timeout=_ANSWER_S))
+        now = tuple(ray.get(notes.progress.remote(), timeout=_ANSWER_S))
         if now > last:
             last, moved_at = now, time.monotonic()
             show(*now)

@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-import ray.data
+import ray._private.services
 import ray.exceptions
-from ray.data.exceptions import SystemException
-from ray.train import TrainingFailedError
 
 from mribatch import errors
 from mribatch.cluster.address import cluster_address
@@ -40,7 +38,6 @@ _OWN = {  # for a session that a run starts itself: nobody reads its metrics, an
 }
 _WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _WATCHER_WANTED = os.environ.get(_WATCHER)
-_WRAPPERS = (ray.exceptions.RayError, TrainingFailedError, SystemException)
 _LONGEST = 300  # characters of a foreign message
 _ADVICE = re.compile(r"(^|\n)Failed to [^\n]+ after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
 """The advice that Ray Data appends to the message of each error that passes through it."""
@@ -64,11 +61,18 @@ def session() -> Iterator[None]:
         alone = len(ray.nodes()) == 1  # a single node has no other to move to when it is preempted
         os.environ[_WATCHER] = _WATCHER_WANTED or ("0" if alone else "1")
         yield
-    except (ray.exceptions.RayError, TrainingFailedError) as err:
+    except _ray_errors() as err:
         raise _plain(err) from err
     finally:
         if started:
             _disconnect()
+
+
+def _ray_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of Ray, and those of Ray Data and Ray Train if this process has imported them."""
+    homes = {"ray.data.exceptions": "SystemException", "ray.train": "TrainingFailedError"}
+    imported = (getattr(sys.modules[home], name) for home, name in homes.items() if home in sys.modules)
+    return (ray.exceptions.RayError, *imported)
 
 
 def _disconnect() -> None:
@@ -86,6 +90,8 @@ def _disconnect() -> None:
 
 
 def _silence() -> None:
+    import ray.data  # takes a second, in which Ray starts its first workers
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -100,8 +106,8 @@ def _connect() -> None:
         for name, value in _OWN.items():
             os.environ.setdefault(name, value)
     try:
-        with quiet_stderr(b"Set ray log level"), _sigterm_restored():
-            # Workers' errors arrive as exceptions. A dashboard would cost 3% of two cores; a running cluster keeps its own.
+        with quiet_stderr(b"Set ray log level"), _sigterm_restored(), _no_dashboard():
+            # Workers' errors arrive as exceptions. A running cluster keeps its dashboard.
             ray.init(
                 logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False, runtime_env=_environment()
             )
@@ -128,6 +134,23 @@ def _sigterm_restored() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _no_dashboard() -> Iterator[None]:
+    """Keep Ray from starting the process of its dashboard, and from waiting for it: it does so even where that is off.
+
+    It takes 1.5 s of a start and 1 s of a core. No setting prevents it in Ray 2.60; where the function below is missing, it starts.
+    """
+    services, name = ray._private.services, "start_api_server"
+    start = getattr(services, name, None)
+    if start is not None:
+        setattr(services, name, lambda *_, **__: ("", None))  # an address and a process
+    try:
+        yield
+    finally:
+        if start is not None:
+            setattr(services, name, start)
 
 
 def _environment() -> dict[str, dict[str, str]] | None:
@@ -163,6 +186,7 @@ def quiet_stderr(unwanted: bytes = b"") -> Iterator[None]:
 
 def _plain(err: BaseException) -> MribatchError:
     """Return the package's own error inside one of Ray's, or RunFailed with the type and message of the first cause."""
+    wrappers = _ray_errors()
     causes = [_without_advice(cause) for cause in _causes(err, set())]
     for cause in causes:
         if isinstance(cause, MribatchError) and not isinstance(cause, ray.exceptions.RayError):
@@ -172,7 +196,7 @@ def _plain(err: BaseException) -> MribatchError:
         name, message = printed[-1]
         known: type[MribatchError] = getattr(errors, name, MribatchError)
         return known(message)
-    foreign = [cause for cause in causes if not isinstance(cause, (*_WRAPPERS, StopIteration))]
+    foreign = [cause for cause in causes if not isinstance(cause, (*wrappers, StopIteration))]
     reason = f"{type(foreign[-1]).__name__}: {_last_line(str(foreign[-1]))}" if foreign else _printed_reason(str(err))
     return RunFailed(
         f"Ray ended the run ({type(err).__name__}: {reason}): see {ray_logs()} for the cause, then run the command again to resume"

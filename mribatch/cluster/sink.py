@@ -32,11 +32,11 @@ class PartSink(Datasink[Receipt]):
     """Ray Data sink for parts of at least part_rows predictions; afterwards `receipts` says what was written.
 
     A part is named by the scans in it, so a retried write replaces its own file. All rows of a file enter one part: the
-    write that gets the last of them gets the others from the `assembler`.
+    write that gets the last of them gets the others from the `notes` of the run, an Assembler.
     """
 
-    def __init__(self, fence: Fence, labels: Sequence[str], part_rows: int, assembler: Any) -> None:
-        self._fence, self._part_rows, self._assembler = fence, part_rows, assembler
+    def __init__(self, fence: Fence, labels: Sequence[str], part_rows: int, notes: Any) -> None:
+        self._fence, self._part_rows, self._notes = fence, part_rows, notes
         self._schema = schema.prediction_schema(labels)
         self.receipts: list[Receipt] = []
 
@@ -76,7 +76,7 @@ class PartSink(Datasink[Receipt]):
         is_whole = whole_files(rows)
         if pc.all(is_whole).as_py() is not False:
             return rows
-        others: pa.Table = ray.get(self._assembler.add.remote(write, rows.filter(pc.invert(is_whole))))
+        others: pa.Table = ray.get(self._notes.add.remote(write, rows.filter(pc.invert(is_whole))))
         return pa.concat_tables([rows.filter(is_whole), others])
 
     def on_write_complete(self, write_result: WriteResult[Receipt]) -> None:

@@ -1,6 +1,5 @@
 """Turn the rows of a site's scans into an acceptance: its numbers, verdict and reasons, as acceptance.json and a page."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -21,6 +20,7 @@ from mribatch.reports.acceptance import acceptance_page, sentence
 from mribatch.scans.corruptions import CORRUPTIONS, STRENGTHS
 from mribatch.schema import Status
 from mribatch.settings.site import AcceptConfig
+from mribatch.sources.labels import data_fingerprint
 from mribatch.statistics import metrics
 from mribatch.statistics.acceptance import Measured, Thresholds, balanced_accuracy, checks, rates, too_few, verdict
 from mribatch.statistics.metrics import Scores
@@ -120,11 +120,7 @@ def _counts(column: pa.ChunkedArray, model: Model) -> dict[str, int]:
 
 
 def _data(site: Site, rows: pa.Table) -> dict[str, Any]:
-    columns = [
-        rows["content_sha256"].to_pylist(),
-        rows["label"].to_pylist() if site.is_labelled else [""] * rows.num_rows,
-    ]
-    content = "".join(sorted(f"{digest}{label}" for digest, label in zip(*columns, strict=True)))
+    labels = rows["label"].to_pylist() if site.is_labelled else [""] * rows.num_rows
     scored = site.rows.filter(pc.equal(site.rows["status"], Status.OK)).num_rows
     return {
         "scans": rows.num_rows,
@@ -132,7 +128,7 @@ def _data(site: Site, rows: pa.Table) -> dict[str, Any]:
         "rejected": site.counts(Status.REJECTED),
         "skipped": site.counts(Status.SKIPPED),
         "failed": site.failed,
-        "content_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "content_sha256": data_fingerprint(rows["content_sha256"].to_pylist(), labels),
     }
 
 

@@ -26,6 +26,12 @@ _PAIRS_OF_KIND = 6
 _LEAKS = 6
 _CONFLICTS = 12
 _SUSPECTS = 24
+_FILES = {
+    "audit.json": "all figures of this page",
+    "pairs.parquet": "every pair of near copies",
+    "clusters.parquet": "the cluster of each scan: train, evaluate and baselines can read it",
+    "suspects.parquet": "labels that are likely wrong",
+}
 
 
 def page_of(config: AuditConfig, decoded: Thumbnails, results: Findings) -> AuditPage:
@@ -50,6 +56,7 @@ def page_of(config: AuditConfig, decoded: Thumbnails, results: Findings) -> Audi
         conflicts=gallery.pairs(conflicts),
         suspects=gallery.suspects(len(doubtful)),
         means=gallery.means(),
+        files=_FILES,
     )
 
 
@@ -70,7 +77,6 @@ def _facts(config: AuditConfig, decoded: Thumbnails, results: Findings) -> dict[
         "scans": f"{decoded.scans.num_rows:,} read, {decoded.unreadable.num_rows:,} not",
         "command": config.command("jobs/audit.py"),
         "features for wrong labels": results.numbers["suspects"]["features"],
-        "tables": "pairs.parquet, clusters.parquet, suspects.parquet and audit.json, beside this page",
         "mribatch": __version__,
     }
 

@@ -55,6 +55,12 @@ COMMANDS = {
         "mribatch.settings.score:CompactConfig",
         "mribatch.commands.compact:compact",
     ),
+    "studies": Command(
+        "sum up predictions by series and by study, as tables in the output",
+        "studies --output predictions",
+        "mribatch.settings.studies:StudiesConfig",
+        "mribatch.commands.studies:studies",
+    ),
     "audit": Command(
         "find copies, leaks between splits, wrong labels and shortcuts in labelled scans",
         "audit --data LABELLED --output audit",

@@ -283,7 +283,9 @@ def _write(config: BaselinesConfig, material: Material, contenders: list[Contend
     for name, (_, png) in pictures.items():
         uris.put(uris.join(folder, f"{name}.png"), png)
     place = uris.join(folder, "comparison.html")
-    uris.put(place, comparison.comparison_page(contenders, facts, dict(pictures.values())).encode())
+    files = {"comparison.parquet": "a row for each model and split", "comparison.md": "the tables as Markdown"}
+    files |= {f"{name}.png": caption for name, (caption, _) in pictures.items()}
+    uris.put(place, comparison.comparison_page(contenders, facts, files).encode())
     return place
 
 
@@ -291,13 +293,13 @@ def _pictures(best: Sequence[Contender]) -> dict[str, tuple[str, bytes]]:
     """Return captions and PNG bytes by file name."""
     titles = [contender.title for contender in best]
     intervals = [contender.interval for contender in best]
-    bars = figures.accuracy_bars(titles, [contender.accuracy for contender in best], intervals)
+    dots = figures.accuracy_dots(titles, [contender.accuracy for contender in best], intervals)
     matrices = {
         f"confusion_{contender.name}": (f"{contender.title}: all splits", figures.confusion_matrix(contender.pooled))
         for contender in best
     }
     kind = "as published" if best[0].as_published else "with groups apart"
-    return {"accuracy": (f"Accuracy on the test scans, {kind}", bars), **matrices}
+    return {"accuracy": (f"Accuracy on the test scans, {kind}", dots), **matrices}
 
 
 def _facts(config: BaselinesConfig, material: Material, contenders: Sequence[Contender]) -> Mapping[str, object]:

@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 from mribatch import schema
 from mribatch.commands import evaluate_report
 from mribatch.commands.classes import list_labelled
+from mribatch.commands.evaluate_breakdown import breakdown_numbers
 from mribatch.commands.evaluate_evidence import Beside, digested, evidence, known_scans, scores_of
+from mribatch.commands.evaluate_patients import check_patients, judged
 from mribatch.commands.evaluate_trust import trust_numbers
-from mribatch.commands.evaluated import Evaluated
+from mribatch.commands.evaluated import Evaluated, Measured
 from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing
 from mribatch.commands.scored import Scored, failure_lines
@@ -38,14 +40,17 @@ _NO_TEST_SCANS = (
 
 
 @paying
-def evaluate(config: EvaluateConfig) -> Evaluated:
+def evaluate(config: EvaluateConfig) -> Measured:
     """Score the labelled scans at config.data (its test split, if it has one) and write a report on the result.
 
-    Scans that have predictions in config.output are not scored again. Raises InputError for labels that the model does
+    Scans that have predictions in config.output are not scored again. At the level of studies, statistics of patients are
+    judged, which needs a manifest with patient_id. Raises InputError for labels that the model does
     not know, and everything that `score` raises.
     """
     model = directory.load_model(lookup.locate(config.model))
     labelled = list_labelled(config.data, exclude=config.exclude, outputs=(config.output,))
+    if config.level == "study":
+        return _evaluate_patients(config, model, labelled)
     other = None if config.other_source is None else list_labelled(config.other_source, outputs=(config.output,))
     if other is not None:
         _check_labels(other, model)
@@ -77,6 +82,7 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, bes
         "apart_from": _apart_numbers(apart, rows, kept) if apart else None,
         "evidence": {} if beside is None else _evidence(config, model, _good(rows), beside),
         **trust_numbers(scores, good, model),
+        **breakdown_numbers(config, scores, good),
     }
     log.info("drawing the report …")
     return Evaluated(
@@ -90,6 +96,16 @@ def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, bes
         predictions=ledger.model_folder(scored.output, model.digest),
         max_reject_rate=config.max_reject_rate,
     )
+
+
+def _evaluate_patients(config: EvaluateConfig, model: Model, labelled: pa.Table) -> Measured:
+    table = _test_scans(labelled, model, config)
+    check_patients(config, model.labels, table)  # before anything is scored
+    scored = _score(config, model, table)
+    rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
+    if not _good(rows).num_rows:
+        raise _nothing_scored(config, scored, rows)
+    return judged(config, model, scored, rows)
 
 
 def _test_scans(table: pa.Table, model: Model, config: EvaluateConfig) -> pa.Table:
@@ -121,7 +137,7 @@ def _score(config: EvaluateConfig, model: Model, table: pa.Table, data: str | No
         batch_size=config.batch_size,
         engine=config.engine,
         max_reject_rate=config.max_reject_rate,
-        identifiers="none",
+        identifiers="keyed" if config.level == "study" else "none",  # slices of one series are known by its key
     )
     return score_listing(scoring, model, table.select(schema.PLAN.names))
 

@@ -14,6 +14,7 @@ from mribatch import schema
 from mribatch.causes import cause
 from mribatch.commands.evaluated import GALLERY_SCANS, apart_line
 from mribatch.commands.overlays import MapSettings, explained_apart
+from mribatch.commands.pictures import small_pictures
 from mribatch.models.format import Model
 from mribatch.models.pointing import pointing_of
 from mribatch.reports import figures
@@ -33,6 +34,12 @@ __all__ = ["copies_note", "write"]
 log = logging.getLogger("mribatch.evaluate")
 
 _MAPS = 8  # of mistakes, on the page
+_PICTURES = 60  # of mistakes, half a megabyte
+_FILES = {
+    "metrics.json": "all figures of this page",
+    "classification_report.txt": "precision, recall and F1 as text",
+    **dict.fromkeys(("confusion_matrix.png", "roc.png", "precision_recall.png", "reliability.png"), "a figure"),
+}
 
 
 def write(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table, numbers: Mapping[str, Any]) -> str:
@@ -51,6 +58,7 @@ def write(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table, 
             numbers=numbers,
             evidence=numbers["evidence"],
             mistakes=_mistakes(scores, rows),
+            files=_FILES | {f"predictions/model={model.digest}/": "a row for each scan, as Parquet"},
             maps=_maps(config, model, scores, rows),
             figures=dict(pictures.values()),
         )
@@ -81,6 +89,10 @@ def _facts(config: EvaluateConfig, model: Model, numbers: Mapping[str, Any]) -> 
         "labels": ", ".join(model.labels),
         "data": config.data,
         "copies of training scans": copies_note(config),
+        "fingerprint of the scans": numbers["content_sha256"][:12],
+        "date": numbers["created_at"],
+        "command": config.command("jobs/evaluate.py"),
+        "mribatch": numbers["mribatch"],
     }
     return facts | ({"left out": apart_line(numbers["apart_from"])} if numbers["apart_from"] else {})
 
@@ -90,6 +102,7 @@ def _pictures(model: Model, scores: Scores, rows: pa.Table) -> dict[str, tuple[s
     matrix, gallery = figures.confusion_matrix(scores), _gallery(scores, rows, model)
     pictures = {
         "confusion_matrix": ("Confusion matrix: true classes in rows, predicted ones in columns", matrix),
+        "precision_recall": ("Precision and recall at every threshold", figures.precision_recall_curves(scores)),
         "roc": ("ROC curves, one class against the rest", figures.roc_curves(scores)),
         "reliability": ("How often the model is right at each confidence", figures.reliability(scores)),
         "scans": ("Scans with their probabilities, the worst mistakes first", gallery),
@@ -103,16 +116,19 @@ def _pictures(model: Model, scores: Scores, rows: pa.Table) -> dict[str, tuple[s
 
 
 def _mistakes(scores: Scores, rows: pa.Table) -> list[Mistake]:
-    predicted = scores.probabilities.argmax(axis=1)
-    wrong = [i for i in metrics.worst_first(scores, limit=len(scores.truth)) if predicted[i] != scores.truth[i]]
+    wrong = [i for i in metrics.worst_first(scores, limit=len(scores.truth)) if not scores.correct[i]]
+    mistaken = rows.take(pa.array(wrong, pa.int64()))
+    keys = zip(mistaken["scan_uri"].to_pylist(), mistaken["frame"].to_pylist(), strict=True)
+    pictures = small_pictures(mistaken, _PICTURES)
     return [
         Mistake(
-            scan_uri=rows["scan_uri"][i].as_py(),
+            scan_uri=uri,
             truth=scores.labels[scores.truth[i]],
-            predicted=scores.labels[predicted[i]],
-            confidence=float(scores.probabilities[i].max()),
+            predicted=scores.labels[scores.predicted[i]],
+            confidence=float(scores.confidence[i]),
+            picture=pictures.get((uri, frame)),
         )
-        for i in wrong
+        for i, (uri, frame) in zip(wrong, keys, strict=True)
     ]
 
 

@@ -13,14 +13,14 @@ from mribatch.reports.rendering import interval
 from mribatch.schema import Status
 from mribatch.statistics.metrics import percent
 
-__all__ = ["GALLERY_SCANS", "Evaluated", "apart_line", "evidence_lines"]
+__all__ = ["GALLERY_SCANS", "Evaluated", "Measured", "apart_line", "evidence_lines"]
 
 GALLERY_SCANS = 24  # as many as fit on a page
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated(Shown):
-    """How well a model did on labelled scans, and where the report is."""
+class Measured(Shown):
+    """What a model was measured on, and where the report is."""
 
     scored: Scored
     numbers: dict[str, Any]
@@ -29,7 +29,6 @@ class Evaluated(Shown):
     rows: pa.Table
     rejected: dict[str, int]
     skipped: dict[str, int]
-    copies: str
     max_reject_rate: float
 
     @property
@@ -37,6 +36,23 @@ class Evaluated(Shown):
         lost = sum(self.rejected.values()) + self.scored.failed
         wanted = self.rows.num_rows - sum(self.skipped.values()) + self.scored.failed
         return TOO_MANY_REJECTS if lost > self.max_reject_rate * wanted else 0
+
+    def _lost(self) -> Iterator[str]:
+        for name, reasons in (("rejected", self.rejected), ("skipped", self.skipped)):
+            if reasons:
+                yield f"{name}: " + ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        if self.scored.failed:
+            yield f"failed, to be retried: {self.scored.failed}"
+        yield from failure_lines(self.scored.failures)
+        yield f"predictions  {self.predictions}"
+        yield f"report       {self.report}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Measured):
+    """How well a model did on labelled scans."""
+
+    copies: str
 
     def blocks(self) -> list[Block]:
         """Return the result; scan by scan if they fit on a screen."""
@@ -66,14 +82,7 @@ class Evaluated(Shown):
         yield f"copies of training scans: {self.copies}"
         if self.numbers["apart_from"]:
             yield apart_line(self.numbers["apart_from"])
-        for name, reasons in (("rejected", self.rejected), ("skipped", self.skipped)):
-            if reasons:
-                yield f"{name}: " + ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        if self.scored.failed:
-            yield f"failed, to be retried: {self.scored.failed}"
-        yield from failure_lines(self.scored.failures)
-        yield f"predictions  {self.predictions}"
-        yield f"report       {self.report}"
+        yield from self._lost()
 
 
 def evidence_lines(evidence: Mapping[str, Mapping[str, Any]]) -> list[str]:

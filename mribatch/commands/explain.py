@@ -162,10 +162,10 @@ def _page(config: ExplainConfig, model: Model, explanations: Sequence[Explanatio
             "method": f"{config.method}: {DESCRIPTIONS[config.method]}",
             "scans": config.input,
             "command": config.command("jobs/explain.py"),
-            "table": "explanations.parquet, beside this page",
             "mribatch": __version__,
         },
         labels=model.labels,
         pointing=pointing_of(model, config.method),
         explanations=explanations,
+        files={"explanations.parquet": "a row for each frame; the overlays stand beside it as PNG"},
     )

@@ -43,9 +43,11 @@ INSPECTED = pa.schema(
         pa.field("height_px", pa.int32()),
         pa.field("series", pa.int32()),
         pa.field("container", pa.string()),
+        pa.field("study", pa.int32()),
     ]
 )
-"""One row per file, or per member of an archive. `series` numbers the series within this table; no identifier is kept."""
+"""One row per file, or per member of an archive. `series` and `study` number the series and studies of DICOM files within
+this table; no identifier is kept."""
 
 _OUTCOMES = {Status.OK: "scored", Status.SKIPPED: "skipped", Status.REJECTED: "rejected", Status.FAILED: "failed"}
 _SPEC = ImageSpec(side_px=1)  # only the limits count
@@ -121,15 +123,19 @@ def _survey_file(uri: str, version: str, reading: Reading) -> list[Surveyed]:
 
 
 def _table(keys: Sequence[tuple[str, str]], files: Sequence[Sequence[Surveyed]]) -> pa.Table:
-    numbers: dict[str, int] = {}
+    series: dict[str, int] = {}
+    studies: dict[str, int] = {}
     rows = []
     for (uri, version), scans in zip(keys, files, strict=True):
         for scan in scans:
-            number = None if scan.series is None else numbers.setdefault(scan.series, len(numbers) + 1)
-            known = {"scan_version": version, "outcome": _OUTCOMES[scan.status], "series": number}
-            place = _place(uri, version, scan)
-            rows.append(asdict(scan) | known | place)
+            numbers = {"series": _number(scan.series, series), "study": _number(scan.study, studies)}
+            known = {"scan_version": version, "outcome": _OUTCOMES[scan.status]}
+            rows.append(asdict(scan) | known | numbers | _place(uri, version, scan))
     return pa.Table.from_pylist(rows, schema=INSPECTED)
+
+
+def _number(key: str | None, numbers: dict[str, int]) -> int | None:
+    return None if key is None else numbers.setdefault(key, len(numbers) + 1)
 
 
 def _place(uri: str, version: str, scan: Surveyed) -> dict[str, str | int | None]:

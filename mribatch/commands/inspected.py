@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mribatch.commands.screen import Block, Shown, Table
+from mribatch.scans.formats import NIFTI
 from mribatch.schema import Reason
 
 __all__ = ["Inspected"]
@@ -58,7 +59,6 @@ class Inspected(Shown):
     def blocks(self) -> list[Block]:
         """Return how many files would be scored, skipped and rejected and why, with examples, and what they are."""
         rows = self.files.to_pylist()
-        series = len({row["series"] for row in rows} - {None})
         packed = {row["container"] for row in rows} - {None}
         members = sum(row["container"] is not None for row in rows)
         files = len(rows) - members + len(packed)
@@ -66,12 +66,20 @@ class Inspected(Shown):
         archives = f" ({len(packed):,} of them archives of {members:,})" if packed else ""
         size = _size(sum(row["size_bytes"] or 0 for row in rows))
         return [
-            f"{files:,}{of} files{archives}, {size}, {series:,} DICOM series",
+            f"{files:,}{of} files{archives}, {size}, {_grouped(rows)}",
             Table([*_outcome_rows(rows)], ("", "files", "series", "frames", "what they are"), align="lrrrl"),
             Table([*_property_rows(rows)], ("of the files", "most frequent first"), align="ll"),
             Table([*_example_rows(rows)], ("", "examples"), align="ll"),
             f"one row per file: {self.report}" if self.report else "--output FOLDER writes one row per file as Parquet",
         ]
+
+
+def _grouped(rows: Sequence[dict[str, object]]) -> str:
+    """Return the numbers of DICOM series and studies, and of volumes, which are a series each."""
+    series, studies = (len({row[name] for row in rows} - {None}) for name in ("series", "study"))
+    volumes = sum(row["format"] == NIFTI for row in rows)
+    of_studies = f" of {studies:,} studies" if studies else ""
+    return f"{series:,} DICOM series{of_studies}" + (f", {volumes:,} NIfTI volumes" if volumes else "")
 
 
 def _groups(rows: Iterable[dict[str, object]]) -> list[tuple[str, str, list[dict[str, object]]]]:

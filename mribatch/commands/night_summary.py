@@ -2,30 +2,33 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mribatch import schema
+from mribatch.commands.night_trends import night_names, trends
+from mribatch.commands.night_worklist import worklist
 from mribatch.commands.scored import Scored
 from mribatch.models.format import Model
 from mribatch.predictions import history
 from mribatch.predictions.files import file_uris, of_files, outcomes
 from mribatch.predictions.history import DUE, INTERRUPTED
+from mribatch.predictions.series import MEMBERSHIP, with_series
 from mribatch.reports.night import Change, Comparison, Night, Referred, Reject, Tally
 from mribatch.schema import Status
 from mribatch.settings.score import NightlyConfig
 from mribatch.statistics import drift
 from mribatch.statistics.referral import REASONS
 
-__all__ = ["COLUMNS", "NightData", "by_due", "night_facts", "referral_alarms", "summarize"]
+__all__ = ["COLUMNS", "Alarm", "NightData", "by_due", "changed_rows", "night_facts", "referral_alarms", "summarize"]
 
 COLUMNS = (
-    *(*schema.KEY, "container", "member", "status", "reason", "detail", "predicted_class", "confidence"),
+    *(*schema.KEY, *MEMBERSHIP[1:], "member", "reason", "detail", "predicted_class", "confidence"),
     *("referral", "referral_reason", "model_digest", "scored_at"),
 )
 """The columns of predictions that a night reads."""
@@ -55,9 +58,11 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     bad, skipped = (files.filter(pc.equal(files["status"], status)) for status in (Status.REJECTED, Status.SKIPPED))
     tried = files.num_rows - skipped.num_rows + scored.failed
     classes, confidence = _compared_classes(config, good, data), _compared_confidence(config, good, data)
-    referrals = _compared_referrals(config, good, data)
+    named = with_series(rows)
+    referrals, changed = _compared_referrals(config, good, data), changed_rows(good, data.before)
+    alarms = [*_alarms(config, bad.num_rows + scored.failed, tried, classes, confidence, referrals)]
     zone = ZoneInfo(config.timezone)
-    return Night(
+    night = Night(
         title=f"Night of {data.started.astimezone(zone):%Y-%m-%d}",
         run_id=scored.run_id,
         model=config.model,
@@ -65,7 +70,8 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
         started=data.started.astimezone(zone),
         ended=datetime.now(zone),
         deadline=data.deadline and data.deadline.astimezone(zone),
-        alarms=tuple(_alarms(config, bad.num_rows + scored.failed, tried, classes, confidence, referrals)),
+        alarms=tuple(alarm.text for alarm in alarms),
+        advice=tuple(dict.fromkeys(alarm.advice for alarm in alarms)),
         tally=Tally(
             listed=scored.listed,
             done_before=scored.done,
@@ -75,16 +81,26 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
             scored=by_due(outcomes(good)),
             left_over=data.due.num_rows - scored.planned + scored.left,
         ),
+        series=_counted(named, "series_key"),
+        studies=_counted(named, "study_key"),
         classes=classes,
         confidence=confidence,
         referrals=referrals,
         referred=_referred(good),
-        changes=_changes(good, data.before),
+        changes=_changes(changed),
+        worklist=worklist(good, changed),
         rejects=[Reject(**row) for row in bad.select(["scan_uri", "reason", "detail"]).to_pylist()],
         skips=dict(Counter(skipped["reason"].to_pylist())),
         failures=scored.failures,
         facts=_facts(config, scored, data),
     )
+    nights = [*data.earlier, night_facts(night)]
+    return replace(night, nights=night_names(nights), trends=trends(nights))
+
+
+def _counted(rows: pa.Table, key: str) -> int:
+    """Return how many different values a column has."""
+    return int(pc.count_distinct(rows[key]).as_py())
 
 
 def night_facts(night: Night) -> dict[str, Any]:
@@ -94,6 +110,8 @@ def night_facts(night: Night) -> dict[str, Any]:
         "model_digest": night.model_digest,
         "scored": sum(night.tally.scored.values()),
         "skipped": sum(night.skips.values()),
+        "rejected": len(night.rejects),
+        "failed": night.tally.failed,
         "seconds": (night.ended - night.started).total_seconds(),
         "by_class": dict(zip(night.classes.names, night.classes.tonight, strict=True)),
         "confidence": list(night.confidence.tonight),
@@ -180,22 +198,30 @@ def _comparison(
     return Comparison(runs=len(nights), names=names, before=before, tonight=tonight, drift=measured)
 
 
-def _changes(good: pa.Table, before: pa.Table) -> list[Change]:
-    """Return the scans whose class differs from that of their earlier row, the most confident first."""
+def changed_rows(good: pa.Table, before: pa.Table) -> pa.Table:
+    """Return the rows whose class differs from that of their earlier row, the most confident first.
+
+    The columns of the earlier row end with `_before`; `why` says what changed, as in `Change`.
+    """
     columns = ["scan_uri", "frame", "scan_version", "model_digest", "predicted_class", "confidence"]
     earlier = before.filter(pc.equal(before["status"], Status.OK)).select(columns)
     both = good.join(earlier, keys=["scan_uri", "frame"], join_type="inner", right_suffix="_before")
     changed = both.filter(pc.not_equal(both["predicted_class"], both["predicted_class_before"]))
+    changed = changed.sort_by([("confidence", "descending"), ("scan_uri", "ascending")])
+    return changed.append_column("why", pa.array([_why(row) for row in changed.to_pylist()], pa.string()))
+
+
+def _changes(changed: pa.Table) -> list[Change]:
     return [
         Change(
             scan_uri=row["scan_uri"],
-            why=_why(row),
+            why=row["why"],
             before=row["predicted_class_before"],
             before_confidence=row["confidence_before"],
             after=row["predicted_class"],
             after_confidence=row["confidence"],
         )
-        for row in changed.sort_by([("confidence", "descending"), ("scan_uri", "ascending")]).to_pylist()
+        for row in changed.to_pylist()
     ]
 
 
@@ -206,6 +232,13 @@ def _why(row: Mapping[str, Any]) -> Literal["version", "model", "reading"]:
     return "model" if row["model_digest"] != row["model_digest_before"] else "reading"
 
 
+class Alarm(NamedTuple):
+    """What is wrong with a night, and what to do."""
+
+    text: str
+    advice: str
+
+
 def _alarms(
     config: NightlyConfig,
     lost: int,
@@ -213,21 +246,41 @@ def _alarms(
     classes: Comparison,
     confidence: Comparison,
     referrals: Comparison | None,
-) -> Iterator[str]:
+) -> Iterator[Alarm]:
     if lost > config.max_reject_rate * tried:
-        yield f"{lost:,} of {tried:,} scans were rejected or failed, more than {100 * config.max_reject_rate:g}%."
+        text = f"{lost:,} of {tried:,} scans were rejected or failed, more than {100 * config.max_reject_rate:g}%."
+        yield Alarm(text, _LOST)
     for name, comparison in (("class mix", classes), ("confidence", confidence)):
         if comparison.drift.level == "major":
             index = comparison.drift.index
-            yield f"The {name} differs from that of previous nights: population stability index {index:.2f}."
+            text = f"The {name} differs from that of previous nights: population stability index {index:.2f}."
+            yield Alarm(text, _DRIFTED)
     if referrals is not None:
         yield from referral_alarms(referrals)
 
 
-def referral_alarms(referrals: Comparison) -> Iterator[str]:
+_LOST = (
+    "Look at the reasons and names below. Many scans with one reason point at their source: an interrupted copy, a new file "
+    "format, a disk or bucket that cannot be reached. Repair it. The next run retries failed scans by itself, and rejected "
+    "ones once their files have changed."
+)
+_DRIFTED = (
+    "Look at the worklist, and ask what is new in the archive: a scanner, a sequence, a department, an import. Do not use "
+    "this night's answers before that is clear. If the new scans are to stay, judge the model on some tens of them with "
+    "labels: mribatch accept."
+)
+_REFERRED = (
+    "Look at the scans for review by their reason. Many that are foreign: something else than brain MRI reaches the archive; "
+    "exclude it. Many that are unlike the training scans: the model does not know this scanner or sequence; judge it there "
+    "with mribatch accept."
+)
+
+
+def referral_alarms(referrals: Comparison) -> Iterator[Alarm]:
     """Yield the alarm if the share for review has risen further than chance; the first count is of scans that are not."""
     if referrals.drift.level != "major":
         return
     before, tonight = (1 - counts[0] / sum(counts) for counts in (referrals.before, referrals.tonight))
     if tonight > before:
-        yield f"More scans are for review than on previous nights: {tonight:.1%}, {before:.1%} before."
+        text = f"More scans are for review than on previous nights: {tonight:.1%}, {before:.1%} before."
+        yield Alarm(text, _REFERRED)

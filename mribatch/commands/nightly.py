@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mribatch import schema
+from mribatch.commands.index import write_index
 from mribatch.commands.night_summary import COLUMNS, NightData, by_due, night_facts, summarize
 from mribatch.commands.paying import paying
+from mribatch.commands.pictures import small_pictures
 from mribatch.commands.reading import reading_of, selection_of
 from mribatch.commands.required_acceptance import required_acceptance
 from mribatch.commands.score import score_plan
@@ -27,7 +29,7 @@ from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import history, ledger, lock, rewrite
 from mribatch.predictions.files import file_uris, of_files
-from mribatch.predictions.lock import NIGHTS, new_run_id
+from mribatch.predictions.lock import NIGHTS, RUNS, new_run_id
 from mribatch.reports.night import Night, night_page
 from mribatch.scans.reading import Reading
 from mribatch.settings.score import NightlyConfig
@@ -96,7 +98,7 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
         if scored.planned or interrupted:
             history.remember_night(output, scored.run_id, night_facts(night))
         history.mark_reported(output, unreported)
-    return Done(scored=scored, night=night, report=_write(config, night))
+    return Done(scored=scored, night=night, report=_write(config, night, reading))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,10 +249,19 @@ def _replace_rows(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> None:
     ledger.plan(schema.PLAN.empty_table(), fence.output, fence.digest)  # removes rows that are still there twice
 
 
-def _write(config: NightlyConfig, night: Night) -> str:
-    """Write nightly.json and nightly.html and return the page's URI."""
-    folder = config.report or uris.join(config.output, "_nights", night.run_id)
+def _write(config: NightlyConfig, night: Night, reading: Reading) -> str:
+    """Write nightly.json, nightly.html and the index of the output, and return the night's page."""
+    default = uris.join(config.output, "_nights", night.run_id)
+    folder, work = config.report or default, pa.Table.from_pylist([asdict(scan) for scan in night.worklist])
+    files = {"nightly.json": "all of this page, and the lists in full"}
+    if not config.report:
+        files |= {
+            f"../../model={night.model_digest}/": "a row for each scan, as Parquet",
+            f"../../{RUNS}/index.html": "all runs of this output",
+        }
+    pictures = small_pictures(work, len(night.worklist), reading) if night.worklist else {}
     facts = json.dumps(asdict(night), indent=1, default=datetime.isoformat)
     uris.put(uris.join(folder, "nightly.json"), facts.encode())
-    uris.put(uris.join(folder, "nightly.html"), night_page(night).encode())
+    uris.put(uris.join(folder, "nightly.html"), night_page(night, pictures, files).encode())
+    write_index(config.output)
     return uris.join(folder, "nightly.html")

@@ -14,10 +14,20 @@ from mribatch.predictions.ledger import Plan, Receipt
 from mribatch.predictions.lock import Fence
 from mribatch.settings.score import ScoreConfig
 
-__all__ = ["TOO_MANY_REJECTS", "Scored", "failure_lines", "record", "sum_up"]
+__all__ = ["TOO_MANY_REJECTS", "Scored", "WrittenParts", "failure_lines", "record", "sum_up"]
 
 TOO_MANY_REJECTS = 3
 _SHOWN = 3  # failed scans on the screen, for each cause; the record has all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenParts:
+    """What came of the parts of a run; of a run without work, nothing."""
+
+    receipts: Sequence[Receipt] = ()
+    addresses: Mapping[str, str] = field(default_factory=dict)  # by node ID
+    ready_at: float | None = None  # of time.monotonic: the first model was loaded
+    engine: Mapping[str, str | None] = field(default_factory=dict)  # its name and version, as on the driver's machine
 
 
 @dataclass(frozen=True, kw_only=True)

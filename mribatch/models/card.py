@@ -317,7 +317,7 @@ def _healthy(facts: Mapping[str, Any]) -> str:
             *healthy_table(numbers),
             "",
             "```",
-            "python benchmarks/healthy.py --data FOLDER",
+            "python benchmarks/healthy.py --data FOLDER --about TEXT",
             "```",
             "",
             f"`FOLDER`: {numbers['about']} Slices of one person are alike, so the intervals are too narrow.",

@@ -19,6 +19,7 @@ from mribatch.stores import uris
 __all__ = [
     "codes",
     "digests",
+    "labels",
     "model_folder",
     "part_names",
     "part_rows",
@@ -47,6 +48,13 @@ def digests(output: str) -> list[str]:
 def part_names(output: str, digest: str) -> list[str]:
     """Return the sorted names of all visible parts."""
     return [name for name in uris.names(model_folder(output, digest), "part-") if name.endswith(".parquet")]
+
+
+def labels(output: str, digest: str) -> list[str]:
+    """Return the labels of a model, in its order, from its first part; none without parts."""
+    prefix = schema.probability_column("")
+    columns = read_parts(output, digest, part_names(output, digest)[:1]).column_names
+    return [name.removeprefix(prefix) for name in columns if name.startswith(prefix)]
 
 
 def part_rows(name: str) -> int:

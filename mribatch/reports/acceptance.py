@@ -28,9 +28,11 @@ def acceptance_page(acceptance: Mapping[str, Any], command: str) -> str:
         "command": command,
         "mribatch": acceptance["mribatch"],
     }
-    return render(
-        "acceptance.html", title=f"Acceptance of model {acceptance['model_digest']}", facts=facts, **_parts(acceptance)
-    )
+    files = {"acceptance.json": "all figures of this page"}
+    if acceptance["calibration"] is not None:
+        files |= {"report.html": "the evaluation of the same scans"}
+    title = f"Acceptance of model {acceptance['model_digest']}"
+    return render("acceptance.html", title=title, facts=facts, files=files, **_parts(acceptance))
 
 
 def _parts(acceptance: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Turn an audit of labelled scans into one self-contained HTML page, with pictures beside each claim."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mribatch.reports.gallery import Shown
@@ -15,7 +15,8 @@ class AuditPage:
     """What the page shows, in its order.
 
     facts: what was audited and how, by name. numbers: what `audit.json` holds. pairs: by kind of near copy. leaking,
-    conflicts, suspects: the clearest ones. means: the mean scan of each class.
+    conflicts, suspects: the clearest ones. means: the mean scan of each class. files: what the page links to, with a word
+    on the content of each.
     """
 
     title: str
@@ -26,6 +27,7 @@ class AuditPage:
     conflicts: Sequence[Shown]
     suspects: Sequence[Shown]
     means: Sequence[Shown]
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def audit_page(page: AuditPage) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mribatch.reports.rendering import DISCLAIMER, decimal, interval, picture, render, visible
+from mribatch.reports.dots import Measured, panel
+from mribatch.reports.rendering import DISCLAIMER, decimal, interval, render, visible
 from mribatch.statistics import metrics
 from mribatch.statistics.metrics import Scores, percent
 
@@ -71,6 +72,23 @@ class Contender:
         return published, self.accuracy_without_copies, other
 
     @property
+    def measured(self) -> tuple[Measured | None, Measured | None, Measured | None]:
+        """`evidence` with 95% intervals."""
+        published, apart, other = self.evidence
+        return (
+            None if published is None else Measured(published, self.interval),
+            None if apart is None else Measured(apart, self._interval_apart),
+            None if other is None or self.other is None else Measured(other, _wilson(self.other)),
+        )
+
+    @property
+    def _interval_apart(self) -> tuple[float, float]:
+        pairs = zip(self.scores, self.has_copy, strict=True)
+        parts = [scores.correct[~copy] for scores, copy in pairs if not copy.all()]
+        test = round(float(np.mean([len(part) for part in parts])))
+        return metrics.repeated_interval([float(part.mean()) for part in parts], train=self.train_scans, test=test)
+
+    @property
     def pooled(self) -> Scores:
         """The scores of all splits together; a scan in several test sets counts several times."""
         return Scores(
@@ -78,6 +96,10 @@ class Contender:
             truth=np.concatenate([scores.truth for scores in self.scores]),
             probabilities=np.concatenate([scores.probabilities for scores in self.scores]),
         )
+
+
+def _wilson(scores: Scores) -> tuple[float, float]:
+    return metrics.wilson_interval(int(scores.correct.sum()), len(scores.truth))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +234,7 @@ def _cells(contender: Contender, contenders: Sequence[Contender]) -> list[str]:
         percent(metrics.measure(pooled)["macro"]["f1"]),
         *(f"{count:,}" for count in _outcomes(pooled).values()),
         str(len(contender.scores)),
-        f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
+        f"{seconds:,.0f} s",
         f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",
         f"{contender.size_bytes / 1e6:,.1f} MB",
     ]
@@ -296,20 +318,43 @@ def not_measured(contenders: Sequence[Contender]) -> list[str]:
     return [line for figures, line in lines if None in figures]
 
 
-def comparison_page(contenders: Sequence[Contender], facts: Mapping[str, object], figures: Mapping[str, bytes]) -> str:
-    """Return the page as HTML text, to be written as UTF-8; figures are PNG bytes by caption. Every text is escaped."""
-    best = ranked(contenders)
+def comparison_page(
+    contenders: Sequence[Contender], facts: Mapping[str, object], files: Mapping[str, str] | None = None
+) -> str:
+    """Return the page as HTML text, to be written as UTF-8. Every text is escaped.
+
+    files: what the page links to, by path relative to the page, with a word on the content of each.
+    """
+    best, head = ranked(contenders), _head(contenders)
+    rows, cut = [_cells(contender, contenders) for contender in best], head.index("Macro F1") + 1
+    names = [contender.title for contender in best]
+    columns = zip(_EVIDENCE, zip(*(contender.measured for contender in best), strict=True), strict=True)
     return render(
         "comparison.html",
         title="Comparison of models",
         best=best[0],
         splits=max(len(contender.scores) for contender in best),
-        head=_head(contenders),
-        models=[_cells(contender, contenders) for contender in best],
+        panels=[drawn for title, values in columns if (drawn := panel(title, names, values))],
+        confusions=[_confusion(contender) for contender in best],
+        head=head[:cut],
+        models=[row[:cut] for row in rows],
+        cost_head=[head[0], *head[cut:]],
+        costs=[[row[0], *row[cut:]] for row in rows],
         notes=_notes(contenders),
-        pictures=[picture(caption, png) for caption, png in figures.items()],
         duel_note=_DUEL_NOTE,
         duel_head=_DUEL_HEAD,
         duels=_duel_rows(best),
         setup=facts,
+        files=files,
     )
+
+
+def _confusion(contender: Contender) -> dict[str, object]:
+    """Return the confusion matrix of all splits: each row's label and scans, and its cells with their shares."""
+    scores = contender.pooled
+    counts, right = scores.confusion, int(scores.correct.sum())
+    rows = [
+        (label, int(row.sum()), [(int(count), float(count / max(row.sum(), 1))) for count in row])
+        for label, row in zip(scores.labels, counts, strict=True)
+    ]
+    return {"title": contender.title, "labels": scores.labels, "rows": rows, "wrong": len(scores.truth) - right}

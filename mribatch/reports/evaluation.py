@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from mribatch.reports.gallery import Shown
-from mribatch.reports.rendering import DISCLAIMER, interval, picture, render
+from mribatch.reports.rendering import DISCLAIMER, Picture, interval, picture, proportion, render
 from mribatch.statistics.metrics import percent
 
 __all__ = ["DISCLAIMER", "EVIDENCE", "Evaluation", "Mistake", "OutcomeCounts", "evaluation_page", "right_of"]
@@ -31,12 +31,13 @@ class OutcomeCounts(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A misclassified scan. confidence: probability of the predicted class."""
+    """A misclassified scan. confidence: probability of the predicted class. picture: None beyond the first ones."""
 
     scan_uri: str
     truth: str
     predicted: str
     confidence: float
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +45,12 @@ class Evaluation:
     """The contents of the page.
 
     model: facts by name (digest, backbone, image side …), shown as they are.
-    numbers: from `metrics.measure`.
+    numbers: from `metrics.measure`, and `rates`, `precision_recall`, `patients` and `subgroups` from `breakdown`.
     evidence: the figures on each set of EVIDENCE, as in metrics.json; none for a page without that section.
     mistakes: sorted by the probability of the true class, lowest first.
     maps: some of the mistakes with the maps of their answers.
     figures: PNG bytes by caption, shown in the order of the mapping; the caption is also the alternative text.
+    files: what the page links to, by path relative to the page, with a word on the content of each.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Evaluation:
     mistakes: Sequence[Mistake] = ()
     maps: Sequence[Shown] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluation_page(evaluation: Evaluation) -> str:
@@ -79,7 +82,38 @@ def evaluation_page(evaluation: Evaluation) -> str:
         mistakes=evaluation.mistakes,
         maps=evaluation.maps,
         pictures=[picture(caption, png) for caption, png in evaluation.figures.items()],
+        files=evaluation.files,
+        **_breakdown(evaluation.numbers),
     )
+
+
+def _breakdown(numbers: Mapping[str, Any]) -> dict[str, object]:
+    """Return the rows of the tables by class, threshold, patient and subgroup."""
+    per_class, points, patients = numbers["rates"], numbers["precision_recall"], numbers["patients"]
+    return {
+        "rates": [
+            [label, row["sensitivity"]["of"], *map(proportion, row.values())] for label, row in per_class.items()
+        ],
+        "thresholds": {
+            label: [_threshold(row) for row in measured["thresholds"]] for label, measured in points.items()
+        },
+        "patient_rows": [
+            [label, row["of"], row["scans"], proportion(row)]
+            for label, row in [("All", patients["right"]), *patients["per_class"].items()]
+        ]
+        if patients
+        else [],
+        "subgroups": [
+            [name, value, row["of"], row["scans"], proportion(row)]
+            for name, values in numbers["subgroups"].items()
+            for value, row in values.items()
+        ],
+    }
+
+
+def _threshold(row: Mapping[str, Any]) -> list[object]:
+    names = ("sensitivity", "specificity", "positive_predictive_value", "negative_predictive_value")
+    return [f"{row['threshold']:.2f}", row["called"], *(proportion(row[name]) for name in names)]
 
 
 def right_of(counts: Mapping[str, int]) -> str:

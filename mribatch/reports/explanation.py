@@ -1,7 +1,7 @@
 """Turn explanations of scans into one self-contained HTML page: each scan beside its map, and how far to trust maps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class ExplanationPage:
     """The contents of the page.
 
     facts: what was explained and how, by name. pointing: by class, what was measured of this method's maps; classes
-    without lesions are missing.
+    without lesions are missing. files: what the page links to, with a word on the content of each.
     """
 
     title: str
@@ -57,6 +57,7 @@ class ExplanationPage:
     labels: Sequence[str]
     pointing: Mapping[str, Pointing]
     explanations: Sequence[Explanation]
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def explanation_page(page: ExplanationPage) -> str:
@@ -66,6 +67,7 @@ def explanation_page(page: ExplanationPage) -> str:
         "explanation.html",
         title=page.title,
         facts=page.facts,
+        files=page.files,
         scans=len(readable),
         maps=sum(explanation.overlay is not None for explanation in readable),
         pointing=pointing_rows(page.labels, page.pointing),

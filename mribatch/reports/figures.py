@@ -5,10 +5,10 @@ Equal input gives equal bytes: all figures have one style and matplotlib's own f
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from mribatch.errors import InputError
-from mribatch.statistics import metrics
-from mribatch.statistics.metrics import Scores
+from mribatch.reports.rendering import confidence
+from mribatch.statistics import breakdown, metrics
+from mribatch.statistics.metrics import Scores, percent
 
 __all__ = [
     "ScanEntry",
-    "accuracy_bars",
+    "accuracy_dots",
     "confusion_matrix",
+    "precision_recall_curves",
     "reliability",
     "roc_curves",
     "scan_page",
@@ -151,28 +153,24 @@ def confusion_matrix(scores: Scores) -> tuple[Figure, str]:
 
 
 @_png
-def accuracy_bars(
+def accuracy_dots(
     names: Sequence[str], accuracies: Sequence[float], intervals: Sequence[tuple[float, float]]
 ) -> tuple[Figure, str]:
-    """Draw accuracies with their 95% intervals, in the given order."""
+    """Draw accuracies as dots with their 95% intervals, in the given order, on an axis that need not begin at 0."""
     if not names:
         raise InputError("expected at least one model to draw, got none")
     figure = Figure(figsize=(9.6, 0.42 * len(names) + 1.4))
     axes = figure.subplots()
     places = np.arange(len(names))[::-1]
-    low, high = (np.array([ends[k] for ends in intervals]) for k in (0, 1))
-    axes.barh(places, accuracies, color=BLUE, height=0.62)
-    axes.hlines(places, low, high, color=INK, lw=1.4)
-    axes.plot(low, places, "|", color=INK, ms=7)
-    axes.plot(high, places, "|", color=INK, ms=7)
-    for place, accuracy, end in zip(places, accuracies, high, strict=True):
-        axes.text(end + 0.01, place, f"{accuracy:.1%}", va="center")
+    axes.hlines(places, *np.transpose(intervals), color=MUTED, lw=2)
+    axes.plot(accuracies, places, "o", color=BLUE, ms=8)
+    for place, accuracy in zip(places, accuracies, strict=True):
+        axes.text(accuracy, place + 0.2, percent(accuracy), ha="center", va="bottom", size=8)
     axes.set_yticks(places, [_short(name, 40) for name in names])
-    axes.set(xlim=(0, 1.09), xlabel="accuracy (share of test scans) with 95% interval")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.grid(False, axis="y")
+    axes.set(xlabel="accuracy (share of test scans) with 95% interval", ylim=(-0.6, len(names) - 0.2))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     best = int(np.argmax(accuracies))
-    return figure, f"{_short(names[best], 40)} classifies {accuracies[best]:.1%} of the test scans correctly"
+    return figure, f"{_short(names[best], 40)} classifies {percent(accuracies[best])} of the test scans correctly"
 
 
 @_png
@@ -184,28 +182,48 @@ def roc_curves(scores: Scores) -> tuple[Figure, str]:
     """
     per_class = metrics.measure(scores)["per_class"]
     areas = {label: row["roc_auc"] for label, row in per_class.items() if row["roc_auc"] is not None}
-    enlarge = max(areas.values(), default=0) > 0.95  # below that, hardly any curve reaches the corner
-    figure = Figure(figsize=(9.6, 5.4))
-    panels = list(figure.subplots(1, 1 + enlarge, squeeze=False).flat)
-    grid, curves = np.linspace(0, 1, 2001), []
-    for k, label in enumerate(scores.labels):
-        if label in areas:
-            fpr, tpr, _ = sk.roc_curve(scores.truth == k, scores.probabilities[:, k])
-            curves.append(np.interp(grid, fpr, tpr))
-            look = {"color": CLASS_COLOURS[k % 7], "ls": LINES[k // 7 % 4], "lw": 1.8}
-            for axes in panels:
-                axes.plot(fpr, tpr, label=f"{_short(label)}  {areas[label]:.4f}", **look)
+    curves = {
+        label: sk.roc_curve(scores.truth == k, scores.probabilities[:, k])[:2] for label, k in _drawn(scores, areas)
+    }
+    figure, panels = _panels(areas)
+    _draw_curves(panels, scores.labels, curves, areas)
+    grid = np.linspace(0, 1, 2001)
     for axes in panels:
         if curves:
-            macro = f"macro average  {np.mean(list(areas.values())):.4f}"
-            axes.plot([0, *grid], [0, *np.mean(curves, axis=0)], color=INK, lw=1, label=macro)
+            mean = np.mean([np.interp(grid, *curve) for curve in curves.values()], axis=0)
+            axes.plot(
+                [0, *grid], [0, *mean], color=INK, lw=1, label=f"macro average  {np.mean(list(areas.values())):.4f}"
+            )
         axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=":", label="chance  0.5")
         axes.set(xlabel="false positive rate (1 − specificity)", xlim=(-0.01, 1), ylim=(0, 1.01))
     panels[0].set(title="All thresholds", ylabel="true positive rate (sensitivity)")
     panels[0].legend(loc="lower right", title="area under the curve", ncols=1 + len(areas) // 13)
-    if enlarge:
+    if len(panels) > 1:
         panels[1].set(title="Upper left corner, enlarged", xlim=(-0.001, 0.1), ylim=(0.9, 1.001))
     return figure, _roc_title(scores.labels, areas)
+
+
+@_png
+def precision_recall_curves(scores: Scores) -> tuple[Figure, str]:
+    """Draw the precision of each class against its recall, one class against the rest, complete and enlarged.
+
+    Classes without scans have no curve; the title names them.
+    """
+    points = breakdown.operating_points(scores)
+    areas = {label: row["average_precision"] for label, row in points.items() if row["average_precision"] is not None}
+    curves = {}
+    for label, k in _drawn(scores, areas):
+        precision, recall, _ = sk.precision_recall_curve(scores.truth == k, scores.probabilities[:, k])
+        curves[label] = recall, precision
+    figure, panels = _panels(areas)
+    _draw_curves(panels, scores.labels, curves, areas)
+    for axes in panels:
+        axes.set(xlabel="recall (sensitivity)", xlim=(0, 1.01), ylim=(0, 1.01))
+    panels[0].set(title="All thresholds", ylabel="precision (positive predictive value)")
+    panels[0].legend(loc="lower left", title="average precision", ncols=1 + len(areas) // 13)
+    if len(panels) > 1:
+        panels[1].set(title="Upper right corner, enlarged", xlim=(0.9, 1.001), ylim=(0.9, 1.001))
+    return figure, _precision_title(scores.labels, areas)
 
 
 @_png
@@ -278,7 +296,7 @@ def _draw_bars(axes: Axes, entry: ScanEntry, labels: Sequence[str], colour: str)
     axes.barh(rows, 1, color=PALE, height=0.62)
     axes.barh(rows, values, color=[colour if k == ranked[0] else MUTED for k in shown], height=0.62)
     for row, value in zip(rows, values, strict=True):
-        axes.text(1.06, row, f"{value:.1%}", size=7, va="center")
+        axes.text(1.06, row, confidence(value), size=7, va="center")
     axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xticks=[])
     axes.set_yticks(rows, [_short(labels[k], 12) for k in shown], size=7)
     axes.grid(False)
@@ -318,15 +336,51 @@ def _confusion_title(scores: Scores) -> str:
     return f"{correct}\nMost frequent mistake: {true} predicted as {predicted} ({missed.max():,})"
 
 
-def _roc_title(labels: Sequence[str], areas: dict[str, float]) -> str:
+def _drawn(scores: Scores, areas: Mapping[str, float]) -> list[tuple[str, int]]:
+    """Return the labels that have a curve, with their numbers."""
+    return [(label, k) for k, label in enumerate(scores.labels) if label in areas]
+
+
+def _panels(areas: Mapping[str, float]) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel, and a second one to enlarge the corner if a curve may reach it."""
+    figure = Figure(figsize=(9.6, 5.4))
+    enlarge = max(areas.values(), default=0) > 0.95
+    return figure, list(figure.subplots(1, 1 + enlarge, squeeze=False).flat)
+
+
+def _draw_curves(
+    panels: Sequence[Axes],
+    labels: Sequence[str],
+    curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    areas: Mapping[str, float],
+) -> None:
+    for label, (x, y) in curves.items():
+        k = labels.index(label)
+        look: dict[str, Any] = {"color": CLASS_COLOURS[k % 7], "ls": LINES[k // 7 % 4], "lw": 1.8}
+        for axes in panels:
+            axes.plot(x, y, label=f"{_short(label)}  {areas[label]:.4f}", **look)
+
+
+def _roc_title(labels: Sequence[str], areas: Mapping[str, float]) -> str:
     if not areas:
         return "No ROC curve: all scans are of one class"
     hardest = min(areas, key=areas.__getitem__)
     title = f"Hardest to distinguish from the other classes: {_short(hardest)}, area {areas[hardest]:.4f}"
     if areas[hardest] == 1:
         title = "Every class is separated from the others without a mistake"
+    return title + _without_curve(labels, areas)
+
+
+def _precision_title(labels: Sequence[str], areas: Mapping[str, float]) -> str:
+    if not areas:
+        return "No precision-recall curve: all scans are of one class"
+    hardest = min(areas, key=areas.__getitem__)
+    return f"Lowest average precision: {_short(hardest)}, {areas[hardest]:.4f}{_without_curve(labels, areas)}"
+
+
+def _without_curve(labels: Sequence[str], areas: Mapping[str, float]) -> str:
     left_out = ", ".join(_short(label) for label in labels if label not in areas)
-    return title + (f"\nNo scans, so no curve: {left_out}" if left_out else "")
+    return f"\nNo scans, so no curve: {left_out}" if left_out else ""
 
 
 def _many(count: int, noun: str) -> str:

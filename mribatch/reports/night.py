@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from mribatch.reports.rendering import render
+from mribatch.reports.rendering import Picture, render
+from mribatch.reports.trends import Trend, lines, trend_rows
 from mribatch.statistics.drift import Drift
 
-__all__ = ["Change", "Comparison", "Night", "Referred", "Reject", "Tally", "night_page"]
+__all__ = ["WHAT_CHANGED", "Change", "Comparison", "Night", "Referred", "Reject", "Tally", "Work", "night_page"]
 
 _LIST_LIMIT = 200  # more than anyone reads in a morning; the Parquet files hold all of them
 
@@ -19,7 +20,8 @@ _REASONS = {
     "backfill": "Backfill (unchanged since last scored)",
     "interrupted": "Scored by an interrupted run",
 }
-_WHAT_CHANGED = {"version": "the scan", "model": "the model", "reading": "the way it is read"}
+WHAT_CHANGED = {"version": "the scan", "model": "the model", "reading": "the way it is read"}
+"""What has changed about a scan whose class differs, by `Change.why`."""
 
 
 class Bin(NamedTuple):
@@ -107,13 +109,28 @@ class Referred:
     confidence: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """A frame of a scan for the worklist, and why it is on it."""
+
+    scan_uri: str
+    scan_version: str
+    frame: int
+    why: str
+    predicted_class: str
+    confidence: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Night:
     """The contents of the page.
 
-    alarms: sentences; any alarm means that somebody has to look at this night.
+    alarms: sentences; any alarm means that somebody has to look at this night. advice: what to do about them.
     started, ended, deadline: timezone-aware, shown in their own time zone.
+    series, studies: how many of them the night's rows belong to.
     referrals: counts of scans by referral, `auto` first; None for a model without referral.
+    worklist: the scans to look at first, of each reason for it.
+    nights, trends: the names of the last nights, with this one, and how their numbers have changed.
     referred, changes, rejects: all of them, most important first; the page counts all and lists the first 200.
     skips: numbers of skipped scans by reason.
     failures: scans that failed, by cause; the page lists the first 200 of each cause.
@@ -128,10 +145,16 @@ class Night:
     ended: datetime
     deadline: datetime | None = None
     alarms: Sequence[str] = ()
+    advice: Sequence[str] = ()
     tally: Tally
+    series: int = 0
+    studies: int = 0
     classes: Comparison
     confidence: Comparison
     referrals: Comparison | None = None
+    worklist: Sequence[Work] = ()
+    nights: Sequence[str] = ()
+    trends: Sequence[Trend] = ()
     referred: Sequence[Referred] = ()
     changes: Sequence[Change] = ()
     rejects: Sequence[Reject] = ()
@@ -140,8 +163,16 @@ class Night:
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
-def night_page(night: Night) -> str:
-    """Return the page as HTML text, to be written as UTF-8. Every text of the night is escaped."""
+def night_page(
+    night: Night,
+    pictures: Mapping[tuple[str, int], Picture] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> str:
+    """Return the page as HTML text, to be written as UTF-8. Every text of the night is escaped.
+
+    pictures: of the worklist's scans, by scan_uri and frame; some may be missing. files: what the page links to, by path
+    relative to the page, with a word on the content of each.
+    """
     tally, took = night.tally, night.ended - night.started
     scored, rejected, skipped = sum(tally.scored.values()), len(night.rejects), sum(night.skips.values())
     reject_reasons = Counter(reject.reason for reject in night.rejects)
@@ -159,11 +190,16 @@ def night_page(night: Night) -> str:
         rate=(scored + rejected + skipped) / took.total_seconds() if took else None,
         reasons=[*_REASONS, *sorted({*tally.planned, *tally.scored} - {*_REASONS})],
         reason_names=_REASONS,
-        what_changed=_WHAT_CHANGED,
-        causes=sorted(Counter(_WHAT_CHANGED[change.why] for change in night.changes).items()),
+        what_changed=WHAT_CHANGED,
+        causes=sorted(Counter(WHAT_CHANGED[change.why] for change in night.changes).items()),
         reject_reasons=sorted(reject_reasons.items(), key=lambda item: (-item[1], item[0])),
         list_limit=_LIST_LIMIT,
         run=_run(night),
+        pictures=pictures or {},
+        files=files,
+        lines=lines(night.trends),
+        trend_head=["Night", *(trend.name for trend in night.trends)],
+        trend_rows=trend_rows(night.nights, night.trends),
         **_cross_table(night.changes),
     )
 

@@ -1,23 +1,38 @@
 """Render report pages from the jinja2 templates in `templates/`; each page is one self-contained HTML file.
 
 Autoescape is on in every template, and no template marks a value as safe. Before that, invisible characters (controls,
-direction marks, surrogates) are replaced by escapes such as `\\u202e`.
+direction marks, surrogates) are replaced by escapes such as `\\u202e`. The one script that a page's policy allows, by its
+digest, is `templates/tables.js`.
 """
 
 import base64
+import hashlib
 import io
 import struct
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from mribatch.errors import InputError
 from mribatch.statistics.metrics import percent
 
-__all__ = ["DISCLAIMER", "Picture", "confidence", "decimal", "interval", "picture", "png", "render", "visible"]
+__all__ = [
+    "DISCLAIMER",
+    "Picture",
+    "confidence",
+    "decimal",
+    "interval",
+    "picture",
+    "png",
+    "proportion",
+    "render",
+    "visible",
+]
 
 DISCLAIMER = "Research and triage tool, not a medical device."
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -32,9 +47,12 @@ class Picture(NamedTuple):
     height: int
 
 
-def render(template: str, **values: object) -> str:
-    """Return a page as HTML text, to be written as UTF-8."""
-    return _ENVIRONMENT.get_template(template).render(values)
+def render(template: str, *, files: Mapping[str, str] | None = None, **values: object) -> str:
+    """Return a page as HTML text, to be written as UTF-8.
+
+    files: what the page links to, by path relative to the page, with a word on the content of each.
+    """
+    return _ENVIRONMENT.get_template(template).render(values, files=files or {})
 
 
 def picture(caption: str, png: bytes) -> Picture:
@@ -72,6 +90,21 @@ def interval(ends: tuple[float, float]) -> str:
     return f"{percent(low)} to {percent(high)}"
 
 
+def proportion(share: Mapping[str, Any]) -> str:
+    """Format a share of scans with its 95% interval, both as `statistics.acceptance.Proportion.as_dict` gives them."""
+    if share["share"] is None:
+        return "–"
+    low, high = share["interval_95"]
+    return f"{_tenths(share['share'])} ({_tenths(low)} to {_tenths(high)})"
+
+
+def _tenths(share: float) -> str:
+    """Format a share with one decimal. Only 0 and 1 themselves read 0% and 100%."""
+    if share in (0, 1):
+        return f"{share:.0%}"
+    return "> 99.9%" if share >= 0.9995 else "< 0.1%" if share < 0.0005 else f"{share:.1%}"
+
+
 def visible(value: object) -> object:
     """Replace the invisible characters of a text by escapes. Other values and the HTML of macros are left alone."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
@@ -97,13 +130,19 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.globals["DISCLAIMER"] = DISCLAIMER
+_SCRIPT = _ENVIRONMENT.get_template("tables.js").render()
+_ENVIRONMENT.globals |= {
+    "DISCLAIMER": DISCLAIMER,
+    "SCRIPT": Markup(_SCRIPT),
+    "SCRIPT_DIGEST": f"sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}",
+}
 _ENVIRONMENT.filters |= {
     "confidence": confidence,
     "decimal": decimal,
     "fact": _fact,
     "interval": interval,
     "percent": percent,
+    "proportion": proportion,
     "scans": _scans,
     "thousands": "{:,}".format,
 }

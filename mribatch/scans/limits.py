@@ -63,9 +63,9 @@ def check_memory(file_bytes: int, decoded_bytes: int, spec: ImageSpec) -> None:
         raise RejectionError(Reason.TOO_LARGE, detail)
 
 
-def check_ratio(unpacked_bytes: int, packed_bytes: int, spec: ImageSpec) -> None:
-    """Check how much smaller compression made some bytes. Raises RejectionError."""
-    if unpacked_bytes > max(_FREE_RATIO_BYTES, packed_bytes * spec.max_ratio):
+def check_ratio(unpacked_bytes: int, packed_bytes: int, spec: ImageSpec, free_bytes: int = _FREE_RATIO_BYTES) -> None:
+    """Check how much smaller compression made some bytes. Up to `free_bytes` any ratio passes. Raises RejectionError."""
+    if unpacked_bytes > max(free_bytes, packed_bytes * spec.max_ratio):
         detail = (
             f"{packed_bytes} bytes unpack to over {unpacked_bytes >> 20} MiB, more than {spec.max_ratio} times as many"
         )

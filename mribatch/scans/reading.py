@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from mribatch.scans.dicom.identity import Identifiers
 from mribatch.scans.dicom.selection import Selection
 
-__all__ = ["DECODER_VERSION", "ONE_FRAME", "Reading"]
+__all__ = ["ONE_FRAME", "Reading"]
 
-DECODER_VERSION = 1
-"""Raise it with each change that can give a DICOM file or a volume other pixels or another status."""
+_VERSIONS = {"opened": 1, "damaged": 2, "volumes": 1, "skipped": 1, "rejected": 2, "unknown": 1}
+"""The decoder's version, by the outcome in a row. Rows of another version are planned again, so raise only those that differ:
+
+- opened, volumes: for other pixels of scored frames; every such file is scored again
+- damaged, rejected: for frames and files that were rejected and may be read, or get another reason
+- skipped: for objects that were skipped and get another kind
+"""
 
 _FORMATS_VERSION = 2
 """Raise it with each format that is read from then on. 2: NIfTI, gzip, zip and tar."""
@@ -37,8 +42,13 @@ class Reading:
 
     @property
     def of_opened(self) -> str:
-        """The digest in rows of frames: of the window."""
+        """The digest in rows of frames that are scored or blank: of the window."""
         return _digest("opened", self.selection.window)
+
+    @property
+    def of_damaged(self) -> str:
+        """The digest in rows of rejected frames of a file that could be opened: as of the others, of the window."""
+        return _digest("damaged", self.selection.window)
 
     @property
     def of_volumes(self) -> str:
@@ -59,11 +69,13 @@ class Reading:
     @property
     def digests(self) -> frozenset[str]:
         """All digests of this reading: rows with another one are out of date."""
-        return frozenset({self.of_unknown, self.of_opened, self.of_volumes, self.of_skipped, self.of_rejected})
+        of_frames = {self.of_opened, self.of_damaged, self.of_volumes}
+        return frozenset({*of_frames, self.of_unknown, self.of_skipped, self.of_rejected})
 
 
-def _digest(*settings: str | int | None) -> str:
-    return hashlib.sha256(json.dumps([DECODER_VERSION, *settings]).encode()).hexdigest()[:_DIGITS]
+def _digest(outcome: str, *settings: str | int | None) -> str:
+    text = json.dumps([_VERSIONS[outcome], outcome, *settings])
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 ONE_FRAME = Reading(selection=Selection(max_frames=1), archives=False)

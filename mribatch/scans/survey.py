@@ -33,6 +33,7 @@ class Surveyed:
     width_px: int | None = None
     height_px: int | None = None
     series: str | None = None  # a hash: equal for files of one series
+    study: str | None = None
 
 
 def survey(data: bytes, spec: ImageSpec, reading: Reading) -> Iterator[Surveyed]:
@@ -86,7 +87,6 @@ def _object(data: bytes, spec: ImageSpec, reading: Reading) -> Surveyed:
     from mribatch.scans.dicom.reader import read_dicom  # loads pydicom
 
     scan = read_dicom(data, spec, reading.selection, Identifiers(mode="plain"))
-    series = scan.keys.series_key
     return Surveyed(
         status=scan.status,
         reason=scan.reason,
@@ -99,5 +99,10 @@ def _object(data: bytes, spec: ImageSpec, reading: Reading) -> Surveyed:
         frames=max(1, scan.frame_count),
         width_px=scan.columns_px,
         height_px=scan.rows_px,
-        series=None if series is None else hashlib.sha256(series.encode()).hexdigest(),
+        series=_hash(scan.keys.series_key),
+        study=_hash(scan.keys.study_key),
     )
+
+
+def _hash(uid: str | None) -> str | None:
+    return None if uid is None else hashlib.sha256(uid.encode()).hexdigest()

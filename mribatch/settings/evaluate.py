@@ -81,6 +81,18 @@ class EvaluateConfig(Settings):
     groups: Annotated[str | None, Flag("Input", "URI", "near copies are looked for")] = None
     """clusters.parquet that `mribatch audit` wrote for all these scans and the training scans together."""
 
+    level: Annotated[Literal["slice", "study"], Flag("Studies")] = "slice"
+    """Judge each slice, or what the slices of a patient say together. The latter needs a manifest with patient_id."""
+
+    healthy_class: Annotated[str, Flag("Studies", "CLASS")] = "notumor"
+    """The class of a healthy brain, for --level study. All other classes count as suspicious."""
+
+    threshold: Annotated[float, Flag("Studies", "PROBABILITY")] = 0.5
+    """A slice is suspicious if its probability of not being healthy is above this, for --level study."""
+
+    kth: Annotated[int, Flag("Studies", "K")] = 3
+    """Which of a patient's highest probabilities to judge besides the maximum, for --level study."""
+
     batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32
     """Scans per forward pass."""
 
@@ -95,3 +107,10 @@ class EvaluateConfig(Settings):
         super().__post_init__()
         check_range(self, "batch_size", least=1, most=BATCH_SCANS)
         check_range(self, "max_reject_rate", least=0, most=1)
+        check_range(self, "threshold", least=0, below=1)
+        check_range(self, "kth", least=1)
+        unused = self.changed("apart_from", "training", "other_source", "groups") if self.level == "study" else []
+        check(
+            not unused,
+            f"{' and '.join(unused)} cannot be used with --level study: name only patients to judge in --data",
+        )

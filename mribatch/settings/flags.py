@@ -13,7 +13,7 @@ from mribatch.settings.types import alternatives, choices
 __all__ = ["GROUPS", "Flag", "Option", "flag_of", "options"]
 
 Group = Literal[
-    "Input", "Model", "Output", "DICOM", "Training", "Comparison", "Schedule", "Alarms", "Machine", "Storage"
+    "Input", "Model", "Output", "DICOM", "Studies", "Training", "Comparison", "Schedule", "Alarms", "Machine", "Storage"
 ]
 GROUPS: tuple[Group, ...] = get_args(Group)
 

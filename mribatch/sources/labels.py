@@ -1,7 +1,8 @@
 """Return labelled scans from folders or a manifest, and reject labels that do not fit. Opens no scan."""
 
+import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from mribatch.errors import InputError
 from mribatch.sources import folders, manifest
 from mribatch.sources.label_names import LabelledScan, copied_class, of_classes, same_class
 
-__all__ = ["LABELLED", "TrainingScans", "evaluation_scans", "labelled", "training_scans"]
+__all__ = ["LABELLED", "TrainingScans", "data_fingerprint", "evaluation_scans", "labelled", "training_scans"]
 
 LABELLED = pa.schema(
     [
@@ -76,6 +77,12 @@ def evaluation_scans(table: pa.Table, labels: Sequence[str]) -> pa.Table:
             "rename or remove those folders, or train on them"
         )
     return table
+
+
+def data_fingerprint(contents: Iterable[str], labels: Iterable[str]) -> str:
+    """Return the SHA-256 of scans, given by theirs, with their labels; the same whatever their names and order are."""
+    rows = sorted(f"{content}{label}" for content, label in zip(contents, labels, strict=True))
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 def training_scans(uris: Sequence[str]) -> TrainingScans:

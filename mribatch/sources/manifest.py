@@ -21,7 +21,7 @@ from mribatch.errors import ConfigError, InputError
 from mribatch.sources.label_names import MANIFESTS, SPLIT_NAMES, LabelledScan, split_of
 from mribatch.stores import uris
 
-__all__ = ["is_manifest", "labelled_scans", "named_scans"]
+__all__ = ["is_manifest", "labelled_scans", "named_scans", "other_columns"]
 
 _IMAGE_WORDS = ("image", "imagepath", "imagefile", "imagename", "img", "imgpath", "scan", "scanpath")
 _CLASS_WORDS = ("class", "classname", "classlabel", "classes", "category")
@@ -52,7 +52,7 @@ class _Manifest(NamedTuple):
 
     uri: str
     header: list[str]  # column names, unchanged
-    columns: dict[int, list[str | None]]  # those with a meaning, by their index in the header
+    columns: dict[int, list[str | None]]  # those with a meaning, or every one, by their index in the header
     rows: int
     lines: list[int] | None  # of each row; None for Parquet
 
@@ -89,6 +89,24 @@ def named_scans(uri: str) -> list[tuple[str, str, str | None, str | None]]:
     names, versions = _scans(manifest, columns["uri"])
     rows = zip(names, _splits(manifest, columns["split"]), columns["patient_id"], strict=True)
     return [(name, versions[name], split, patient) for name, split, patient in rows]
+
+
+def other_columns(uri: str) -> pa.Table:
+    """Return the columns of a manifest that have no meaning here, as text, beside the `scan_uri` of each row.
+
+    Columns without a name are left out. Raises as `labelled_scans` does.
+    """
+    manifest = _read(uri, every=True)
+    names = _columns(manifest, required=("uri",))["uri"]
+    folder = uris.parent(manifest.uri)
+    scans = [_uri_of(folder, str(name), manifest, row) for row, name in enumerate(names)]
+    others = {
+        name: manifest.columns[index]
+        for index, name in enumerate(manifest.header)
+        if name and _normalized(name) not in _NORMALIZED and index in manifest.columns
+    }
+    table = {name: pa.array(values, pa.string()) for name, values in others.items() if name != "scan_uri"}
+    return pa.table({"scan_uri": pa.array(scans, pa.string()), **table})
 
 
 # Columns
@@ -194,24 +212,26 @@ def _splits(manifest: _Manifest, fields: Sequence[str | None]) -> list[str | Non
 # Files
 
 
-def _read(uri: str) -> _Manifest:
+def _read(uri: str, *, every: bool = False) -> _Manifest:
+    """Return a manifest with its columns that have a meaning, or with every column."""
     data = uris.read(uri)
     if not uri.casefold().endswith(".parquet"):
-        return _parsed(uri, _decoded(uri, data))
+        return _parsed(uri, _decoded(uri, data), every)
     try:
         table = pyarrow.parquet.ParquetFile(pa.BufferReader(data)).read()
         columns = {
             index: [_stripped(field) for field in table.column(index).cast(pa.string()).to_pylist()]
-            for index in _meaningful(table.column_names)
+            for index in _wanted(table.column_names, every)
+            if not (every and pa.types.is_nested(table.schema.field(index).type))
         }
     except (pa.ArrowException, OSError) as err:
         raise _unreadable(uri, " ".join(str(err).split()), "expected Parquet with columns of text or numbers") from err
     return _Manifest(uris.absolute(uri), table.column_names, columns, table.num_rows, None)
 
 
-def _meaningful(header: Sequence[str]) -> list[int]:
-    """Return the indices of the columns that have a meaning."""
-    return [index for index, name in enumerate(header) if _normalized(name) in _NORMALIZED]
+def _wanted(header: Sequence[str], every: bool) -> list[int]:
+    """Return the indices of the columns that have a meaning, or of every one."""
+    return [index for index, name in enumerate(header) if every or _normalized(name) in _NORMALIZED]
 
 
 def _decoded(uri: str, data: bytes) -> str:
@@ -230,7 +250,7 @@ def _decoded(uri: str, data: bytes) -> str:
     return text
 
 
-def _parsed(uri: str, text: str) -> _Manifest:
+def _parsed(uri: str, text: str, every: bool) -> _Manifest:
     rows, lines = _rows(uri, text)
     if not rows:
         raise _unreadable(uri, "it is empty", "expected a header line with uri and label")
@@ -241,7 +261,7 @@ def _parsed(uri: str, text: str) -> _Manifest:
         if any(row[len(header) :]):
             cause = f"row {number + 1}, line {lines[number]}, has {len(row)} fields and the header {len(header)}"
             raise _unreadable(uri, cause, "quote fields that contain a separator")
-    columns = {index: [row[index] if index < len(row) else None for row in rows] for index in _meaningful(header)}
+    columns = {index: [row[index] if index < len(row) else None for row in rows] for index in _wanted(header, every)}
     return _Manifest(uris.absolute(uri), header, columns, len(rows), lines)
 
 

@@ -29,6 +29,8 @@ _OWN_FOLDERS = tuple(
     for name, file, mark in (
         (r"model=.+", r"part-.*\.parquet", "model=/"),
         (r"_runs", rf".+\.lock-[0-9]+|{_RUN}\.(json|night|told)|seen", "_runs/"),
+        (r"_series", r"series\.parquet", "_series/"),
+        (r"_studies", r"studies\.parquet", "_studies/"),
         (r"_promotions", rf"{_RUN}\.json", "_promotions/"),
         (_RUN, r"nightly\.json", "_nights/"),
         (r"checkpoint_.+", r"state\.json|.+\.weights\.h5", "checkpoint_/"),
@@ -43,12 +45,12 @@ class _Kind(NamedTuple):
     files: re.Pattern[str]
 
 
-_FIGURES = r"(confusion_matrix|roc|reliability|scans|training_curves)\.png"
+_FIGURES = r"(confusion_matrix|precision_recall|roc|reliability|scans|training_curves)\.png"
 _KINDS = tuple(
     _Kind(frozenset(marks.split()), re.compile(files, re.DOTALL))
     for marks, files in {
-        "metrics.json classification_report.txt report.html predictions/": (
-            rf"metrics\.json|clusters\.parquet|classification_report\.txt|report\.html|{_FIGURES}"
+        "metrics.json classification_report.txt report.html patients.json patients.html predictions/": (
+            rf"metrics\.json|patients\.(json|html)|clusters\.parquet|classification_report\.txt|report\.html|{_FIGURES}"
         ),
         "model.json weights.h5 classifier.skops MODEL_CARD.md": (
             r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|(history|training_scans)\.parquet|curves\.png"

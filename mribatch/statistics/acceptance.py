@@ -20,6 +20,7 @@ __all__ = [
     "balanced_accuracy",
     "checks",
     "rates",
+    "rates_of",
     "too_few",
     "verdict",
 ]
@@ -61,16 +62,17 @@ class Rates(NamedTuple):
 
 def rates(scores: Scores) -> dict[str, Rates]:
     """Return the rates of each class, by label."""
-    counts = scores.confusion
-    return {label: _rates(counts, k) for k, label in enumerate(scores.labels)}
+    return {label: rates_of(scores.truth == k, scores.predicted == k) for k, label in enumerate(scores.labels)}
 
 
-def _rates(counts: NDArray[np.int64], k: int) -> Rates:
-    hits, actual, predicted = int(counts[k, k]), int(counts[k].sum()), int(counts[:, k].sum())
-    others, left = int(counts.sum()) - actual, int(counts.sum()) - predicted
-    rejected = others - (predicted - hits)  # scans of other classes that were not called this class
+def rates_of(actual: NDArray[np.bool_], called: NDArray[np.bool_]) -> Rates:
+    """Return the rates of a class. actual, called: (N,), whether each scan is of it, and whether it is called it."""
+    hits, rejected = int((actual & called).sum()), int((~actual & ~called).sum())
     return Rates(
-        Proportion(hits, actual), Proportion(rejected, others), Proportion(hits, predicted), Proportion(rejected, left)
+        Proportion(hits, int(actual.sum())),
+        Proportion(rejected, int((~actual).sum())),
+        Proportion(hits, int(called.sum())),
+        Proportion(rejected, int((~called).sum())),
     )
 
 

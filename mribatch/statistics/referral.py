@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import normalize
 
 from mribatch.errors import InputError
 
@@ -73,7 +71,7 @@ class Detector:
         standard = (features.intermediate.astype(np.float64) - self.center) / self.scale
         parts = self.components.astype(np.float64)
         residual = np.sqrt(np.square(standard - standard @ parts.T @ parts).mean(axis=1))
-        near = normalize(features.penultimate.astype(np.float64)) @ self.neighbours.astype(np.float64).T
+        near = _unit_rows(features.penultimate.astype(np.float64)) @ self.neighbours.astype(np.float64).T
         distance = 1 - np.sort(near, axis=1)[:, -min(_NEAREST, near.shape[1])]
         return np.stack([residual, distance.clip(0), 1 - np.asarray(confidence, np.float64)], axis=1)
 
@@ -105,6 +103,8 @@ def fit_detector(reference: Features, seed: int = 0) -> Detector:
         raise InputError(
             f"expected 20 or more training scans to compare with, got {len(reference.intermediate)}: add some"
         )
+    from sklearn.decomposition import PCA  # a predictor does without, and a second earlier
+
     center, scale = _center_and_scale(reference.intermediate)
     standard = (reference.intermediate - center) / scale
     components = (
@@ -115,7 +115,7 @@ def fit_detector(reference: Features, seed: int = 0) -> Detector:
         center=center,
         scale=scale,
         components=components.astype(np.float16),
-        neighbours=normalize(reference.penultimate[kept]).astype(np.float16),
+        neighbours=_unit_rows(reference.penultimate[kept]).astype(np.float16),
         thresholds=np.full(len(REASONS), np.inf),
     )
 
@@ -142,3 +142,9 @@ def _center_and_scale(values: Floats) -> tuple[Floats, Floats]:
     typical = float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0
     floor = 0.1 * typical  # an almost constant number must not outweigh all others
     return values.mean(axis=0).astype(np.float32), np.maximum(spread, floor).astype(np.float32)
+
+
+def _unit_rows(vectors: Floats) -> Floats:
+    """Return (N, D) vectors with length 1; those of length 0 stay as they are."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return vectors / np.where(lengths == 0, 1, lengths)[:, np.newaxis]

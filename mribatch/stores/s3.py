@@ -6,6 +6,8 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -15,6 +17,7 @@ from mribatch.junk import is_junk
 from mribatch.stores.client import endpoint, faults, request
 from mribatch.stores.faults import code_of, status_of
 from mribatch.stores.glob import Exclusion, Glob
+from mribatch.stores.ranges import Page, listed
 from mribatch.stores.store import Entry
 
 if TYPE_CHECKING:
@@ -58,12 +61,13 @@ class Bucket:
                 exists = True
                 if not exclude.fits(key.rpartition("/")[2]):
                     yield _entry(bucket, item)
-        for item in self._objects(uri, Bucket=bucket, Prefix=folder + (glob.head if glob else "")):
+        above = len(f"s3://{bucket}/{folder}")
+        for entry in self._entries(uri, bucket, folder + (glob.head if glob else "")):
             exists = True
-            name = str(item["Key"]).removeprefix(folder)
+            name = entry.uri[above:]
             is_hidden = not name or name.endswith("/") or is_junk(name)  # a / ends the mark of a folder
             if not is_hidden and (glob is None or glob.fits(name)) and not exclude.fits(name):
-                yield _entry(bucket, item)
+                yield entry
         if not exists and glob is None:
             raise StorageMissing(f"no object at or below {uri}: check the bucket and the prefix")
 
@@ -104,8 +108,7 @@ class Bucket:
     def tree(self, uri: str) -> Iterator[Entry]:
         """Yield every object below a folder, including hidden ones and the marks of folders."""
         bucket, folder = _split_folder(uri)
-        for item in self._objects(uri, Bucket=bucket, Prefix=folder):
-            yield _entry(bucket, item)
+        yield from self._entries(uri, bucket, folder)
 
     def read(self, uri: str) -> bytes:
         with faults(uri):
@@ -192,6 +195,29 @@ class Bucket:
         page = next(self._pages(uri, Bucket=bucket, Prefix=key, MaxKeys=1))
         return [item for item in page.get("Contents", []) if item["Key"] == key]
 
+    def _entries(self, uri: str, bucket: str, prefix: str) -> Iterator[Entry]:
+        """Yield all objects below a prefix, in the order of their keys: with many requests at once if there are many.
+
+        A store that does not list in order, or not from a key on, is listed page by page.
+        """
+        answers = self._pages(uri, Bucket=bucket, Prefix=prefix)
+        first = _page(bucket, next(answers))
+        yield from first.items
+        follow = self._following(uri, bucket, prefix, first.keys[-1]) if first.has_more and first.keys else None
+        if follow is not None and all(low < high for low, high in pairwise(first.keys + follow.keys)):
+            yield from listed(partial(self._following, uri, bucket), follow, prefix)
+        else:
+            for answer in answers:
+                yield from _page(bucket, answer).items
+
+    def _following(self, uri: str, bucket: str, prefix: str, after: str) -> Page[Entry]:
+        """Return the first objects below a prefix and after a key; none only if there are none."""
+        for answer in self._pages(uri, Bucket=bucket, Prefix=prefix, StartAfter=after):
+            page = _page(bucket, answer)
+            if page.keys:
+                return page
+        return Page([], [], False)
+
     def _objects(self, uri: str, **query: Any) -> Iterator[Any]:
         for page in self._pages(uri, **query):
             yield from page.get("Contents", [])
@@ -204,6 +230,12 @@ class Bucket:
                 query["ContinuationToken"] = page["NextContinuationToken"]
                 page = request(lambda client: client.list_objects_v2(**query))
                 yield page
+
+
+def _page(bucket: str, answer: Any) -> Page[Entry]:
+    items = answer.get("Contents", [])
+    keys = [str(item["Key"]) for item in items]
+    return Page(keys, [_entry(bucket, item) for item in items], bool(answer.get("IsTruncated")))
 
 
 def _split(uri: str) -> tuple[str, str]:

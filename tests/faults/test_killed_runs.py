@@ -1,6 +1,7 @@
 """Processes killed at any moment: afterwards every scan has one row, the same as in an undisturbed run."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -129,10 +130,11 @@ def kill_while_it_writes(job: Job, writers: int, rng: random.Random) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("runs", "writers", "files"), [(10, 9, 100)])
+@pytest.mark.parametrize("runs", [int(os.environ.get("FAULTS_RUNS", "10"))])
 def test_runs_killed_a_hundred_times_while_they_write_files_of_500_frames_leave_each_frame_once(
-    runs: int, writers: int, files: int, tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
+    runs: int, tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
+    writers, files = 9, 10 * runs
     scans, output, rng = tmp_path / "scans", tmp_path / "out", random.Random(16)
     scans.mkdir()
     (tmp_path / "500.dcm").write_bytes(written(stack(500)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mribatch.commands.evaluate import Evaluated, evaluate
+from mribatch.commands.evaluate import Measured, evaluate
 from mribatch.errors import InputError
 from mribatch.models.format import Model
 from mribatch.settings.evaluate import EvaluateConfig
@@ -39,7 +39,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("evaluation")
 
 
-def evaluated(model: Model, data: Path | str, output: Path, *apart_from: Path | str) -> Evaluated:
+def evaluated(model: Model, data: Path | str, output: Path, *apart_from: Path | str) -> Measured:
     known = tuple(map(str, apart_from))
     return evaluate(EvaluateConfig(model=model.uri, data=str(data), output=str(output), apart_from=known))
 

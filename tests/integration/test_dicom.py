@@ -35,12 +35,10 @@ from mribatch.models.format import Model
 from mribatch.scans.jpeg import jpeg_picture
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
+from tests.canaries import FORCED, SECRETS, SERIES_SKIP, canaries
 from tests.conftest import ROOT
 from tests.integration.test_score import ScanFolder
 from tests.unit.dicom_files import (
-    CANARY,
-    CANARY_DATE,
-    CANARY_NUMBER,
     SPEC,
     clean,
     compressed,
@@ -227,37 +225,24 @@ def test_skipped_scans_count_in_no_rate(tiny_model: Model, tmp_path: Path) -> No
     assert run(tiny_model, scans, tmp_path / "out").exit_code == 3, "one of one new scan is rejected"
 
 
-def test_nothing_of_a_patient_is_written_anywhere_but_in_the_uri(
+def test_nothing_of_a_patient_is_written_anywhere_whatever_becomes_of_the_file(
     tiny_model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    scans = fill(
-        tmp_path / "scans",
-        {
-            "t1.dcm": clean(),
-            "fmri.dcm": clean(ImageType=FUNCTIONAL),
-            "cut.dcm": written(clean())[:-2000],
-            "jls.dcm": compressed(JPEGLSLossless)[:-1500],
-            "rows.dcm": clean(Rows=65_000, Columns=65_000),
-            "bits.dcm": clean(BitsStored=99),
-            "skip.dcm": clean(SeriesDescription=f"scout {CANARY}", ProtocolName=None),
-            "noname.dcm": written(clean(), has_preamble=False),
-        },
-    )
-    scored = run(tiny_model, scans, tmp_path / "out")
+    scans = fill(tmp_path / "scans", dict(canaries()))
+    scored = run(tiny_model, scans, tmp_path / "out", series_skip=SERIES_SKIP, part_rows=64)
+    frame = rows(tmp_path / "out")
+    assert set(frame["reason"].dropna()) == FORCED
     evaluated = tmp_path / "labelled"
     fill(evaluated / "glioma", {"t1.dcm": clean()})
     fill(evaluated / "notumor", {"many.dcm": stack(3)})
     report = evaluate(EvaluateConfig(model=tiny_model.uri, data=str(evaluated), output=str(tmp_path / "evaluation")))
     assert report.numbers["scans"] == 4, "each frame counts with its file's label"
-    texts = [scored.table(), caplog.text, *map(repr, rows(tmp_path / "out").to_dict("records"))]
-    for folder in ("out", "evaluation"):
-        texts += [path.read_bytes().decode("latin-1") for path in (tmp_path / folder).rglob("*") if path.is_file()]
-    logs = Path(os.path.realpath(ray_logs()))
-    texts += [path.read_bytes().decode("latin-1") for path in logs.rglob("*") if path.is_file()]
+    texts = [scored.table(), caplog.text, *map(repr, frame.to_dict("records"))]
+    for folder in (tmp_path / "out", tmp_path / "evaluation", Path(os.path.realpath(ray_logs()))):
+        texts += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
     secret = (Path(os.environ["XDG_CONFIG_HOME"]) / "mribatch" / "identifier-key").read_text().strip()
-    for canary in (CANARY, CANARY_DATE, CANARY_NUMBER, secret):
+    for canary in (*SECRETS, secret):
         assert not any(canary in text for text in texts), canary
-    keys = rows(tmp_path / "out").dropna(subset=["patient_key"])["patient_key"]
-    assert len(set(keys)) == 1
-    assert len(keys.iloc[0]) == 32
+    keys = frame[frame["scan_uri"].str.endswith("/clean.dcm")]["patient_key"]
+    assert [len(key) for key in keys] == [32]

@@ -1,5 +1,6 @@
 """`evaluate` on a real Ray session: repeated inside the labelled folder, and with scans that cannot be read."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mribatch.commands.audit import audit
-from mribatch.commands.evaluate import Evaluated, evaluate
+from mribatch.commands.evaluate import Measured, evaluate
 from mribatch.errors import InputError
 from mribatch.models.format import Model
 from mribatch.settings.audit import AuditConfig
@@ -23,11 +24,16 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def test_an_evaluation_inside_the_labelled_folder_can_be_repeated(tiny_model: Model, tmp_path: Path) -> None:
     scans = write_scans(tmp_path, {"glioma": 4, "notumor": 4})
 
-    def run(**changes: Any) -> Evaluated:
+    def run(**changes: Any) -> Measured:
         data = changes.pop("data", tmp_path)
         return evaluate(EvaluateConfig(model=tiny_model.uri, data=data, **changes))
 
     first = run(output=tmp_path / "evaluation")
+    page, wrong = (
+        (tmp_path / "evaluation" / "report.html").read_text(),
+        first.numbers["scans"] * (1 - first.numbers["accuracy"]),
+    )
+    assert page.count('<span class="scan"><img') == round(wrong), "each wrong answer has its picture"
     assert first.rows["scan_uri"].to_pylist() == scans
     again = run(output=tmp_path / "evaluation")
     assert (again.scored.planned, again.numbers["scans"]) == (0, 8)
@@ -87,3 +93,27 @@ def test_scans_with_a_near_copy_among_the_training_scans_are_judged_apart(tiny_m
     assert given.numbers["evidence"]["groups_apart"]["scans"] == 4
     with pytest.raises(InputError, match=r"--groups .* lacks 2 of the"):
         evaluate(EvaluateConfig(data=str(tmp_path / "data"), groups=groups, **settings, **beside))
+
+
+def test_patients_are_judged_by_what_their_slices_say_together(tiny_model: Model, tmp_path: Path) -> None:
+    scans = write_scans(tmp_path / "scans", {"glioma": 12, "notumor": 12})
+    lines = [f"{uri},{Path(uri).parent.name},{Path(uri).parent.name} {n % 12 // 3}" for n, uri in enumerate(scans)]
+    (tmp_path / "m.csv").write_text("\n".join(["uri,label,patient_id", *lines]))
+    settings: dict[str, Any] = {
+        "model": tiny_model.uri,
+        "data": str(tmp_path / "m.csv"),
+        "output": str(tmp_path / "out"),
+    }
+    slices = evaluate(EvaluateConfig(**settings))
+    done = evaluate(EvaluateConfig(**settings, level="study"))
+    assert (slices.scored.planned, done.scored.planned) == (24, 0), "slices are scored once for both levels"
+    numbers = json.loads((tmp_path / "out" / "patients.json").read_text())
+    assert (numbers["patients"], numbers["slices"], numbers["by_label"]) == (8, 24, {"glioma": 4, "notumor": 4})
+    finding = numbers["findings"]["suspicious"]
+    assert finding["chosen"] in finding["statistics"]
+    assert finding["statistics"]["mean_suspicion"]["sensitivity"]["of"] == 4
+    assert set(finding["not_measured_statistics"]) >= {"longest_run"}, "pictures without headers have no positions"
+    for text in (done.table(), Path(done.report).read_text()):
+        assert "would choose" in text
+        assert "glioma 0" not in text, "a patient's name"
+    assert list_scans([str(tmp_path)])["scan_uri"].to_pylist() == sorted([str(tmp_path / "m.csv"), *scans])

@@ -251,7 +251,15 @@ def test_the_report_of_a_night_says_what_happened(three_nights: ThreeNights) -> 
     first, second = classes("first"), classes("second")
     assert {change["scan_uri"] for change in report["changes"]} == {uri for uri in second if first[uri] != second[uri]}
     assert {change["why"] for change in report["changes"]} <= {"model"}
-    assert "empty" in (place.root / "report" / "nightly.html").read_text()
+    page = (place.root / "report" / "nightly.html").read_text()
+    assert "empty" in page
+    assert len(report["worklist"]) == 12
+    assert page.count('<img src="data:image/png') == 12, "a picture of each scan of the worklist"
+    assert [trend["name"] for trend in report["trends"]][:2] == ["Scans scored", "Scans per second"]
+    assert len(report["nights"]) == 3
+    index = (Path(place.output) / "_runs" / "index.html").read_text()
+    assert index.count(">night</a>") == 2, "the third night has its report elsewhere"
+    assert index.count('.json">') == 3
     assert three_nights.last.report.endswith("nightly.html")
 
 

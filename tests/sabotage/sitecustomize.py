@@ -4,6 +4,7 @@
 - SABOTAGE names a step of the run, `module:function:before|after[:count[:word]]`. The driver is killed before or after
   that call; only calls whose arguments contain the word are counted.
 - SABOTAGE_CLOCK_H shifts the package's clock by so many hours.
+- SABOTAGE_LOGS makes every process log all that any library says.
 
 The package does not know this file.
 """
@@ -12,6 +13,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -25,6 +27,9 @@ from sabotage_words import HANGS, KILLS, RAISES
 
 STEP = os.environ.get("SABOTAGE", "")
 CLOCK_H = float(os.environ.get("SABOTAGE_CLOCK_H", "0"))
+
+if os.environ.get("SABOTAGE_LOGS"):
+    logging.basicConfig(level=logging.DEBUG)
 
 if any(word.endswith(("jobs/score.py", "jobs/train.py")) for word in sys.orig_argv):
     os.environ["SABOTAGE_DRIVER"] = str(os.getpid())  # Ray's workers inherit this

@@ -34,6 +34,7 @@ PLACES = {
     "nightly": ["--model", "m", "--input", "i", "--output", "o"],
     "promote": ["--models", "m", "--candidate", "c", "--data", "d", "--output", "o"],
     "compact": ["--output", "o"],
+    "studies": ["--output", "o"],
     "baselines": ["--data", "d", "--output", "o"],
 }
 

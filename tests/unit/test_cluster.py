@@ -51,7 +51,7 @@ def test_dead_nodes_and_a_head_without_cores_do_not_work(monkeypatch: pytest.Mon
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What was asked of an autoscaler, in order."""
     asked: list[int] = []
-    monkeypatch.setattr(nodes, "request_resources", lambda num_cpus: asked.append(num_cpus))
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda num_cpus: asked.append(num_cpus))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     return asked
 

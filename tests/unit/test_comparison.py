@@ -116,7 +116,7 @@ def test_every_pair_is_tested_on_the_first_split_and_adjusted_for_their_number()
 def test_page_and_markdown_show_the_same_numbers_and_the_disclaimer() -> None:
     facts = {"splits": "2", "<command>": "python jobs/baselines.py"}
     text = markdown([POOR, GOOD], facts)
-    page = comparison_page([POOR, GOOD], facts, {"Accuracy": figures.accuracy_bars(["GOOD"], [0.9], [(0.8, 0.95)])})
+    page = comparison_page([POOR, GOOD], facts, {"comparison.parquet": "a row for each model and split"})
     for part in ("92.50%", "Only A correct", "0.0156", "4.2 MB", "not a medical device", "Positive is meningioma"):
         assert part in text
         assert part in page
@@ -128,14 +128,14 @@ def test_page_and_markdown_show_the_same_numbers_and_the_disclaimer() -> None:
 @pytest.mark.parametrize("name", [*HOSTILE, "a\u202egpj.exe", "\udcff.jpg"])
 def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) -> None:
     hostile = contender(name, scores([0], ("a", name)))
-    text = comparison_page([hostile, GOOD], {name: name}, {name: figures.accuracy_bars(["a"], [0.9], [(0.8, 0.95)])})
-    plain = comparison_page([GOOD, POOR], {"a": "b"}, {"c": figures.accuracy_bars(["a"], [0.9], [(0.8, 0.95)])})
+    text = comparison_page([hostile, GOOD], {name: name}, {"a.parquet": name})
+    plain = comparison_page([GOOD, POOR], {"a": "b"}, {"a.parquet": "b"})
     document = Document(text)
     assert {tag for tag, _ in document.elements} == {tag for tag, _ in Document(plain).elements}
     assert not [key for _, attributes in document.elements for key in attributes if key.startswith("on")]
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-    assert document.all("img")[0]["alt"] == shown
     assert shown in document.text["dl"]
+    assert shown in document.text["li"]
     assert text.encode("utf-8")
 
 
@@ -148,8 +148,8 @@ def test_names_in_markdown_never_become_markup() -> None:
 
 def test_bars_are_drawn_for_any_number_of_models_except_none() -> None:
     many = [f"model {n}" for n in range(14)]
-    drawn = figures.accuracy_bars(many, [0.5 + n / 40 for n in range(14)], [(0.4, 0.9)] * 14)
+    drawn = figures.accuracy_dots(many, [0.5 + n / 40 for n in range(14)], [(0.4, 0.9)] * 14)
     assert drawn.startswith(b"\x89PNG")
-    assert figures.accuracy_bars(["one"], [1.0], [(1.0, 1.0)]).startswith(b"\x89PNG")
+    assert figures.accuracy_dots(["one"], [1.0], [(1.0, 1.0)]).startswith(b"\x89PNG")
     with pytest.raises(Exception, match="at least one model"):
-        figures.accuracy_bars([], [], [])
+        figures.accuracy_dots([], [], [])

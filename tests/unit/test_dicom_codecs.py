@@ -1,6 +1,7 @@
 """One picture in every transfer syntax is one picture; a cut frame is truncated, whatever a codec would make of it."""
 
 import io
+import struct
 import time
 
 import numpy as np
@@ -99,9 +100,9 @@ def test_a_cut_frame_is_truncated_at_once(syntax: str, share: float | None) -> N
     frame = coded(as_coded(syntax), syntax)
     end = frame.rfind(b"\xff\xd9") - 1 if syntax in MARKED else len(frame) - 3
     cut = frame[: int(share * len(frame))] if share else frame[:end]
-    started = time.monotonic()
+    started = time.process_time()
     assert read(compressed(syntax, [cut])).outcome == "rejected truncated"
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("syntax", MARKED, ids=lambda syntax: syntax.keyword)
@@ -201,6 +202,20 @@ def test_a_frame_of_another_size_than_the_header_claims_is_corrupt(syntax: str) 
     assert read(compressed(syntax, [frame])).outcome == "rejected corrupt"
 
 
+def test_a_frame_that_claims_more_tiles_than_it_holds_is_corrupt() -> None:
+    frame = coded(picture(), JPEG2000Lossless)
+    tile = frame.index(b"\xff\x4f\xff\x51") + 24
+    for side in (1, 0):
+        claim = frame[:tile] + struct.pack(">II", side, side) + frame[tile + 8 :]
+        assert read(compressed(JPEG2000Lossless, [claim])).outcome == "rejected corrupt"
+
+
+def test_a_frame_of_a_few_bytes_is_blank_where_it_is_black() -> None:
+    frame = coded(np.zeros((2000, 2000), np.uint16), JPEG2000Lossless)
+    assert len(frame) < 1000
+    assert read(compressed(JPEG2000Lossless, [frame], Rows=2000, Columns=2000)).outcome == "skipped blank"
+
+
 @pytest.mark.parametrize("syntax", [MPEG4HP41, HEVCMP51, JPEG_XL, UNKNOWN])
 def test_video_jpeg_xl_and_unknown_syntaxes_are_not_read(syntax: str) -> None:
     data = compressed(HEVCMP51, [bytes(100)]).replace(HEVCMP51.encode(), syntax.encode())
@@ -217,9 +232,9 @@ def test_a_deflated_bomb_is_refused_at_once() -> None:
     dataset = clean(BitsStored=12)
     dataset.PixelData = bytes(64 << 20)
     bomb = written(dataset, NATIVE[3])
-    started = time.monotonic()
+    started = time.process_time()
     assert read(bomb).outcome == "rejected too_large"
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,10 @@ def test_damaged_files_are_answered_and_never_raise() -> None:
     chance, originals, outcomes = random.Random(16), files(), set()
     for number in range(MUTATIONS):
         data = damaged(originals[number % len(originals)], chance)
-        started = time.monotonic()
+        started = time.process_time()
         result = read(data, Selection(select="all"))
         outcomes.add(result.outcome)
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 5
         assert result.scan.status in (Status.OK, Status.REJECTED, Status.SKIPPED)
         is_dicom(data)
     assert len(outcomes) >= 3
@@ -73,9 +73,9 @@ def test_files_of_a_few_bytes_are_answered(length: int) -> None:
 def test_a_million_empty_elements_are_too_many() -> None:
     head = written(clean(PixelData=None))
     bomb = head + b"".join(struct.pack("<HH2sH", 0x0029, number & 0xFFFF, b"LO", 0) for number in range(700_000))
-    started = time.monotonic()
+    started = time.process_time()
     assert read(bomb).outcome == "rejected too_large"
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_elements_within_sequences_count_too() -> None:

@@ -16,11 +16,14 @@ from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, JPEG2000Lossless, RLELossless
 
 from mribatch.errors import ConfigError
+from mribatch.scans.decode import decode
 from mribatch.scans.dicom.header import read_header
 from mribatch.scans.dicom.identity import Identifiers
 from mribatch.scans.dicom.reader import read_dicom
 from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.formats import RejectionError
+from mribatch.scans.reading import Reading
+from tests.canaries import FORCED, SECRETS, SERIES_SKIP, canaries
 from tests.unit.dicom_files import (
     CANARY,
     CANARY_DATE,
@@ -204,3 +207,14 @@ def test_nothing_that_pydicom_warns_of_becomes_an_error() -> None:
         warnings.simplefilter("error")
         for data in poisoned():
             read_dicom(data, SPEC, Selection(), KEYED)
+
+
+def test_each_reject_and_skip_that_bytes_can_cause_is_forced_by_a_canary_and_tells_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    reading = Reading(selection=Selection(series_skip=SERIES_SKIP), identifiers=KEYED)
+    frames = [frame for _, data in canaries() for frame in decode(data, SPEC, reading)]
+    assert {frame.reason for frame in frames} - {None} == FORCED
+    texts = [caplog.text, *map(repr, frames)]
+    assert not [secret for secret in SECRETS for text in texts if secret in text]

@@ -5,7 +5,8 @@ import time
 
 import pyarrow as pa
 
-from mribatch.cluster.guarded import WorkLog, _progress
+from mribatch.cluster.guarded import _progress
+from mribatch.cluster.work_log import WorkLog
 from mribatch.schema import Status
 
 

@@ -55,7 +55,7 @@ def test_each_file_is_counted_by_what_scoring_would_do_with_it(archive: Path) ->
 def test_the_screen_says_it_in_words_with_examples(archive: Path) -> None:
     lines = look(archive).table().splitlines()
     assert lines[0].startswith("10 files, ")
-    assert lines[0].endswith(", 3 DICOM series")
+    assert lines[0].endswith(", 3 DICOM series of 1 studies")
     assert any(line.split() == ["would", "be", "scored", "7"] for line in lines)
     assert any(line.split()[:4] == ["anatomical", "6", "2", "12"] for line in lines)
     assert any("functional MR, a time series" in line for line in lines)
@@ -107,4 +107,6 @@ def test_members_of_archives_are_looked_at_one_by_one_and_counted_in_their_file(
         "NIfTI",
         "anatomical",
     )
-    assert result.table().startswith("12 files (1 of them archives of 3), ")
+    first = result.table().splitlines()[0]
+    assert first.startswith("12 files (1 of them archives of 3), ")
+    assert first.endswith(", 3 DICOM series of 1 studies, 2 NIfTI volumes")

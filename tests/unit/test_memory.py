@@ -18,8 +18,10 @@ from mribatch.scans.limits import MAX_MEMORY_BYTES, ImageSpec
 from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
 from tests.frames import only
+from tests.unit.dicom_files import COMPRESSED, as_coded, coded, compressed
 
 SIDE = 2400  # several strips of each kind
+LYING_PX = 10_000  # the side that small files claim
 
 
 def noise(dtype: str, side: int, channels: int = 1) -> NDArray[Any]:
@@ -116,13 +118,29 @@ def test_what_a_scan_takes_is_known_from_its_header(kind: str, at_rest: int) -> 
 
 @pytest.mark.parametrize("kind", [kind for kind in LARGEST if kind.startswith("JPEG")])
 def test_a_small_jpeg_that_claims_to_be_large_asks_for_no_memory(kind: str, at_rest: int) -> None:
-    data = bytearray(LARGEST[kind](16))
-    size = re.search(rb"\xff[\xc0-\xc2]", data)
-    assert size is not None
-    data[size.start() + 5 : size.start() + 9] = struct.pack(">HH", 10_000, 10_000)
     decoder = Decoder(ImageSpec(side_px=224))
-    assert only(decoder.decode(bytes(data))).reason is Reason.CORRUPT
+    assert only(decoder.decode(lying(LARGEST[kind](16)))).reason is Reason.CORRUPT
     assert decoder.peak_bytes() < at_rest + (50 << 20)
+
+
+def lying(stream: bytes) -> bytes:
+    """Return a JPEG, JPEG-LS or JPEG 2000 stream that claims to be LYING_PX wide and high; others as they are."""
+    sizes = ((rb"\xff[\xc0-\xc3\xf7]\0[\x0b\x11\x14]", 5, ">HH"), (rb"\xff\x4f\xff\x51", 8, ">II"))
+    sizes += ((rb"\xff\x4f\xff\x51", 24, ">II"),)  # in one tile
+    data = bytearray(stream)
+    for marker, offset, form in sizes:
+        if size := re.search(marker, stream):
+            struct.pack_into(form, data, size.start() + offset, LYING_PX, LYING_PX)
+    return bytes(data)
+
+
+def test_small_dicom_frames_that_claim_to_be_large_ask_for_little_memory() -> None:
+    decoder = Decoder(ImageSpec(side_px=224))
+    for syntax in COMPRESSED:
+        frame = lying(coded(as_coded(syntax), syntax))
+        file = compressed(syntax, [frame], Rows=LYING_PX, Columns=LYING_PX)
+        assert only(decoder.decode(file)).reason in (Reason.TOO_LARGE, Reason.TRUNCATED, Reason.CORRUPT), syntax.name
+    assert decoder.peak_bytes() < 256 << 20
 
 
 def test_what_is_reserved_is_what_the_cap_allows() -> None:

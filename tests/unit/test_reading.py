@@ -6,19 +6,22 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pydicom.uid import JPEG2000Lossless
 
 from mribatch import schema
 from mribatch.commands.reading import identifier_secret, reading_of
 from mribatch.errors import ConfigError
 from mribatch.predictions.files import is_done, outcomes
+from mribatch.scans import reading as reading_module
 from mribatch.scans.decode import decode, frames
 from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.reading import ONE_FRAME, Reading
 from mribatch.schema import Reason, Status
 from mribatch.settings.score import ScoreConfig
 from tests.frames import only
-from tests.unit.dicom_files import SPEC, clean, picture, slice_of, written
+from tests.unit.dicom_files import SPEC, clean, coded, compressed, picture, slice_of, written
 
+DAMAGED = coded(picture(), JPEG2000Lossless)[:2000] + b"\xff\xd9"
 FUNCTIONAL = ["ORIGINAL", "PRIMARY", "FMRI", "NONE"]
 
 
@@ -59,6 +62,33 @@ def test_a_scored_file_is_done_until_another_window_is_asked_for() -> None:
     row = row_of(written(clean()), reading())
     assert is_done_under(row, reading(select="all", max_frames=7))
     assert not is_done_under(row, reading(window="computed"))
+
+
+def test_a_damaged_frame_is_done_until_another_window_is_asked_for() -> None:
+    row = row_of(compressed(JPEG2000Lossless, [DAMAGED]), reading())
+    assert row["reason"] == Reason.CORRUPT
+    assert is_done_under(row, reading(select="all"))
+    assert not is_done_under(row, reading(window="computed"))
+
+
+@pytest.mark.parametrize("outcome", ["opened", "damaged", "skipped", "rejected"])
+def test_a_raised_version_of_an_outcome_plans_its_rows_alone(outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {
+        "opened": row_of(written(clean()), reading()),
+        "damaged": row_of(compressed(JPEG2000Lossless, [DAMAGED]), reading()),
+        "skipped": row_of(written(clean(ImageType=FUNCTIONAL)), reading()),
+        "rejected": row_of(written(clean())[:-2000], reading()),
+    }
+    monkeypatch.setitem(reading_module._VERSIONS, outcome, 99)
+    assert [name for name, row in rows.items() if not is_done_under(row, reading())] == [outcome]
+
+
+def test_what_is_scored_and_skipped_in_outputs_of_today_is_done() -> None:
+    """Change these digests only with pixels or kinds: all such files of all outputs are then read again."""
+    assert reading().of_opened == "634fccbf69bf"
+    assert reading().of_volumes == "7711fe97c981"
+    assert reading().of_skipped == "e295f9b34586"
+    assert reading().of_unknown == "9856191ed568"
 
 
 def test_a_file_of_too_many_frames_is_done_until_more_are_allowed() -> None:

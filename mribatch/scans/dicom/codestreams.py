@@ -20,6 +20,7 @@ _MOST_SEGMENTS = 1 << 16
 _SOC_SIZ, _SOD, _EOC = b"\xff\x4f\xff\x51", b"\xff\x93", b"\xff\xd9"
 _JP2 = b"\0\0\0\x0cjP  "
 _SIZ_BYTES = 40  # from its length on, with one component
+_TILE_BYTES = 14  # of an empty tile part, with its markers
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def jpeg_2000_codestream(frame: bytes) -> Codestream:
     size = frame[start + 4 : start + 4 + _SIZ_BYTES]
     if len(size) < _SIZ_BYTES or frame.rfind(_EOC) <= frame.rfind(_SOD) or _SOD not in frame:
         raise _truncated()
-    width, height, left, top = (int.from_bytes(size[at : at + 4], "big") for at in (4, 8, 12, 16))
+    width, height, left, top, *tile = (int.from_bytes(size[at : at + 4], "big") for at in range(4, 36, 4))
+    if not 0 < _TILE_BYTES * _tiles(width, height, *tile) <= len(frame):
+        raise _corrupt("a compressed frame claims more tiles than it holds")
     components = int.from_bytes(size[36:38], "big")
     sampling = frame[start + 42 : start + 42 + 3 * components]
     return Codestream(
@@ -95,6 +98,11 @@ def jpeg_2000_codestream(frame: bytes) -> Codestream:
         is_signed=size[38] > 0x7F,
         is_subsampled=any(step != 1 for place, step in enumerate(sampling) if place % 3),
     )
+
+
+def _tiles(right: int, bottom: int, width: int, height: int, left: int, top: int) -> int:
+    """Return the number of tiles (T.800, equation B-5); 0 for tiles without a size."""
+    return -((left - right) // width) * -((top - bottom) // height) if width and height else 0
 
 
 def _frame_header(code: int, body: bytes, precision_at: int) -> Codestream:

@@ -11,17 +11,23 @@ from mribatch.scans.dicom.header import Header, PixelElement
 from mribatch.scans.dicom.layout import Layout
 from mribatch.scans.dicom.samples import Samples, raw_samples
 from mribatch.scans.formats import RejectionError
+from mribatch.scans.limits import ImageSpec, check_ratio
 from mribatch.schema import Reason
 
 __all__ = ["frame_reader"]
 
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 
+_FREE_FRAME_BYTES = 32_000_000  # the largest radiographs; up to here a frame may be black all over
+
 FrameReader = Callable[[int], Samples]
 
 
-def frame_reader(header: Header, pixels: PixelElement, layout: Layout) -> FrameReader:
-    """Check that all frames are there, and return what decodes one of them. Both raise RejectionError."""
+def frame_reader(header: Header, pixels: PixelElement, layout: Layout, spec: ImageSpec) -> FrameReader:
+    """Check that all frames are there, and return what decodes one of them. Both raise RejectionError.
+
+    A few bytes that claim a large picture are refused: JPEG 2000 decoders fill in what is missing, at full cost.
+    """
     if header.syntax in _NATIVE:
         if pixels.is_encapsulated:
             raise RejectionError(Reason.CORRUPT, "the DICOM file holds compressed pixels and does not say which")
@@ -31,7 +37,9 @@ def frame_reader(header: Header, pixels: PixelElement, layout: Layout) -> FrameR
         raise RejectionError(Reason.CORRUPT, "the DICOM file claims compressed pixels and holds none")
     fragments = read_fragments(header.data, pixels.start, header.elements, layout.frames, codec.begins)
     for index in range(layout.frames):
-        codec.check(fragments.frame(index), layout)
+        frame = fragments.frame(index)
+        codec.check(frame, layout)
+        check_ratio(layout.frame_bits // 8, len(frame.rstrip(b"\0")), spec, _FREE_FRAME_BYTES)
     return lambda index: codec.decode(fragments.frame(index), layout)
 
 

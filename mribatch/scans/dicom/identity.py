@@ -46,9 +46,12 @@ class Identifiers:
         return Keys(*(self._key(elements, tag) for tag in (_INSTANCE, _SERIES, _STUDY, _PATIENT)))
 
     def _key(self, elements: "Elements", tag: int) -> str | None:
-        text = elements.text(tag)
-        if not text or self.mode == "none":
+        return self.key_of(elements.text(tag).encode("latin-1"))
+
+    def key_of(self, value: bytes) -> str | None:
+        """Return the key of a UID or patient ID, given as the bytes that a header has; None for an empty one."""
+        if not value or self.mode == "none":
             return None
         if self.mode == "plain":
-            return text
-        return hmac.new(self.secret, text.encode("latin-1"), hashlib.sha256).digest()[:_KEY_BYTES].hex()
+            return value.decode("latin-1")
+        return hmac.new(self.secret, value, hashlib.sha256).digest()[:_KEY_BYTES].hex()

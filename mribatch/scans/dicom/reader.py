@@ -158,7 +158,7 @@ def _opened(header: Header, known: DicomObject, spec: ImageSpec, selection: Sele
         header.elements,
         header.groups,
         layout,
-        frame_reader(header, header.pixels, layout),
+        frame_reader(header, header.pixels, layout, spec),
         selection.window == "computed",
     )
     return replace(

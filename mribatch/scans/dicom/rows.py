@@ -56,7 +56,7 @@ def _opened(scan: DicomObject, frame: DicomFrame, content_sha256: str, spec: Ima
         format=_FORMAT,
         width_px=None if pixels is None else scan.columns_px,
         height_px=None if pixels is None else scan.rows_px,
-        reading=reading.of_opened,
+        reading=reading.of_damaged if frame.status is Status.REJECTED else reading.of_opened,
         kind=scan.kind,
         modality=scan.modality,
         plane=frame.plane,
