@@ -56,7 +56,8 @@ def cpu_ms(folder: Path, spec: ImageSpec, reading: Reading) -> float:
     before = time.process_time() + _decoder_s()
     for first in range(0, table.num_rows, _BATCH_FILES):
         decode_table(table.slice(first, _BATCH_FILES), spec=spec, reading=reading)
-    return 1000 * (time.process_time() + _decoder_s() - before) / table.num_rows
+    spent_s: float = time.process_time() + _decoder_s() - before
+    return 1000 * spent_s / int(table.num_rows)
 
 
 def _decoder_s() -> float:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -104,7 +104,7 @@ class Tab:
         """Return the messages on the console, errors of scripts, and requests that the page's policy blocked."""
         self.run("0")  # what has happened so far is reported before this
         own = [event for event in self._browser.events if event.get("sessionId") == self._session]
-        texts = {
+        texts: dict[str, Callable[[dict[str, Any]], str]] = {
             "Log.entryAdded": _entry,
             "Runtime.consoleAPICalled": json.dumps,
             "Runtime.exceptionThrown": json.dumps,

@@ -32,7 +32,8 @@ SCAN = "s3://radiology-archive/2026/11/series-{:04d}/slice-0042.dcm"
 def scan(side_px: int = 96) -> NDArray[np.uint8]:
     """Return the grey picture of a bright disc with a darker one inside."""
     y, x = np.mgrid[-1 : 1 : side_px * 1j, -1 : 1 : side_px * 1j]
-    return (150 * (x**2 + y**2 < 0.7) - 60 * ((x - 0.2) ** 2 + y**2 < 0.05)).astype(np.uint8)
+    disc, hole = x**2 + y**2 < 0.7, (x - 0.2) ** 2 + y**2 < 0.05
+    return np.where(disc, np.where(hole, 90, 150), 0).astype(np.uint8)
 
 
 def small() -> Picture:
@@ -100,7 +101,7 @@ def evaluation() -> str:
     )
 
 
-def nights(count: int = 14) -> list[Mapping[str, Any]]:
+def nights(count: int = 14) -> list[dict[str, Any]]:
     """Return facts of nights, one of them without scans and one without referrals."""
     rng, facts = np.random.default_rng(1), []
     for night in range(count):

@@ -10,6 +10,7 @@ from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
+from mribatch.sources.listing import keys_of
 from mribatch.stores import uris
 
 __all__ = ["PIXEL_BYTES", "even", "growing", "rows_of", "tasks_of"]
@@ -40,19 +41,14 @@ def growing(table: pa.Table, batch_size: int, side_px: int, cores: int) -> list[
     blocks: list[int] = []
     rows = size = 0
     limit = batch_size
-    for batch in _batches(table, batch_size):
-        if rows and (rows + len(batch) > limit or size + sum(batch) > _FILE_BYTES):
+    for at in range(0, table.num_rows, batch_size):
+        batch = table.slice(at, batch_size)
+        batch_bytes = sum(uris.size(uri, version) for uri, version in keys_of(batch))
+        if rows and (rows + batch.num_rows > limit or size + batch_bytes > _FILE_BYTES):
             blocks.append(rows)
             rows, size, limit = 0, 0, min(2 * limit, most)
-        rows, size = rows + len(batch), size + sum(batch)
+        rows, size = rows + batch.num_rows, size + batch_bytes
     return [*blocks, rows]
-
-
-def _batches(table: pa.Table, batch_size: int) -> list[list[int]]:
-    """Return the bytes of each file, by batch."""
-    keys = zip(table["scan_uri"].to_pylist(), table["scan_version"].to_pylist(), strict=True)
-    sizes = [uris.size(uri, version) for uri, version in keys]
-    return [sizes[at : at + batch_size] for at in range(0, len(sizes), batch_size)]
 
 
 def rows_of(table: pa.Table, blocks: Sequence[int], **resources: float) -> "ray.data.Dataset":

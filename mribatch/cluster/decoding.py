@@ -70,9 +70,10 @@ def decoded(
     """Stream the scans of a table: its own columns, and those of `schema.decoded_fields`.
 
     block_rows: how many scans each block holds, in order, or one number for all. Blocks are small (32 rows of 224 px are
-    5 MB), so that memory is bounded and work spreads over the nodes. A scan of many frames takes several. timeout_s limits the decoding of one scan, or of each PIECE_FRAMES of its frames. Blocks
-    that start when the time is `over` are not read: their rows say so. The run fails with StorageDenied if access is
-    denied to scans and also to all of `among` (by default some from all over the table), and with CredentialsRefused.
+    5 MB), so that memory is bounded and work spreads over the nodes. A scan of many frames takes several. timeout_s
+    limits the decoding of one scan, or of each PIECE_FRAMES of its frames. Blocks that start when the time is `over` are
+    not read: their rows say so. The run fails with StorageDenied if access is denied to scans and also to all of `among`
+    (by default some from all over the table), and with CredentialsRefused.
     """
     blocks = even(table.num_rows, block_rows) if isinstance(block_rows, int) else block_rows
     resources: dict[str, Any] = {"memory": _decoder_bytes(), "num_cpus": DECODER_CORES}

@@ -116,7 +116,7 @@ def predictors(nodes: Sequence[Mapping[str, Any]], *, use_gpus: bool = True) -> 
     """Return the threads of each predictor, and the arguments of Ray Data's `map_batches` for a pool of them.
 
     One predictor per GPU, else one per 8 cores of each node, leaving cores for decoding and writing. The pool grows with
-    the cluster. Raises RunFailed for no nodes.
+    the cluster. use_gpus: False leaves GPUs unused. Raises RunFailed for no nodes.
     """
     cores, gpus = _cores(nodes), _gpus(nodes)
     if gpus and use_gpus:

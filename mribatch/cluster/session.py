@@ -118,7 +118,7 @@ def _connect() -> None:
         if callable(handler):
             handler(signal.SIGTERM, None)  # counts the signal, so that a second one is ignored during the cleanup
         raise Stopped(128 + signal.SIGTERM) from err
-    except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as err:
+    except Exception as err:  # Ray raises the base class too, for a node that takes more than 30 s
         raise RunFailed(
             f"Ray could not be started or reached ({_last_line(str(err))}): check RAY_ADDRESS and the token of the cluster; "
             "if a Ray process is left over from an earlier run, `ray stop` ends it and all other Ray on this machine"

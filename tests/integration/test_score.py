@@ -19,6 +19,7 @@ from PIL import Image
 from mribatch import schema
 from mribatch.commands.score import Scored, score
 from mribatch.errors import OutputHeld
+from mribatch.models.engine import library
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
 from mribatch.predictions import ledger, lock
@@ -174,6 +175,7 @@ def test_each_kind_of_odd_file_gets_one_row_with_the_right_reason(
     assert sum(part["rows"] for part in record["parts"]) == 53
     assert {part["name"] for part in record["parts"]} == {p.name for p in (tmp_path / "out").glob("model=*/*")}
     assert sum(node["scans"] for node in record["nodes"]) == 53
+    assert record["engine"] == {"name": "openvino", "version": library("openvino")}
     assert set(record["peak_memory_bytes"]) == {"driver", "decoder", "predictor", "writer"}
 
 

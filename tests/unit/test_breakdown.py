@@ -61,8 +61,9 @@ def test_subgroups_pool_rare_values_and_leave_out_columns_that_make_no_groups() 
     truth, right = np.zeros(40, np.int64), np.tile([[0.9, 0.1]], (40, 1))
     right[:4] = [0.1, 0.9]
     many = Scores(labels=("a", "b"), truth=truth, probabilities=right)
+    scanners: list[str | None] = [*["A"] * 20, *["B"] * 16, "C", "D", "D", None]
     columns: dict[str, list[str | None]] = {
-        "scanner": ["A"] * 20 + ["B"] * 16 + ["C", "D", "D", None],
+        "scanner": scanners,
         "name": [f"n{n}" for n in range(40)],
         "all": ["x"] * 40,
     }

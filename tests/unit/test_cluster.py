@@ -94,6 +94,11 @@ def test_where_there_are_gpus_each_has_one_predictor(nodes: list[Node], at_first
     assert grows(pool)
 
 
+def test_an_engine_for_cpus_leaves_the_gpus_alone() -> None:
+    assert predictors([node(16, 1)], use_gpus=False)[0] == predictors([node(16)])[0]
+    assert "num_gpus" not in predictors([node(16, 1)], use_gpus=False)[1]
+
+
 @pytest.mark.parametrize("cores", [2, 3, 4, 6, 8])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_small_node_has_one_predictor_with_all_its_threads(cores: int, count: int) -> None:

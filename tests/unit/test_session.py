@@ -92,3 +92,14 @@ def test_workers_on_a_cluster_are_told_who_pays_unless_the_job_did(monkeypatch: 
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"env_vars": {"AWS_REQUEST_PAYER": "requester"}}')
         assert session._environment() is None
     assert session._environment() is None
+
+
+def test_ray_starts_no_process_of_a_dashboard_and_later_starts_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = session.ray._private.services
+    before, started = services.start_api_server, []
+    monkeypatch.setattr(session, "cluster_address", lambda: None)
+    monkeypatch.setattr(session, "_OWN", {})
+    monkeypatch.setattr(session.ray, "init", lambda **_: started.append(services.start_api_server(False, False)))
+    session._connect()
+    assert started == [("", None)], "no address and no process"
+    assert services.start_api_server is before
