@@ -254,7 +254,9 @@ def test_the_report_of_a_night_says_what_happened(three_nights: ThreeNights) -> 
     page = (place.root / "report" / "nightly.html").read_text()
     assert "empty" in page
     listed = [work["scan_uri"] for work in report["worklist"]]
-    assert sorted(listed) == sorted(uri for uri, name in second.items() if name), "a short night lists each of its scans once"
+    assert sorted(listed) == sorted(uri for uri, name in second.items() if name), (
+        "a short night lists each of its scans once"
+    )
     assert page.count('<img src="data:image/png') == len(listed), "a picture of each scan of the worklist"
     assert [trend["name"] for trend in report["trends"]][:2] == ["Scans scored", "Scans per second"]
     assert len(report["nights"]) == 3

@@ -40,7 +40,7 @@ def test_the_demo_classifies_all_17_samples_correctly_and_names_its_files(demo: 
     assert json.loads((output / "metrics.json").read_text())["scans"] == 17
     page = (output / "report.html").read_text()
     assert "not a medical device" in page
-    names = {"confusion_matrix", "roc", "reliability", "scans", "training_curves"}
+    names = {"confusion_matrix", "precision_recall", "roc", "reliability", "scans", "training_curves"}
     assert {path.stem for path in output.glob("*.png")} == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in output.glob("*.png"))
     history = pq.read_table(ROOT / "models/brain-mri-v1/history.parquet")
