@@ -14,6 +14,7 @@ __all__ = ["Memory", "watched"]
 
 _SAMPLE_S = 1.0
 _QUARTERS = 4
+_JOB = 2  # generations of processes
 
 
 @dataclass
@@ -54,13 +55,13 @@ def watched() -> Iterator[Memory]:
 
 
 def _children_mib() -> tuple[float, float]:
-    """Return the memory of this process's children, and of their descendants."""
+    """Return the memory of a job, which is a process for its signals and the driver below it, and of all that it started."""
     facts = dict(_processes())
     generation, sizes = {os.getpid()}, []
     while generation:
         generation = {pid for pid, (parent, _) in facts.items() if parent in generation}
         sizes.append(sum(facts[pid][1] for pid in generation) / 1024)
-    return sizes[0], sum(sizes[1:])
+    return sum(sizes[:_JOB]), sum(sizes[_JOB:])
 
 
 def _processes() -> Iterator[tuple[int, tuple[int, int]]]:
