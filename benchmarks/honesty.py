@@ -141,7 +141,10 @@ def _lesions(config: HonestyConfig, judge: Judge, data: Scans) -> dict[str, dict
     drawn = sample(boxed, config.lesions, config.seed)
 
     def alter(how: Callable[[Any, Any], Any]) -> list[Change]:
-        return [lambda grey, _, box=boxes[uri]: how(grey, box) for uri in drawn.uris]  # type: ignore[misc]
+        def with_box(box: Any) -> Change:
+            return lambda grey, _: how(grey, box)
+
+        return [with_box(boxes[uri]) for uri in drawn.uris]
 
     return {
         name: judge.measured(name, drawn, alter(how))

@@ -81,17 +81,17 @@ class Network:
 
         engine = self._engine = self._engine or TensorFlowEngine(self.model, with_layers=True)
         pictures = [next(iter(frames(place.read_bytes(), self.model.image_spec))).pixels for place in places]
-        kept = [row for row, picture in enumerate(pictures) if picture is not None]
+        kept = [(row, picture) for row, picture in enumerate(pictures) if picture is not None]
         names = {label: number for number, label in enumerate(self.model.labels)}
         outputs = []
         for start in range(0, len(kept), _BATCH):
-            batch = np.stack([pictures[row] for row in kept[start : start + _BATCH]])  # type: ignore[misc]
+            batch = np.stack([picture for _, picture in kept[start : start + _BATCH]])
             outputs.append(engine(change(batch)))
         return {
             "logits": np.concatenate([output.logits for output in outputs]),
             "intermediate": np.concatenate([output.layers.intermediate for output in outputs if output.layers]),
             "penultimate": np.concatenate([output.layers.penultimate for output in outputs if output.layers]),
-            "truth": np.array([names.get(labels[row] or "", -1) for row in kept], np.int64),
+            "truth": np.array([names.get(labels[row] or "", -1) for row, _ in kept], np.int64),
         }
 
 
