@@ -11,7 +11,7 @@ from mribatch.schema import Status
 
 __all__ = ["Assembler", "whole_files"]
 
-_KEPT_SCANS = 64  # complete ones, for writes that Ray retries
+_KEPT_FILES = 64  # complete ones, for writes that Ray retries
 
 _Key = tuple[str, ...]
 
@@ -23,8 +23,8 @@ class Assembler:
     """
 
     def __init__(self) -> None:
-        self._open: dict[_Key, dict[int, pa.Table]] = {}  # rows by scan and write
-        self._owners: dict[_Key, int] = {}  # of complete scans: the write that got them
+        self._open: dict[_Key, dict[int, pa.Table]] = {}  # rows by file and write
+        self._owners: dict[_Key, int] = {}  # of complete files: the write that got them
         self._complete: dict[_Key, pa.Table] = {}  # the last ones
 
     def add(self, write: int, rows: pa.Table) -> pa.Table:
@@ -45,7 +45,7 @@ class Assembler:
             return
         self._owners[key], self._complete[key] = write, collected
         del self._open[key]
-        for old in list(self._complete)[:-_KEPT_SCANS]:
+        for old in list(self._complete)[:-_KEPT_FILES]:
             del self._complete[old]
 
 

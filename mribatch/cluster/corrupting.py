@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mribatch.cluster.decoding import decoded
+from mribatch.cluster.decoding import collected, decoded
 from mribatch.cluster.nodes import predictors, working_nodes
 from mribatch.models.corrupted import CorruptedPredictor
 from mribatch.models.format import Model
@@ -34,11 +34,6 @@ def corrupted_predictions(table: pa.Table, model: Model, advance: Callable[[int]
         zero_copy_batch=True,
         **pool,
     )
-    blocks: list[pa.Table] = []
-    block: pa.Table
-    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-        blocks.append(block)
-        advance(block.num_rows)
-    return pa.concat_tables(blocks).sort_by(
+    return collected(rows, advance).sort_by(
         [("corruption", "ascending"), ("strength", "ascending"), ("scan_uri", "ascending")]
     )

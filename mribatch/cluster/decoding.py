@@ -35,7 +35,7 @@ from mribatch.sources.listing import keys_of
 from mribatch.stores import uris
 from mribatch.stores.access import Access, Witness, witnesses
 
-__all__ = ["accepted", "decode_blocks", "decode_table", "decoded", "readable"]
+__all__ = ["accepted", "collected", "decode_blocks", "decode_table", "decoded", "readable"]
 
 log = logging.getLogger("mribatch.decoding")
 
@@ -253,12 +253,17 @@ def readable(
 
     Skipped scans are left out and count as neither. advance: called with the rows of each block as it arrives.
     """
+    return accepted(collected(rows, advance).sort_by("scan_uri"), max_reject_rate)
+
+
+def collected(rows: "ray.data.Dataset", advance: Callable[[int], object] = lambda _: None) -> pa.Table:
+    """Return all rows. advance: called with the rows of each block as it arrives."""
     blocks: list[pa.Table] = []
     block: pa.Table
     for block in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
         blocks.append(block)
         advance(block.num_rows)
-    return accepted(pa.concat_tables(blocks).sort_by("scan_uri"), max_reject_rate)
+    return pa.concat_tables(blocks)
 
 
 def accepted(table: pa.Table, max_reject_rate: float) -> pa.Table:

@@ -42,7 +42,7 @@ def layers_of(table: pa.Table, model: Model, batch_size: int, max_reject_rate: f
         zero_copy_batch=True,
         **pool,
     )
-    kept = readable(rows, max_reject_rate).sort_by("scan_uri")
+    kept = readable(rows, max_reject_rate)
     columns = {name: _rows_of(kept[name]) for name in LAYERS}
     return Layers(
         scans=kept.select(table.column_names),

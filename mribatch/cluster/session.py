@@ -140,7 +140,8 @@ def _sigterm_restored() -> Iterator[None]:
 def _no_dashboard() -> Iterator[None]:
     """Keep Ray from starting the process of its dashboard, and from waiting for it: it does so even where that is off.
 
-    It takes 1.5 s of a start and 1 s of a core. No setting prevents it in Ray 2.60; where the function below is missing, it starts.
+    It takes 1.5 s of a start and 1 s of a core. No setting prevents it in Ray 2.60. In a Ray without `start_api_server`
+    it starts as usual.
     """
     services, name = ray._private.services, "start_api_server"
     start = getattr(services, name, None)

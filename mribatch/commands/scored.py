@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Any
 
 from mribatch.commands.screen import Block, Shown, Table, duration
@@ -130,7 +129,7 @@ def sum_up(
 ) -> Scored:
     """Return what the receipts of a run's parts add up to. refers: the model says which scans are for review."""
     failures: dict[str, list[str]] = {}
-    for uri, cause in sorted((failed for receipt in receipts for failed in receipt.failed), key=itemgetter(0)):
+    for uri, cause in sorted(_failed(receipts).items()):
         failures.setdefault(cause or "unknown", []).append(uri)
     return Scored(
         run_id=fence.run_id,
@@ -186,11 +185,16 @@ def record(
         "rejected_by_reason": scored.rejected,
         "skipped_by_reason": scored.skipped,
         "failed_by_cause": {cause: len(scans) for cause, scans in scored.failures.items()},
-        "failed": [{"scan_uri": uri, "detail": detail} for receipt in receipts for uri, detail in receipt.failed],
+        "failed": [{"scan_uri": uri, "detail": detail} for uri, detail in _failed(receipts).items()],
         "parts": [{"name": receipt.part, "rows": receipt.rows} for receipt in receipts if receipt.part],
         "nodes": [{"id": node, "address": nodes.get(node), "scans": scans} for node, scans in sorted(by_node.items())],
         "peak_memory_bytes": _peak_bytes(receipts),
     }
+
+
+def _failed(receipts: Sequence[Receipt]) -> dict[str, str]:
+    """Return the cause of each failed file, once: members of an archive may have failed in several writes."""
+    return dict(failed for receipt in receipts for failed in receipt.failed)
 
 
 def _peak_bytes(receipts: Sequence[Receipt]) -> dict[str, int]:

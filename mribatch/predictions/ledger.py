@@ -236,8 +236,10 @@ def _remove_duplicates(output: str, digest: str) -> None:
     parts = part_names(output, digest)
     keys = _keys(output, digest, parts)
     members = keys.filter(pc.is_valid(keys["container"]))
-    own = keys.filter(pc.is_null(keys["container"])).select(schema.PLAN.names)
-    is_mixed = members.num_rows and _both(own, of_files(members)).num_rows
+    is_mixed = False
+    if members.num_rows:
+        own = keys.select(schema.PLAN.names).filter(pc.is_null(keys["container"]))
+        is_mixed = _both(own, of_files(members)).num_rows > 0
     if _distinct(keys, schema.KEY).num_rows == keys.num_rows and not is_mixed:
         return
     tables = read_each(output, digest, parts, [*_KEYS.names, *_RANKING])

@@ -110,6 +110,8 @@ class _Tar:
         with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8") as file:
             for number, entry in enumerate(file, 1):
                 _check_count(number, self._spec)
+                if entry.size < 0:  # the bytes before it would be read again
+                    raise RejectionError(Reason.CORRUPT, "a header of the tar file is damaged")
                 if entry.isreg() and _is_scan_name(entry.name):
                     yield file, entry
             stream.seek(file.offset)
@@ -136,14 +138,13 @@ def _is_scan_name(name: str) -> bool:
 
 def _shown(names: Iterable[str]) -> tuple[str, ...]:
     """Return names as rows show them: no two alike, cut, without control characters and bytes that are not UTF-8."""
-    shown: dict[str, None] = {}
+    shown: dict[str, int] = {}  # with the number that a namesake got last
     for name in names:
-        plain = _UNSAFE.sub(_quoted, name.removeprefix("./"))[:_MOST_NAME]
-        number, unique = 1, plain
+        plain = unique = _UNSAFE.sub(_quoted, name.removeprefix("./"))[:_MOST_NAME]
         while unique in shown:
-            number += 1
-            unique = f"{plain}#{number}"
-        shown[unique] = None
+            shown[plain] += 1
+            unique = f"{plain}#{shown[plain]}"
+        shown[unique] = 1
     return tuple(shown)
 
 

@@ -51,7 +51,12 @@ def _next_piece(stream: "zlib._Decompress", packed: bytes) -> bytes:
 
 def gzip_start(data: bytes, spec: ImageSpec) -> bytes:
     """Return the first bytes of a gzip file's content. Raises RejectionError."""
-    return next(inflated(data, spec.max_bytes, spec), b"")[:_START_BYTES]
+    start = b""
+    for piece in inflated(data, spec.max_bytes, spec):
+        start += piece
+        if len(start) >= _START_BYTES:
+            break
+    return start[:_START_BYTES]
 
 
 def gzip_content(data: bytes, spec: ImageSpec) -> bytes:

@@ -87,7 +87,7 @@ class JpegSegments:
         return not any(map(any, low_bits.values()))
 
     def is_too_short(self) -> bool:
-        """Return whether the scans have fewer bits than the picture has blocks, each of which takes one or more."""
+        """Return whether the scans have fewer bits than half the picture's blocks, each of which takes one or more."""
         blocks = -(-self.width // _BLOCK_SIDE) * -(-self.height // _BLOCK_SIDE)
         return 8 * sum(scan.end - scan.start for scan in self.scans) < blocks // 2
 

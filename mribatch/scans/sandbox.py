@@ -213,8 +213,8 @@ def decoder(spec: ImageSpec, timeout_s: float = DECODE_S, reading: Reading | Non
 def serve() -> None:
     """Run as the decoding process: answer bytes with the frames in them, until the connection is closed.
 
-    It is also sent the number of the first member that is due, and how many frames to send at once. An answer is the names of an archive's members, lists of
-    frames, then None, or a MemoryError.
+    It is also sent the number of the first member that is due, and how many frames to send at once. An answer is the
+    names of an archive's members, lists of frames, then None, or a MemoryError.
     """
     line = Connection(os.dup(0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even inside a C library

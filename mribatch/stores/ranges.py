@@ -8,7 +8,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from mribatch.errors import StorageError
 
 __all__ = ["LISTERS", "Ask", "Page", "Range", "listed"]
 
@@ -45,7 +48,7 @@ Ask = Callable[[str, str], Page[_Item]]
 def listed(ask: Ask[_Item], first: Page[_Item], prefix: str) -> Iterator[_Item]:
     """Yield the items of a page and of all keys after it below a prefix, in the order of the keys.
 
-    Raises what `ask` raises, once the items of all smaller keys are yielded.
+    Raises what `ask` raises, once the items of all smaller keys are yielded, and StorageError for keys out of order.
     """
     yield from first.items
     if not first.has_more:
@@ -79,6 +82,11 @@ class _Requests(Generic[_Item]):
             page = self._ask(of.prefix, of.after)
         finally:
             still_open = self._count(-1)
+        if any(low >= high for low, high in pairwise([of.after, *page.keys])):
+            raise StorageError(
+                f"expected the store to list keys in the order of their code points, got {page.keys[0]!r} and others in "
+                "another order: name its folders one by one, so that each has fewer than 1,000 keys"
+            )
         rest: list[Range] = []
         if page.has_more:
             is_cut = still_open < LISTERS and not (of.done and page.keys[-1].startswith(of.done))
@@ -99,7 +107,8 @@ def cut(of: Range, first: str, last: str) -> list[Range]:
 
     The first part begins like the last key for longest, and each other one for less. Some are empty.
     """
-    alike = next(number for number, pair in enumerate(zip(first + _BEHIND, last, strict=False)) if pair[0] != pair[1])
+    pairs = enumerate(zip(first, last, strict=False))
+    alike = next((number for number, pair in pairs if pair[0] != pair[1]), min(len(first), len(last) - 1))
     common = last[: alike + 1]
     blocks = [common[:length] for length in _lengths(of.prefix, common)]
     scopes = [*blocks, of.prefix]

@@ -17,7 +17,7 @@ from mribatch.junk import is_junk
 from mribatch.stores.client import endpoint, faults, request
 from mribatch.stores.faults import code_of, status_of
 from mribatch.stores.glob import Exclusion, Glob
-from mribatch.stores.ranges import Page, listed
+from mribatch.stores.ranges import LISTERS, Page, listed
 from mribatch.stores.store import Entry
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = ["Bucket", "canonical"]
 
 log = logging.getLogger("mribatch.s3")
 
-_LISTERS = 16
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _NOT_MET = ("PreconditionFailed", "412")
 _NOT_MET_STATUS = (304, 409, 412)  # of a conditional write: stores other than AWS use other codes
@@ -81,7 +80,7 @@ class Bucket:
 
         wanted = set(uris)
         folders = sorted({uri.rpartition("/")[0] for uri in wanted})
-        with ThreadPoolExecutor(_LISTERS) as threads:
+        with ThreadPoolExecutor(LISTERS) as threads:
             for entries in threads.map(in_folder, folders):
                 yield from (entry for entry in entries if entry.uri in wanted)
 
@@ -198,7 +197,8 @@ class Bucket:
     def _entries(self, uri: str, bucket: str, prefix: str) -> Iterator[Entry]:
         """Yield all objects below a prefix, in the order of their keys: with many requests at once if there are many.
 
-        A store that does not list in order, or not from a key on, is listed page by page.
+        A store whose first pages are not in order, or that does not list from a key on, is listed page by page. Raises
+        StorageError if keys are out of order only later: they could be lost.
         """
         answers = self._pages(uri, Bucket=bucket, Prefix=prefix)
         first = _page(bucket, next(answers))

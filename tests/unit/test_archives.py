@@ -225,6 +225,23 @@ def test_a_header_larger_than_any_real_one_is_refused() -> None:
     assert only(frames(data.getvalue())).reason is Reason.TOO_LARGE
 
 
+def test_a_tar_whose_sizes_are_negative_is_damaged_and_is_not_read_again_and_again() -> None:
+    header = bytearray(tarfile.TarInfo("b.png").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (-1536).to_bytes(12, "big", signed=True)  # jumps back to before the second member
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    whole = as_tar({"0.png": b"x" * 512, "a.png": b"x" * 512}, "w")
+    data = whole[:2048] + bytes(header) + whole[2048:]
+    assert only(frames(data)).reason is Reason.CORRUPT
+
+
+def test_a_tar_in_several_gzip_streams_is_an_archive() -> None:
+    whole = as_tar({"a.png": png()}, "w")
+    data = gzip.compress(whole[:100]) + gzip.compress(whole[100:])
+    assert [frame.status for frame in frames(data)] == [Status.OK]
+    assert only(frames(data)).member == frames(as_tar({"a.png": png()}))[0].member
+
+
 def test_labelled_archives_are_rejected_in_training() -> None:
     assert only(decode(as_zip(MEMBERS), SPEC, ONE_FRAME)).reason is Reason.MULTIPLE_FRAMES
     assert only(decode(gzip.compress(png()), SPEC, ONE_FRAME)).status is Status.OK

@@ -8,7 +8,7 @@ from itertools import count, pairwise
 
 import pytest
 
-from mribatch.errors import StorageDenied
+from mribatch.errors import StorageDenied, StorageError
 from mribatch.stores.ranges import LISTERS, Page, Range, cut, listed
 
 ARCHIVES = {
@@ -75,6 +75,26 @@ def test_many_requests_are_made_at_once_and_not_many_more_than_pages(kind: str) 
     assert store.listing() == store.keys
     assert store.most_at_once == LISTERS
     assert store.requests < 3 * pages, "all but the last pages of a range bring a full page"
+
+
+def test_pages_of_one_key_are_followed() -> None:
+    """S3 may return fewer keys than asked for, where many were deleted."""
+    for keys in (ARCHIVES["flat"][:40], ["a", "a\U0010fffd", "a\U0010ffff", "b"], ["x" * n for n in range(1, 30)]):
+        store = Store(keys, page_keys=1)
+        assert store.listing() == store.keys
+
+
+def test_keys_that_come_out_of_order_later_end_the_listing_in_place_of_being_lost() -> None:
+    store = Store(ARCHIVES["flat"])
+
+    def ask(prefix: str, after: str) -> Page[str]:
+        page = store.ask(prefix, after)
+        if any(key > "scan-0020000.dcm" for key in page.keys):
+            return Page(page.keys[::-1], page.items[::-1], page.has_more)
+        return page
+
+    with pytest.raises(StorageError, match="in the order of their code points"):
+        list(listed(ask, store.ask("", ""), ""))
 
 
 def test_few_keys_take_one_request() -> None:

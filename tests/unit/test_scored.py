@@ -1,8 +1,13 @@
 """What the screen says of a scoring run."""
 
+from types import SimpleNamespace
 from typing import Any
 
+from mribatch import schema
 from mribatch.commands.score import Scored
+from mribatch.commands.scored import sum_up
+from mribatch.predictions.ledger import Plan, Receipt
+from mribatch.settings.score import ScoreConfig
 
 FACTS: dict[str, Any] = {
     "run_id": "run",
@@ -51,3 +56,12 @@ def test_scans_for_review_are_counted_by_reason_for_a_model_that_refers() -> Non
     lines = Scored(**FACTS, failed=0, failures={}, referred={"foreign": 1, "unsure": 2}).table().splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("for review"))
     assert [line.split() for line in lines[at : at + 3]] == [["for", "review", "3"], ["foreign", "1"], ["unsure", "2"]]
+
+
+def test_an_archive_of_which_members_failed_in_two_writes_has_failed_once() -> None:
+    facts: dict[str, Any] = {"rejected": {}, "left": [], "by_class": {}, "by_node": {}, "peak_bytes": {}}
+    receipts = [Receipt(part=None, rows=0, failed=[("/a.zip", "permission denied")], **facts) for _ in range(2)]
+    fence: Any = SimpleNamespace(run_id="run", output="/out", digest="0123456789ab")
+    plan = Plan(listed=1, done=0, todo=schema.PLAN.empty_table(), parts=frozenset())
+    scored = sum_up(ScoreConfig(model="m", input=("/",), output="/out"), plan, receipts, fence, 1.0, None)
+    assert (scored.failed, scored.failures) == (1, {"permission denied": ("/a.zip",)})
