@@ -2,7 +2,7 @@
 
 In the root of the repository:  python benchmarks/bench.py
 
-Bare computation and real job alternate, each in its own process: the frozen function alone, jobs/score.py, the function
+Bare computation and real job alternate, each in its own process: the engine alone, jobs/score.py, the engine
 again, …; then the training step alone, jobs/train.py, the step again, …. Do not use the machine for anything else
 meanwhile. Writes OUTPUT.json (all rounds, machine, versions, commands) and OUTPUT.md (the table).
 """

@@ -28,7 +28,7 @@ Round = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scoring:
-    """Measure jobs/score.py on a folder of scans, and the frozen function alone."""
+    """Measure jobs/score.py on a folder of scans, and the engine alone."""
 
     config: ScoreConfig
     scans: Path

@@ -81,7 +81,7 @@ def _ratios(job: Sequence[float], bare: Sequence[float]) -> list[float]:
 
 
 _ROWS = (
-    ("scoring: frozen function alone", "function", None),
+    ("scoring: engine alone", "function", None),
     ("scoring: pipeline, steady", "pipeline_steady", "pipeline_steady_to_function"),
     ("scoring: whole command, with start-up", "whole_command", "whole_command_to_function"),
     ("training: step alone", "training_step", None),
@@ -107,7 +107,7 @@ def _method(result: dict[str, Any]) -> str:
         f"{settings['batch_size']} per batch, and {len(rounds['training'])} × `jobs/train.py` ({settings['backbone']} from "
         f"random weights, {settings['image_side']} px, {settings['train_batch_size']} per step, {settings['epochs']} epochs) "
         f"on {scans['trained_on']}. Bare: the same computation on preloaded batches for {settings['bare_seconds']:g} s, with "
-        "the default threads of TensorFlow and memory of glibc (a worker of a job gives each core its own scans to score, and "
+        "the default threads of the engine and memory of glibc (a worker of a job gives each core its own scans to score, and "
         "keeps freed memory while it trains). Steady: from the end of the first batch to the end of the last, by "
         "`scored_at`. Loop: `train_scans_per_s` of `history.parquet`, from the start of an epoch; its first batches are "
         "fetched before, while the last checkpoint is written. Each ratio is to the mean of the bare rounds before and after."

@@ -7,7 +7,8 @@ from typing import Any
 from mribatch.commands.required_acceptance import FIT
 from mribatch.commands.scored import TOO_MANY_REJECTS
 from mribatch.commands.screen import Block, Shown, Table
-from mribatch.reports.acceptance import rate, strength
+from mribatch.reports.acceptance import strength
+from mribatch.reports.rendering import proportion
 from mribatch.statistics.metrics import percent
 
 __all__ = ["NOT_FIT", "Accepted"]
@@ -65,7 +66,7 @@ class Accepted(Shown):
 
 
 def _class_row(label: str, rates: Mapping[str, Any]) -> tuple[str, ...]:
-    return label, f"{rates['sensitivity']['of']:,}", *(rate(rates[name]) for name in _RATES)
+    return label, f"{rates['sensitivity']['of']:,}", *(proportion(rates[name]) for name in _RATES)
 
 
 def _altered_row(row: Mapping[str, Any]) -> tuple[str, ...]:

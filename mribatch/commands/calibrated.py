@@ -44,7 +44,7 @@ class Calibrated(Shown):
     def blocks(self) -> list[Block]:
         """Return the calibration before and after, the referrals by reason, and where the model is."""
         numbers, floor = self.numbers, self.numbers["noise_floor"]
-        measures = {"loss": "loss", "expected_calibration_error": "adaptive calibration error", "brier": "Brier score"}
+        measures = {"loss": "loss", "adaptive_calibration_error": "adaptive calibration error", "brier": "Brier score"}
         rows = [
             (name, *(f"{numbers[side][key]:.4f}" for side in ("before", "after"))) for key, name in measures.items()
         ]
@@ -92,7 +92,9 @@ def calibrate_model(
         "referred_by_reason": _shares(reasons),
         "training_scans": len(reference.scans),
     }
-    facts = {key: value for key, value in model.facts.items() if key != "evidence"}  # measured on other confidences
+    facts = {
+        key: value for key, value in model.facts.items() if key not in ("evidence", "pointing")
+    }  # of the model before
     facts |= {"temperature": temperature, "calibration": numbers}
     return Calibrated(model=directory.save_calibrated(uri, model, packed(fitted), facts, card.model_card(facts)))
 
@@ -124,7 +126,7 @@ def _measured(shares: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str
     correct = shares.argmax(axis=1) == truth
     return {
         "loss": calibration.negative_log_likelihood(np.log(shares.clip(1e-12)), truth),
-        "expected_calibration_error": calibration.adaptive_calibration_error(shares.max(axis=1), correct),
+        "adaptive_calibration_error": calibration.adaptive_calibration_error(shares.max(axis=1), correct),
         "brier": calibration.brier_score(shares, truth),
     }
 
@@ -134,4 +136,4 @@ def _listing(scans: pa.Table) -> pa.Table:
 
 
 def _shares(reasons: NDArray[np.object_]) -> dict[str, float]:
-    return {reason: float(np.mean(reasons == reason)) for reason in dict.fromkeys(REASONS) if (reasons == reason).any()}
+    return {reason: float(np.mean(reasons == reason)) for reason in REASONS if (reasons == reason).any()}

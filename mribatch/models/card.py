@@ -134,7 +134,7 @@ def _calibration(facts: Mapping[str, Any]) -> str:
         return ""
     numbers = facts["calibration"]
     before, after, floor = numbers["before"], numbers["after"], numbers["noise_floor"]
-    rows = {"loss": "loss", "expected_calibration_error": "adaptive calibration error", "brier": "Brier score"}
+    rows = {"loss": "loss", "adaptive_calibration_error": "adaptive calibration error", "brier": "Brier score"}
     table = "\n".join(f"| {name} | {before[key]:.4f} | {after[key]:.4f} |" for key, name in rows.items())
     return f"""
 

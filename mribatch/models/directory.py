@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from mribatch.errors import ModelError, StorageMissing
+from mribatch.models import trained_on
 from mribatch.models.format import CARD, FORMAT, HEAD, PIXELS, Model, check, digest_of, stored_roles
 from mribatch.stores import uris
 
@@ -63,6 +64,7 @@ def save_changed(model: Model, uri: str, weights: Path, facts: dict[str, Any], c
     """
     others = [role for role in stored_roles(model.facts) if role != "weights"]
     files = {role: (model.facts[role]["file"], read_file(model, role)) for role in others}
+    _copy(model, uri, trained_on.FILE)
     return _save(uri, {"weights": ("weights.h5", rounded(weights)), **files}, facts, card)
 
 
@@ -100,10 +102,15 @@ def save_calibrated(uri: str, model: Model, referral: bytes, facts: dict[str, An
         for role in ("weights", "features"):
             if role in model.facts:
                 uris.put(uris.join(uri, model.facts[role]["file"]), read_file(model, role))
-        for name in {"history.parquet", "curves.png"} & {*uris.names(model.uri)}:
-            uris.put(uris.join(uri, name), uris.read(uris.join(model.uri, name)))
+        _copy(model, uri, "history.parquet", "curves.png", trained_on.FILE)
     uris.put(uris.join(uri, "referral.npz"), referral)
     return _describe(uris.absolute(uri), complete, card)
+
+
+def _copy(model: Model, uri: str, *names: str) -> None:
+    """Copy those of some files that a model directory has."""
+    for name in {*names} & {*uris.names(model.uri)}:
+        uris.put(uris.join(uri, name), uris.read(uris.join(model.uri, name)))
 
 
 def _describe(uri: str, facts: dict[str, Any], card: str) -> Model:

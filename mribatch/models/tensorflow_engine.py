@@ -46,23 +46,25 @@ class TensorFlowEngine:
 
 def _head_and_features(network: keras.Model, images: Any) -> tuple[Any, Any, Any]:
     """Return probabilities, logits and the backbone's features of scaled images, as tensors."""
-    backbone, *hidden, head = network.layers
-    features = x = backbone(images, training=False)
-    for layer in hidden:
-        x = layer(x, training=False)
-    logits = tf.matmul(x, head.kernel) + head.bias
+    features = network.layers[0](images, training=False)
+    _, logits = _head(network, features)
     return tf.nn.softmax(logits), logits, features
 
 
 def _head_and_layers(base: keras.Model, network: keras.Model, images: Any) -> tuple[Any, ...]:
     """Return what `_head_and_features` does, the averaged intermediate layer and the last hidden one, as tensors."""
-    _, *hidden, head = network.layers
     intermediate, features = base(images, training=False)
+    last, logits = _head(network, features)
+    return tf.nn.softmax(logits), logits, features, tf.reduce_mean(intermediate, [1, 2]), last
+
+
+def _head(network: keras.Model, features: Any) -> tuple[Any, Any]:
+    """Return the last hidden layer and the logits, as tensors."""
+    _, *hidden, head = network.layers
     x = features
     for layer in hidden:
         x = layer(x, training=False)
-    logits = tf.matmul(x, head.kernel) + head.bias
-    return tf.nn.softmax(logits), logits, features, tf.reduce_mean(intermediate, [1, 2]), x
+    return x, tf.matmul(x, head.kernel) + head.bias
 
 
 def frozen(

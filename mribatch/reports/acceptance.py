@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mribatch.reports.rendering import render
+from mribatch.reports.rendering import interval, render
 from mribatch.statistics.acceptance import Check
 from mribatch.statistics.metrics import percent
 
-__all__ = ["acceptance_page", "measured", "rate", "sentence", "strength", "wanted"]
+__all__ = ["acceptance_page", "sentence", "strength"]
 
 _STRENGTHS = {1: "mild", 2: "medium", 3: "strong"}
 
@@ -37,42 +37,34 @@ def acceptance_page(acceptance: Mapping[str, Any], command: str) -> str:
 
 def _parts(acceptance: Mapping[str, Any]) -> dict[str, Any]:
     checks = [
-        (row["name"], percent(row["value"]), _interval(row), wanted(row), _held(row)) for row in acceptance["checks"]
+        (row["name"], percent(row["value"]), _interval(row), _wanted(row), _held(row)) for row in acceptance["checks"]
     ]
-    return {"acceptance": acceptance, "checks": checks, "rate": rate, "strength": strength}
+    return {"acceptance": acceptance, "checks": checks, "strength": strength}
 
 
 def _interval(row: Mapping[str, Any]) -> str:
-    return "" if row["interval"] is None else " to ".join(map(percent, row["interval"]))
+    return "" if row["interval"] is None else interval(row["interval"])
 
 
 def _held(row: Mapping[str, Any]) -> str:
     return "yes" if row["holds"] else "more scans may decide" if row["undecided"] else "no"
 
 
-def rate(proportion: Mapping[str, Any]) -> str:
-    """Return a share of scans, as acceptance.json holds it, with its interval."""
-    if proportion["share"] is None:
-        return "–"
-    low, high = proportion["interval_95"]
-    return f"{proportion['share']:.1%} ({low:.0%}…{high:.0%})"
-
-
-def wanted(row: Mapping[str, Any]) -> str:
+def _wanted(row: Mapping[str, Any]) -> str:
     """Return the threshold of a check, given by its fields, in words."""
     return f"{'at most' if row['is_maximum'] else 'at least'} {row['limit']:.0%}"
 
 
-def measured(check: Check) -> str:
+def _measured(check: Check) -> str:
     """Return what a check measured, with its interval if that decides."""
     value = percent(check.value)
-    return f"{value} (95% interval {' to '.join(map(percent, check.interval))})" if check.interval else value
+    return f"{value} (95% interval {interval(check.interval)})" if check.interval else value
 
 
 def sentence(check: Check) -> str:
     """Say what was measured and what was wanted."""
     flag = "--" + check.flag.replace("_", "-")
-    text = f"{check.name} is {measured(check)}, {flag} is {check.limit:g}"
+    text = f"{check.name} is {_measured(check)}, {flag} is {check.limit:g}"
     return f"{text}; more scans may decide" if check.is_undecided else text
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mribatch.reports.rendering import render
-from mribatch.reports.trends import Trend, lines, trend_rows
+from mribatch.reports.trends import Trend, over_the_nights
 
 __all__ = ["Index", "Run", "index_page"]
 
@@ -46,8 +46,6 @@ def index_page(index: Index) -> str:
         runs=index.runs,
         models=digests,
         scored=sum(run.scored for run in index.runs),
-        lines=lines(index.trends),
-        trend_head=["Night", *(trend.name for trend in index.trends)],
-        trend_rows=trend_rows(index.nights, index.trends),
+        **over_the_nights(index.nights, index.trends),
         files={f"../model={digest}/": "a row for each scan, as Parquet" for digest in digests},
     )

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from mribatch.reports.rendering import Picture, render
-from mribatch.reports.trends import Trend, lines, trend_rows
+from mribatch.reports.trends import Trend, over_the_nights
 from mribatch.statistics.drift import Drift
 
 __all__ = ["WHAT_CHANGED", "Change", "Comparison", "Night", "Referred", "Reject", "Tally", "Work", "night_page"]
@@ -197,9 +197,7 @@ def night_page(
         run=_run(night),
         pictures=pictures or {},
         files=files,
-        lines=lines(night.trends),
-        trend_head=["Night", *(trend.name for trend in night.trends)],
-        trend_rows=trend_rows(night.nights, night.trends),
+        **over_the_nights(night.nights, night.trends),
         **_cross_table(night.changes),
     )
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mribatch.reports.acceptance import rate
-from mribatch.reports.rendering import render
+from mribatch.reports.rendering import proportion, render
 
 __all__ = ["finding_lines", "patients_page", "statistic_rows"]
 
@@ -34,7 +33,7 @@ def finding_lines(name: str, finding: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{name}: {patients['ill']:,} patients with it, {patients['others']:,} without",
         f"would choose {finding['chosen']}, {_rule(finding['statistics'][finding['chosen']]['threshold'])}; "
-        f"choosing on other patients: sensitivity {rate(choice['sensitivity'])}, specificity {rate(choice['specificity'])}",
+        f"choosing on other patients: sensitivity {proportion(choice['sensitivity'])}, specificity {proportion(choice['specificity'])}",
     ]
     if len(choice["in_folds"]) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in choice["in_folds"].items())
@@ -45,7 +44,13 @@ def finding_lines(name: str, finding: Mapping[str, Any]) -> list[str]:
 def statistic_rows(finding: Mapping[str, Any]) -> list[list[str]]:
     """Return name, AUROC, threshold, sensitivity and specificity of each statistic."""
     return [
-        [name, f"{row['auroc']:.3f}", _threshold(row["threshold"]), rate(row["sensitivity"]), rate(row["specificity"])]
+        [
+            name,
+            f"{row['auroc']:.3f}",
+            _threshold(row["threshold"]),
+            proportion(row["sensitivity"]),
+            proportion(row["specificity"]),
+        ]
         for name, row in finding.get("statistics", {}).items()
     ]
 

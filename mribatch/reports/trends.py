@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mribatch.statistics.metrics import percent
 
-__all__ = ["Line", "Trend", "lines", "trend_rows"]
+__all__ = ["Line", "Trend", "lines", "over_the_nights"]
 
 _WIDTH, _HEIGHT = 100, 30  # of the drawing, in its own units
 _MARGIN = 2  # above and below, so that a line at the edge is as thick as the others
@@ -46,7 +46,13 @@ def lines(trends: Sequence[Trend]) -> list[Line]:
     return [_line(trend) for trend in trends if sum(value is not None for value in trend.values) > 1]
 
 
-def trend_rows(nights: Sequence[str], trends: Sequence[Trend]) -> list[list[str]]:
+def over_the_nights(nights: Sequence[str], trends: Sequence[Trend]) -> dict[str, object]:
+    """Return what the macro `over_the_nights` takes: the lines, and the head and the rows of their table."""
+    head = ["Night", *(trend.name for trend in trends)]
+    return {"lines": lines(trends), "trend_head": head, "trend_rows": _rows(nights, trends)}
+
+
+def _rows(nights: Sequence[str], trends: Sequence[Trend]) -> list[list[str]]:
     """Return the rows of a table: each night's name and its values, the latest first."""
     rows = zip(nights, *(map(trend.text, trend.values) for trend in trends), strict=True)
     return [list(row) for row in rows][::-1]

@@ -53,7 +53,8 @@ _KINDS = tuple(
             rf"metrics\.json|patients\.(json|html)|clusters\.parquet|classification_report\.txt|report\.html|{_FIGURES}"
         ),
         "model.json weights.h5 classifier.skops MODEL_CARD.md": (
-            r"model\.json|(weights|backbone)\.h5|classifier\.skops|MODEL_CARD\.md|(history|training_scans)\.parquet|curves\.png"
+            r"model\.json|(weights|backbone)\.h5|classifier\.skops|referral\.npz|MODEL_CARD\.md|curves\.png|"
+            r"(history|training_scans)\.parquet"
         ),
         "CURRENT _promotions/ model.json/": r"CURRENT",
         "comparison.parquet comparison.md comparison.html comparison.lock/": (

@@ -230,14 +230,14 @@ def test_a_tar_whose_sizes_are_negative_is_damaged_and_is_not_read_again_and_aga
     header[124:136] = (-1536).to_bytes(12, "big", signed=True)  # jumps back to before the second member
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
-    whole = as_tar({"0.png": b"x" * 512, "a.png": b"x" * 512}, "w")
-    data = whole[:2048] + bytes(header) + whole[2048:]
+    tar = as_tar({"0.png": b"x" * 512, "a.png": b"x" * 512}, "w")
+    data = tar[:2048] + bytes(header) + tar[2048:]
     assert only(frames(data)).reason is Reason.CORRUPT
 
 
 def test_a_tar_in_several_gzip_streams_is_an_archive() -> None:
-    whole = as_tar({"a.png": png()}, "w")
-    data = gzip.compress(whole[:100]) + gzip.compress(whole[100:])
+    tar = as_tar({"a.png": png()}, "w")
+    data = gzip.compress(tar[:100]) + gzip.compress(tar[100:])
     assert [frame.status for frame in frames(data)] == [Status.OK]
     assert only(frames(data)).member == frames(as_tar({"a.png": png()}))[0].member
 

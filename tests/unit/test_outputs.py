@@ -23,12 +23,23 @@ EVALUATION = (
     "classification_report.txt",
     "confusion_matrix.png",
     "roc.png",
+    "precision_recall.png",
     "reliability.png",
     "scans.png",
     "training_curves.png",
     "report.html",
+    "patients.json",
+    "patients.html",
 )
-MODEL = ("model.json", "weights.h5", "MODEL_CARD.md", "history.parquet", "curves.png")
+MODEL = (
+    "model.json",
+    "weights.h5",
+    "MODEL_CARD.md",
+    "history.parquet",
+    "curves.png",
+    "training_scans.parquet",
+    "referral.npz",
+)
 CLASSICAL = ("model.json", "classifier.skops", "backbone.h5", "MODEL_CARD.md")
 CHECKPOINTS = (
     "run/checkpoint_manager_snapshot.json",

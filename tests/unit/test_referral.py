@@ -1,6 +1,7 @@
 """Referral: strange, unlike and unsure scans are for review, usual ones rarely; models without it stay as they were."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.special import softmax
 
 from mribatch import schema
 from mribatch.errors import InputError, ModelError
-from mribatch.models import directory
+from mribatch.models import directory, trained_on
 from mribatch.models.embedding import LayerReader
 from mribatch.models.format import Model
 from mribatch.models.predictor import Predictor
@@ -137,6 +138,26 @@ def test_a_calibrated_model_has_another_digest_and_the_same_classes(
     logits = np.log(np.stack([before[f"p_{label}"].drop_null().to_numpy() for label in plain.labels], axis=1)) / 2
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(after["confidence"].drop_null().to_numpy(), expected.max(axis=1), atol=1e-5)
+
+
+def test_a_calibrated_and_an_adapted_model_know_which_scans_their_weights_were_trained_on(
+    calibrated: Model, tmp_path: Path
+) -> None:
+    """`evaluate` and `train --start-from` read them."""
+    shutil.copytree(calibrated.uri, tmp_path / "trained")
+    entry = trained_on.write(str(tmp_path / "trained"), {"training": ["ab"], "validation": ["cd"]})
+    facts = calibrated.facts | {"training": {"scans": entry}}
+    trained = directory.redescribe(Model(uri=str(tmp_path / "trained"), facts=calibrated.facts), facts, "{digest}")
+    referral = directory.read_file(trained, "referral")
+    hotter = trained.facts | {"temperature": 3.0}
+    weights = tmp_path / "new.weights.h5"
+    shutil.copy(tmp_path / "trained" / "weights.h5", weights)
+    copies = (
+        directory.save_calibrated(str(tmp_path / "hotter"), trained, referral, hotter, "{digest}"),
+        directory.save_changed(trained, str(tmp_path / "adapted"), weights, trained.facts, "{digest}"),
+    )
+    for model in copies:
+        assert trained_on.read(model) == {"ab", "cd"}
 
 
 def test_a_row_of_a_calibrated_model_says_whether_to_look_at_it(calibrated: Model, pixels: np.ndarray) -> None:

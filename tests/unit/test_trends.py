@@ -6,7 +6,7 @@ import pytest
 
 from mribatch.commands.night_trends import night_names, trends
 from mribatch.reports.dots import Measured, panel
-from mribatch.reports.trends import Trend, lines, trend_rows
+from mribatch.reports.trends import Trend, lines, over_the_nights
 from tests.sample_pages import DIGEST, index, nights
 from tests.unit.test_page import Document
 
@@ -26,7 +26,9 @@ def test_a_line_that_never_changes_is_in_the_middle_and_one_night_has_no_line() 
 
 def test_the_numbers_of_the_nights_are_listed_the_latest_first() -> None:
     values = [Trend(name="a", values=[1, None]), Trend(name="b", values=[0.25, 0.5], is_share=True)]
-    assert trend_rows(["Monday", "Tuesday"], values) == [["Tuesday", "–", "50.00%"], ["Monday", "1", "25.00%"]]
+    shown = over_the_nights(["Monday", "Tuesday"], values)
+    assert shown["trend_head"] == ["Night", "a", "b"]
+    assert shown["trend_rows"] == [["Tuesday", "–", "50.00%"], ["Monday", "1", "25.00%"]]
 
 
 def test_trends_come_from_what_nights_have_stored_also_from_those_of_earlier_versions() -> None:
