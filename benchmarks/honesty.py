@@ -1,6 +1,6 @@
 """Measure what a model knows beyond its own test set: near copies left out, another source, altered and painted scans.
 
-In the repository's root:  python benchmarks/honesty.py --model models/brain-mri-v1 --data LABELLED --training TRAINING
+In the repository's root:  python benchmarks/honesty.py --model models/brain-mri-v2 --data LABELLED --training TRAINING
                                --external LABELLED_ELSEWHERE --boxes BOXES.csv --boxes-root ROOT --output out/honesty
 
 No Ray: one process scores all scans in batches. Writes OUTPUT.json (all numbers, machine, versions, command) and OUTPUT.md.
@@ -24,6 +24,8 @@ from corruptions import CORRUPTIONS, Change, filtered, only_box, painted_out
 from honesty_scans import Judge, Scans, apart, listed, sample
 
 from mribatch.errors import InputError, MribatchError
+from mribatch.models import directory
+from mribatch.models.card import model_card
 from mribatch.sources.lesions import lesion_boxes
 from mribatch.stores import uris
 
@@ -76,6 +78,9 @@ class HonestyConfig:
     output: str = "out/honesty"
     """Path of the results without extension."""
 
+    record: bool = False
+    """Write the figures into model.json and the card of the model."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
@@ -108,7 +113,16 @@ def honesty(config: HonestyConfig, words: Sequence[str]) -> str:
         "corruptions": _corrupted(judge, drawn),
     }
     facts["seconds"] = round(time.monotonic() - start)
+    if config.record:
+        record(config.model, facts)
     return honesty_results.write(config.output, facts, earlier)
+
+
+def record(uri: str, result: dict[str, Any]) -> None:
+    """Write the figures into the model's card and model.json. The digest does not change."""
+    model = directory.load_model(uri)
+    facts = model.facts | {"honesty": {name: result[name] for name in ("command", "sets", "corruptions")}}
+    directory.redescribe(model, facts, model_card(facts))
 
 
 def _portable(word: str) -> str:

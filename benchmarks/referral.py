@@ -27,6 +27,8 @@ from PIL import Image, ImageFilter
 from sklearn.metrics import roc_auc_score
 
 from mribatch.models import directory
+from mribatch.models.card import model_card
+from mribatch.models.card_measures import referral_goals, referral_table
 from mribatch.models.engine import Engine
 from mribatch.models.format import Model
 from mribatch.models.referral import stored_detector
@@ -247,6 +249,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _command(words: Sequence[str]) -> str:
+    """Return the command without the folders of this machine."""
+    return shlex.join(["python", *(Path(word).name if word.startswith("/") else word for word in words)])
+
+
 def page_of(facts: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
     lines = [
@@ -254,14 +261,18 @@ def page_of(facts: Mapping[str, Any]) -> str:
         "",
         f"`{facts['command']}` on {facts['machine']['cpu']}",
         "",
-        "| kind | pictures | referred | right | right or referred | wrong answers referred | AUROC |",
-        "|---|---|---|---|---|---|---|",
+        *referral_table(facts["kinds"]),
+        "",
+        *referral_goals(facts["kinds"]),
     ]
-    for row in facts["kinds"]:
-        caught = "–" if row["wrong_referred"] is None else f"{row['wrong_referred']:.1%} of {row['wrong']}"
-        shares = " | ".join(f"{row[key]:.1%}" for key in ("referred", "right", "right_or_referred"))
-        lines.append(f"| {row['kind']} | {row['pictures']} | {shares} | {caught} | {row['auroc']:.3f} |")
     return "\n".join([*lines, ""])
+
+
+def record(uri: str, result: Mapping[str, Any]) -> None:
+    """Write the figures into the model's card and model.json. The digest does not change."""
+    model = directory.load_model(uri)
+    facts = model.facts | {"referred": {name: result[name] for name in ("command", "kinds")}}
+    directory.redescribe(model, facts, model_card(facts))
 
 
 def main() -> None:
@@ -271,12 +282,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--share", type=float, default=0.06, help="of false referrals, for a model without referral")
     parser.add_argument("--disturbed", type=int, default=149, help="held-back scans to disturb")
+    parser.add_argument("--record", action="store_true", help="write the figures into the card and model.json")
     arguments = parser.parse_args()
     for folder in (arguments.cache, arguments.output):
         folder.mkdir(parents=True, exist_ok=True)
-    facts = measure(arguments) | machine.facts() | {"command": shlex.join(["python", *sys.argv])}
+    facts = measure(arguments) | machine.facts() | {"command": _command(sys.argv)}
     (arguments.output / "referral.json").write_text(json.dumps(facts, indent=1))
     (arguments.output / "referral.md").write_text(page_of(facts))
+    if arguments.record:
+        record(str(arguments.model), facts)
     print(page_of(facts))
 
 

@@ -40,7 +40,15 @@ __all__ = ["Adapted", "BeforeAndAfter", "adapt"]
 log = logging.getLogger("mribatch.adapt")
 
 _LIBRARIES = ("tensorflow", "keras", "numpy")
-_OF_THE_SOURCE = ("digest", "evidence", "metrics", "pointing", "healthy")  # what was measured on the model before
+_OF_THE_SOURCE = (
+    "digest",
+    "evidence",
+    "metrics",
+    "pointing",
+    "healthy",
+    "honesty",
+    "referred",
+)  # what was measured on the model before
 
 
 @paying

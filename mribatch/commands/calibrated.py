@@ -93,7 +93,7 @@ def calibrate_model(
         "training_scans": len(reference.scans),
     }
     facts = {
-        key: value for key, value in model.facts.items() if key not in ("evidence", "pointing")
+        key: value for key, value in model.facts.items() if key not in ("evidence", "pointing", "honesty", "referred")
     }  # of the model before
     facts |= {"temperature": temperature, "calibration": numbers}
     return Calibrated(model=directory.save_calibrated(uri, model, packed(fitted), facts, card.model_card(facts)))

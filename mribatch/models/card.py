@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mribatch.models import recipe
+from mribatch.models.card_measures import honesty_section, referral_section
 from mribatch.statistics.metrics import percent, wilson_interval
 from mribatch.statistics.pointing import Pointing, Verdict
 
@@ -58,7 +59,7 @@ def model_card(facts: dict[str, Any]) -> str:
 {_NOTICE}
 
 {_test_results(facts)}
-{_healthy(facts)}
+{_healthy(facts)}{honesty_section(facts)}{referral_section(facts)}
 ## Use
 
 Classifies one brain-MRI image into {", ".join(facts["labels"])}. It always answers with one of these classes, even for
@@ -99,9 +100,14 @@ Split {split["protocol"]}: {split["train"]} scans for training, {split["validati
 
 ## Limits
 
-The model has seen only the scanners, sequences, ages and diseases in its training scans. Confidence is the softmax
-output, not a probability of disease, and stays high when the model is wrong.
+The model has seen only the scanners, sequences, ages and diseases in its training scans. {_confidence(facts)}
 """
+
+
+def _confidence(facts: Mapping[str, Any]) -> str:
+    if "temperature" in facts:
+        return "Confidence is calibrated on\nscans of their source. It is no probability of disease, and is too high on scans of other sources."
+    return "Confidence is the softmax\noutput, not a probability of disease, and stays high when the model is wrong."
 
 
 def _test_leaks(split: Mapping[str, Any]) -> str:
