@@ -52,7 +52,7 @@ class ArchiveConfig:
     rounds: int = 3
     """How often each is scored, in turns."""
 
-    model: str = "models/brain-mri-v1"
+    model: str = "models/brain-mri-v2"
     """The model directory to score with."""
 
     output: str = "benchmarks/archive"

@@ -1,6 +1,6 @@
 """Measure the engine on preloaded uint8 batches, the upper bound for jobs/score.py; write one JSON file.
 
-By hand:  python benchmarks/bare_score.py --model models/brain-mri-v1 --input SCANS --output bare.json
+By hand:  python benchmarks/bare_score.py --model models/brain-mri-v2 --input SCANS --output bare.json
 """
 
 import os

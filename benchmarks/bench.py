@@ -42,7 +42,7 @@ BUSY_LOAD = 0.5  # load average before the start above which other processes dis
 class BenchConfig:
     """Settings of the benchmark. The defaults take about 18 minutes on two cores."""
 
-    model: str = "models/brain-mri-v1"
+    model: str = "models/brain-mri-v2"
     """The model directory to score with."""
 
     data: str | None = None

@@ -43,7 +43,7 @@ class EnginesConfig:
     output: str
     """The JSON file to write."""
 
-    model: str = "models/brain-mri-v1"
+    model: str = "models/brain-mri-v2"
     """The model directory to score with."""
 
     data: str | None = None

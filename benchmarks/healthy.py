@@ -44,7 +44,7 @@ class HealthyConfig:
     data: str
     """A folder of DICOM files of healthy people with a manifest.csv."""
 
-    model: str = "models/brain-mri-v1"
+    model: str = "models/brain-mri-v2"
     """The model directory to score with."""
 
     healthy_class: str = "notumor"

@@ -22,7 +22,7 @@ from mribatch.statistics.metrics import Scores, measure
 from mribatch.statistics.near_copies import clusters, near_copies
 from mribatch.statistics.thumbnails import SIDE_PX
 
-__all__ = ["Judge", "Scans", "apart", "listed", "sample"]
+__all__ = ["Judge", "Scans", "apart", "listed", "one_of_each_cluster", "sample"]
 
 log = logging.getLogger("honesty")
 
@@ -71,13 +71,24 @@ def sample(scans: Scans, count: int, seed: int) -> Scans:
 def apart(scans: Scans, training: str, seed: int) -> Scans:
     """Return the scans in whose cluster of near copies is no training scan. Raises InputError if none is left."""
     known = training_scans([training]).scans["scan_uri"].to_pylist()
-    thumbnails = [grey_thumbnails(bare.pixels([uri], _THUMBNAIL), SIDE_PX)[0] for uri in (*scans.uris, *known)]
-    copies = near_copies(np.stack(thumbnails), [picture.tobytes().hex() for picture in thumbnails], seed=seed)
-    cluster = clusters(len(thumbnails), copies.first, copies.second)
+    cluster = _clusters([*scans.uris, *known], seed)
     distinct = ~np.isin(cluster[: len(scans.uris)], cluster[len(scans.uris) :])
     if not distinct.any():
         raise InputError(f"all {len(distinct)} scans of --data are near copies of scans in {training}")
     return scans.where(distinct)
+
+
+def one_of_each_cluster(scans: Scans, seed: int) -> Scans:
+    """Return the first scan of each cluster of near copies."""
+    firsts = np.unique(_clusters(scans.uris, seed), return_index=True)[1]
+    return scans.where(np.isin(np.arange(len(scans.uris)), firsts))
+
+
+def _clusters(uris: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """Return the number of each scan's cluster of near copies."""
+    thumbnails = [grey_thumbnails(bare.pixels([uri], _THUMBNAIL), SIDE_PX)[0] for uri in uris]
+    copies = near_copies(np.stack(thumbnails), [picture.tobytes().hex() for picture in thumbnails], seed=seed)
+    return clusters(len(thumbnails), copies.first, copies.second)
 
 
 class Judge:
