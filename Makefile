@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 READY := $(VENV)/.ready
-MODEL ?= models/brain-mri-v1
+MODEL ?= models/brain-mri-v2
 
 .PHONY: demo test docs-check lint bench browser faults slow nights wheel lock clean
 

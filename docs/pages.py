@@ -7,7 +7,7 @@ from pathlib import Path
 
 __all__ = ["CODE", "HEADING", "LINK", "OTHERS", "Block", "Page", "Problem", "manual", "slug"]
 
-OTHERS = ("CHANGELOG.md", "models/brain-mri-v1/MODEL_CARD.md")  # not pages of the manual: only their links are checked
+OTHERS = ("CHANGELOG.md", "models/brain-mri-v2/MODEL_CARD.md")  # not pages of the manual: only their links are checked
 
 HEADING = re.compile(r"^(#{1,6}) +(.+?) *$")
 LINK = re.compile(r"!?\[([^\]]*)\]\(([^)\s]*)\)")

@@ -1,6 +1,6 @@
 """Make a model's confidence a probability, and let it name the scans that a person should look at.
 
-On this machine:  python jobs/calibrate.py --model brain-mri-v1 --data LABELLED --output models/calibrated
+On this machine:  python jobs/calibrate.py --model brain-mri-v2 --data LABELLED --output models/calibrated
 
 On a cluster:     ray job submit --working-dir . -- python jobs/calibrate.py --model s3://bucket/models/mine \
 --data s3://bucket/labelled --output s3://bucket/models/calibrated

@@ -1,6 +1,6 @@
 """Score labelled scans with a model and write metrics, figures and a report.
 
-On this machine:  python jobs/evaluate.py --model models/brain-mri-v1 --data LABELLED --output evaluation
+On this machine:  python jobs/evaluate.py --model models/brain-mri-v2 --data LABELLED --output evaluation
 
 On a cluster:     ray job submit --working-dir . -- python jobs/evaluate.py --model s3://bucket/models/v1 --data s3://bucket/labelled --output s3://bucket/evaluation
 """

@@ -1,6 +1,6 @@
 """Show where in a scan the score of its predicted class comes from, as overlays on one page.
 
-On this machine:  python jobs/explain.py --model brain-mri-v1 --input SCANS --output explanations
+On this machine:  python jobs/explain.py --model brain-mri-v2 --input SCANS --output explanations
 
 On a cluster:     ray job submit --working-dir . -- python jobs/explain.py --model s3://bucket/models --input s3://bucket/scans --output s3://bucket/explanations
 """

@@ -1,6 +1,6 @@
 """Score scans with a model: one Parquet row per scan. Run it again to score what is new or changed.
 
-On this machine:  python jobs/score.py --model models/brain-mri-v1 --input SCANS --output predictions
+On this machine:  python jobs/score.py --model models/brain-mri-v2 --input SCANS --output predictions
 
 On a cluster:     ray job submit --working-dir . -- python jobs/score.py --model s3://bucket/models/v1 --input s3://bucket/scans --output s3://bucket/predictions
 """

@@ -3,7 +3,7 @@
 A research and triage tool, not a medical device. Names are loaded when first used, so that importing this is quick:
 
     from mribatch import ScoreConfig, score
-    score(ScoreConfig(model="models/brain-mri-v1", input=("scans",), output="predictions"))
+    score(ScoreConfig(model="models/brain-mri-v2", input=("scans",), output="predictions"))
 """
 
 from importlib import import_module

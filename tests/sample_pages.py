@@ -70,7 +70,7 @@ def evaluation() -> str:
         Evaluation(
             title=f"Evaluation of model {DIGEST}",
             model={
-                "model": "models/brain-mri-v1",
+                "model": "models/brain-mri-v2",
                 "digest": DIGEST,
                 "command": "python jobs/evaluate.py --data scans.csv",
             },
@@ -142,7 +142,7 @@ def night() -> str:
         Night(
             title="Night of 2026-06-12",
             run_id="20260612T200004Z-0123ab",
-            model="models/brain-mri-v1",
+            model="models/brain-mri-v2",
             model_digest=DIGEST,
             started=STARTED,
             ended=STARTED + timedelta(minutes=2, seconds=14.3),

@@ -135,7 +135,7 @@ def test_80_public_scans_get_the_answers_of_their_jpegs_by_the_shipped_model(tmp
         scans = (scan for scan in sorted(folder.iterdir()) if grey_pixels(scan.read_bytes()) is not None)
         chosen += list(islice(scans, 20))
     assert len(chosen) == 80
-    check_twins(directory.load_model(str(ROOT / "models" / "brain-mri-v1")), chosen, tmp_path)
+    check_twins(directory.load_model(str(ROOT / "models" / "brain-mri-v2")), chosen, tmp_path)
 
 
 def as_today(output: Path) -> None:

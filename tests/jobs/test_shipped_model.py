@@ -14,7 +14,7 @@ from tests.conftest import ROOT, as_flags
 
 
 def evaluated(output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    flags = as_flags(model="models/brain-mri-v1", data="samples", output=output)
+    flags = as_flags(model="models/brain-mri-v2", data="samples", output=output)
     command = [sys.executable, "jobs/evaluate.py", *flags, *more]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
@@ -43,8 +43,10 @@ def test_the_demo_classifies_all_17_samples_correctly_and_names_its_files(demo: 
     names = {"confusion_matrix", "precision_recall", "roc", "reliability", "scans", "training_curves"}
     assert {path.stem for path in output.glob("*.png")} == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in output.glob("*.png"))
-    history = pq.read_table(ROOT / "models/brain-mri-v1/history.parquet")
-    assert (output / "training_curves.png").read_bytes() == figures.training_curves(history, 3), "epoch 3 was kept"
+    model = ROOT / "models/brain-mri-v2"
+    kept = json.loads((model / "model.json").read_text())["training"]["epoch"]
+    curves = figures.training_curves(pq.read_table(model / "history.parquet"), kept)
+    assert (output / "training_curves.png").read_bytes() == curves, f"epoch {kept} was kept"
 
 
 def test_an_evaluation_says_what_it_left_out_and_reports_the_mean_confidence(demo: Demo) -> None:

@@ -86,7 +86,7 @@ def test_the_installed_command_helps_from_any_folder(environment: Path, tmp_path
 @pytest.mark.slow
 def test_the_installed_command_scores_the_samples_from_another_folder(environment: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "samples", tmp_path / "scans")
-    command = (environment / "bin" / "mribatch", "score", "--model", "brain-mri-v1", "--input", "scans")
+    command = (environment / "bin" / "mribatch", "score", "--model", "brain-mri-v2", "--input", "scans")
     unknown = run(*command, "--output", "predictions", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "MRIBATCH_MODELS is not set" in unknown.stderr

@@ -24,7 +24,7 @@ from mribatch.settings.score import ScoreConfig
 from mribatch.settings.train import TrainConfig
 from tests.conftest import ROOT
 
-SHIPPED = ROOT / "models" / "brain-mri-v1"
+SHIPPED = ROOT / "models" / "brain-mri-v2"
 
 FACTS: dict[str, Any] = {
     "labels": ["glioma", "notumor"],

@@ -20,7 +20,7 @@ Score *scans* with `mribatch`.
 ## Run it
 
 ```sh
-mribatch score --model brain-mri-v1 --input A B --output out \\
+mribatch score --model brain-mri-v2 --input A B --output out \\
     --exclude 'cache/**'    # twice if need be
 ```
 

@@ -20,7 +20,7 @@ from mribatch.settings.score import NightlyConfig, ScoreConfig
 
 SIDES = {"cnn": 32, "resnet50v2": 64}
 CLOSE = 1e-4
-SHIPPED = "models/brain-mri-v1"
+SHIPPED = "models/brain-mri-v2"
 
 
 def saved(backbone: str, folder: Path, spread: float = 0.0) -> Model:

@@ -67,19 +67,19 @@ def test_a_uri_on_s3_is_taken_as_it_is(uri: str) -> None:
 def test_an_unknown_name_is_answered_with_where_it_looked_and_what_is_there(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model(here / "models" / "brain-mri-v1")
+    model(here / "models" / "brain-mri-v2")
     with pytest.raises(ModelError) as caught:
-        locate("brain-mri-v2")
+        locate("brain-mri-v3")
     message = str(caught.value)
-    assert message.startswith("no model at brain-mri-v2 ")
+    assert message.startswith("no model at brain-mri-v3 ")
     assert f"{here}, which has no models" in message
-    assert f"{here}/models, which has brain-mri-v1" in message
+    assert f"{here}/models, which has brain-mri-v2" in message
     assert f"{FOLDERS} is not set" in message
-    assert message.endswith("did you mean brain-mri-v1?")
+    assert message.endswith("did you mean brain-mri-v2?")
     monkeypatch.setenv(FOLDERS, str(tmp_path / "others"))
     model(tmp_path / "others" / "spine")
     with pytest.raises(ModelError, match=f"{tmp_path}/others, which has spine") as caught:
-        locate("brain-mri-v2")
+        locate("brain-mri-v3")
     assert "is not set" not in str(caught.value)
 
 

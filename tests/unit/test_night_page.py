@@ -66,7 +66,7 @@ def night_of(**changes: Any) -> Night:
     given: dict[str, Any] = {
         "title": "Night of 2026-06-12",
         "run_id": "20260612T200004Z-4f1c",
-        "model": "models/brain-mri-v1",
+        "model": "models/brain-mri-v2",
         "model_digest": "0123456789ab",
         "started": STARTED,
         "ended": STARTED + timedelta(minutes=2, seconds=14.3),
@@ -298,7 +298,7 @@ def test_without_changes_or_rejects_the_page_says_so() -> None:
 def test_facts_name_the_model_the_run_and_its_times_with_their_zone() -> None:
     text = Document(page()).text["dl"]
     for fact in (
-        "Modelmodels/brain-mri-v1",
+        "Modelmodels/brain-mri-v2",
         "Model digest0123456789ab",
         "Run20260612T200004Z-4f1c",
         "Started2026-06-12 22:00:04 CEST",

@@ -54,7 +54,7 @@ def png(width: int = 7, height: int = 5) -> bytes:
 
 def page(**changes: Any) -> str:
     given: dict[str, Any] = {
-        "title": "Evaluation of brain-mri-v1",
+        "title": "Evaluation of brain-mri-v2",
         "model": {"digest": "0123456789ab", "image side": "224 px", "classes": ("glioma", "notumor"), "trained": None},
         "counts": {"scans": 1007, "ok": 1004, "rejected": {"truncated": 2}, "failed": 1},
         "numbers": NUMBERS,

@@ -127,7 +127,7 @@ def test_the_maps_of_the_shipped_model_change_when_its_head_and_its_last_block_a
 
     from mribatch.models import networks, saliency
 
-    model = directory.load_model(str(ROOT / "models" / "brain-mri-v1"))
+    model = directory.load_model(str(ROOT / "models" / "brain-mri-v2"))
     network = networks.load_network(model)
     files = [min((ROOT / "samples" / label).iterdir()) for label in model.labels]
     pixels = [decode(path.read_bytes(), model.image_spec)[0].pixels for path in files]
