@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from mribatch import schema
 from mribatch.cluster.corrupting import VARIANTS, corrupted_predictions
 from mribatch.cluster.nodes import check_seen
 from mribatch.cluster.session import session
@@ -21,6 +20,7 @@ from mribatch.errors import InputError
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
+from mribatch.predictions.files import of_listing
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
 from mribatch.settings.site import AcceptConfig
@@ -90,7 +90,7 @@ def _scored(config: AcceptConfig, model: Model, listing: pa.Table) -> Site:
         identifiers="none",
     )
     scored = score_listing(scoring, model, listing)
-    rows = ledger.predictions(scored.output, model.digest).join(listing, keys=schema.PLAN.names, join_type="inner")
+    rows = of_listing(ledger.predictions(scored.output, model.digest), listing)
     return Site(rows=rows, failed=scored.failed, is_labelled=False)
 
 

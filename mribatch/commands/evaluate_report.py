@@ -15,6 +15,7 @@ from mribatch.causes import cause
 from mribatch.commands.evaluated import GALLERY_SCANS, apart_line
 from mribatch.commands.overlays import MapSettings, explained_apart
 from mribatch.commands.pictures import small_pictures
+from mribatch.errors import RunFailed
 from mribatch.models.format import Model
 from mribatch.models.pointing import pointing_of
 from mribatch.reports import figures
@@ -141,7 +142,11 @@ def _maps(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table) 
     keys = [tuple(rows[name][i].as_py() for name in schema.KEY) for i in chosen]
     wanted = {(uri, version): [f for u, _, f in keys if u == uri] for uri, version, _ in keys}
     truths = {(uri, frame): scores.labels[scores.truth[i]] for i, (uri, _, frame) in zip(chosen, keys, strict=True)}
-    done = explained_apart(model, wanted, MapSettings(method=METHODS[0]), config.requester_pays) if wanted else []
+    try:
+        done = explained_apart(model, wanted, MapSettings(method=METHODS[0]), config.requester_pays) if wanted else []
+    except RunFailed as err:
+        log.warning("warning: the page lacks maps: %s", err)
+        done = []
     return [
         pictured(explanation, f", labelled {truths[explanation.scan_uri, explanation.frame]}")
         for explanation in done

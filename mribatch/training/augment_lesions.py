@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["Box", "painted"]
+from mribatch.sources.lesions import Box
 
-Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in shares of width and height."""
+__all__ = ["painted"]
 
 _LESION, _ELSEWHERE = 0.12, 0.12  # shares of scans with a known lesion: painted out, or painted over beside it
 _WITHOUT = 0.24  # share of scans without a tumour that are painted over somewhere

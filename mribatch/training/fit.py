@@ -27,7 +27,7 @@ from mribatch.training import augment
 from mribatch.training.feed import Decode, Feed, ahead
 from mribatch.training.step import DRAWS, Augmentation, TrainingStep
 
-__all__ = ["HISTORY", "State", "TrainingRun", "read_state", "train_loop"]
+__all__ = ["HISTORY", "State", "TrainingRun", "kept_epoch", "read_state", "train_loop"]
 
 WARMUP_STEPS = 60  # Adamax's first moments are noise; a full first step would destroy ImageNet weights
 LINE_EVERY_S = 15.0  # between lines of progress, so that the log of an hour stays readable
@@ -285,6 +285,15 @@ class _Worker:
 def read_state(folder: Path) -> State:
     """Return the state in the folder of a checkpoint."""
     return State(**json.loads((folder / "state.json").read_text()))
+
+
+def kept_epoch(config: TrainConfig, state: State) -> int:
+    """Return the epoch, from 1, whose weights --keep asks for. Raises RunFailed if its validation loss is not finite."""
+    epoch = state.best_epoch if config.keep == "best" else state.epoch
+    if not epoch or not math.isfinite(state.history[epoch - 1]["val_loss"]):
+        flags = config.flags("learning_rate", "precision")
+        raise RunFailed(f"the validation loss is not finite, so no model was written: change {flags}")
+    return epoch
 
 
 def _metrics(sums: NDArray[np.float64]) -> dict[str, float]:
