@@ -38,11 +38,15 @@ _REFERRED = "review"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """The rows of a site's scans as scored, with the column `label` if they are labelled. failed: scans without a row."""
+    """The rows of a site's scans as scored, with the column `label` if they are labelled.
+
+    failed: scans without a row. apart: what --apart-from left out, as metrics.json says it; None without that flag.
+    """
 
     rows: pa.Table
     failed: int
     is_labelled: bool
+    apart: Mapping[str, int] | None = None
 
     @cached_property
     def distinct(self) -> pa.Table:
@@ -112,6 +116,7 @@ def _data(site: Site, rows: pa.Table) -> dict[str, Any]:
         "rejected": reasons(site.rows, Status.REJECTED),
         "skipped": reasons(site.rows, Status.SKIPPED),
         "failed": site.failed,
+        "apart_from": site.apart,
         "content_sha256": data_fingerprint(rows["content_sha256"].to_pylist(), labels),
     }
 

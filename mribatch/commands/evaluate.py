@@ -57,15 +57,21 @@ def evaluate(config: EvaluateConfig) -> Measured:
         check_known(other, model.labels)
     apart = digested(config.apart_from)  # before anything is scored
     known = known_scans(config, model, labelled, apart)
-    return evaluate_scans(config, model, labelled, Beside(apart=apart, known=known, other=other))
+    return evaluate_scans(config, model, labelled, apart, Beside(known=known, other=other))
 
 
-def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, beside: Beside | None = None) -> Evaluated:
+def evaluate_scans(
+    config: EvaluateConfig,
+    model: Model,
+    labelled: pa.Table,
+    apart: TrainingScans | None = None,
+    beside: Beside | None = None,
+) -> Evaluated:
     """Evaluate config.model, given as read, on the labelled scans (schema LABELLED) of config.data. See `evaluate`.
 
-    beside: without it, the model is judged on all scans only.
+    apart: the scans of --apart-from, from `digested`. beside: without it, the model is judged on all scans only.
     """
-    table, apart = _test_scans(labelled, model, config), beside and beside.apart
+    table = _test_scans(labelled, model, config)
     scored = _score(config, model, table)
     rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
     kept = _without_copies(rows, apart, config) if apart else rows

@@ -49,9 +49,8 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Beside:
-    """What evaluated scans are judged beside. apart: scans of --apart-from. other: labelled scans of another source."""
+    """What evaluated scans are judged beside. other: labelled scans of another source."""
 
-    apart: TrainingScans | None
     known: Known | None
     other: pa.Table | None
 

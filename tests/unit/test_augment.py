@@ -219,3 +219,12 @@ def test_boxes_are_found_by_the_path_below_the_data_and_bad_ones_are_refused(tmp
         file.write_text(text)
         with pytest.raises(InputError, match=sentence):
             lesion_boxes(str(file), str(tmp_path))
+
+
+def test_a_scan_with_two_boxes_is_refused_and_names_of_digits_stay_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text("scan,x0,y0,x1,y1\n0010,0.1,0.2,0.3,0.4\n")
+    assert lesion_boxes(str(file), "/scans") == {"/scans/0010": (0.1, 0.2, 0.3, 0.4)}
+    file.write_text("scan,x0,y0,x1,y1\na.png,0.1,0.2,0.3,0.4\na.png,0.5,0.6,0.7,0.8\n")
+    with pytest.raises(InputError, match=r"several boxes for 1 scans, the first is a\.png: .* leave these scans out"):
+        lesion_boxes(str(file), "/scans")
