@@ -210,6 +210,11 @@ def _with_lesions(config: TrainConfig, training: pa.Table, boxes: Mapping[str, B
 
 def _workers(config: TrainConfig, split: splits.TrainingSplit) -> ScalingConfig:
     number, share = trainers(working_nodes(), config.workers)
+    if len(split.train) < number * config.batch_size:
+        raise ConfigError(
+            f"{len(split.train)} training scans do not fill one global batch of {number} × {config.batch_size}: lower "
+            f"{config.flags('batch_size', 'workers')}"
+        )
     counts = len(split.train), len(split.validation), number
     log.info("training on %d scans, validating on %d, %d workers", *counts)
     return ScalingConfig(num_workers=number, use_gpu="GPU" in share, resources_per_worker=share)

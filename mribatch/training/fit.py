@@ -20,7 +20,7 @@ import ray.data
 import ray.train
 from numpy.typing import NDArray
 
-from mribatch.errors import ConfigError, RunFailed
+from mribatch.errors import RunFailed
 from mribatch.models import directory
 from mribatch.settings.train import TrainConfig
 from mribatch.training import augment
@@ -146,11 +146,6 @@ class _Worker:
         config = run.config
         self.run, self.config, self.feed, self.say = run, config, feed, say
         self.state = State(fingerprint=run.fingerprint)
-        if feed.steps < 1:
-            raise ConfigError(
-                f"{feed.training.num_rows} training scans do not fill one global batch of {feed.workers} × "
-                f"{config.batch_size}: lower {config.flags('batch_size', 'workers')}"
-            )
         keras.config.set_dtype_policy(config.precision)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():

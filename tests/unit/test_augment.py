@@ -190,6 +190,14 @@ def test_a_scan_that_loses_its_lesion_has_none_and_the_others_keep_theirs() -> N
     assert 10 < elsewhere.sum() < 40, "paint without loss is as frequent, so that paint says nothing"
 
 
+def test_a_lesion_too_small_to_paint_is_not_lost() -> None:
+    scans = colour(*[head(0.8)] * 100)
+    dot = (0.6, 0.6, 0.61, 0.61)
+    changed, lost = augment_lesions.painted(scans, [dot] * 100, np.zeros(100, bool), keys(100))
+    assert (changed == scans).all(), "or this test shows nothing"
+    assert not lost.any()
+
+
 def test_scans_without_a_known_lesion_are_painted_over_only_if_they_have_none() -> None:
     scans = colour(*[head(0.8)] * 100)
     healthy = np.arange(100) < 50
