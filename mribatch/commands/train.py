@@ -90,8 +90,8 @@ def train(config: TrainConfig) -> "Trained":
             )
         log.info("writing the model …")
         with result.checkpoint.as_directory() as folder:
-            learnt = {"data": data, "scans": recorded(config, scans, split)}
-            trained = _publish(config, Path(folder), labels, learnt)
+            origin = {"data": data, "scans": recorded(config, scans, split)}
+            trained = _publish(config, Path(folder), labels, origin)
         return _calibrated(config, trained, scans, split)
 
 
@@ -313,11 +313,11 @@ def _lineage(config: TrainConfig) -> list[dict[str, str]]:
     return [stage | {"command": recipe.portable(stage["command"])} for stage in stages]
 
 
-def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], learnt: dict[str, Any]) -> Trained:
+def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], origin: dict[str, Any]) -> Trained:
     """Write the model directory from the last checkpoint: the weights to keep, their history and curves."""
     state = fit.read_state(checkpoint)
     epoch = fit.kept_epoch(config, state)
-    history, facts = pa.Table.from_pylist(state.history), _model_facts(config, state, epoch, labels, learnt)
+    history, facts = pa.Table.from_pylist(state.history), _model_facts(config, state, epoch, labels, origin)
     model = directory.save(config.output, checkpoint / f"{config.keep}.weights.h5", facts, card.model_card(facts))
     parquet = io.BytesIO()
     pyarrow.parquet.write_table(history, parquet)
@@ -348,7 +348,7 @@ def _calibrated(config: TrainConfig, trained: Trained, scans: pa.Table, split: s
 
 
 def _model_facts(
-    config: TrainConfig, state: fit.State, epoch: int, labels: Sequence[str], learnt: dict[str, Any]
+    config: TrainConfig, state: fit.State, epoch: int, labels: Sequence[str], origin: dict[str, Any]
 ) -> dict[str, Any]:
     kept = state.history[epoch - 1]
     return {
@@ -357,7 +357,7 @@ def _model_facts(
         "image_side_px": config.sides[0],
         "training": {
             "command": recipe.portable(config.command("jobs/train.py")),
-            **learnt,
+            **origin,
             "kept": config.keep,
             "epoch": epoch,
             "epochs": state.epoch,
