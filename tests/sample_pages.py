@@ -66,6 +66,14 @@ def evaluation() -> str:
     }
     everywhere = measured | {"about": "All scans.", "per_class": counted, "right": int(given.correct.sum())}
     wrong = [int(n) for n in np.flatnonzero(~given.correct)]
+    entries = [
+        figures.ScanEntry(
+            image=np.repeat(scan()[..., None], 3, axis=2),
+            truth=LABELS[given.truth[n]],
+            probabilities=tuple(given.probabilities[n].tolist()),
+        )
+        for n in wrong[:12]
+    ]
     return evaluation_page(
         Evaluation(
             title=f"Evaluation of model {DIGEST}",
@@ -74,7 +82,13 @@ def evaluation() -> str:
                 "digest": DIGEST,
                 "command": "python jobs/evaluate.py --data scans.csv",
             },
-            counts={"scans": scans + 3, "ok": scans, "rejected": {"truncated": 2}, "failed": 1},
+            counts={
+                "scans": scans + 5,
+                "ok": scans,
+                "rejected": {"truncated": 2},
+                "skipped": {"localizer": 2},
+                "failed": 1,
+            },
             numbers=numbers,
             evidence={
                 "published": everywhere,
@@ -96,6 +110,7 @@ def evaluation() -> str:
                 "Precision and recall at every threshold": figures.precision_recall_curves(given),
                 "ROC curves, one class against the rest": figures.roc_curves(given),
             },
+            scans=("Scans with their probabilities, the worst mistakes first", figures.scan_page(entries, LABELS)),
             files={"metrics.json": "all figures of this page", f"predictions/model={DIGEST}/": "a row for each scan"},
         )
     )

@@ -48,7 +48,7 @@ UNREACHABLE = {
     ("mribatch.commands.evaluate_report", "--apart-from"): "promote evaluates with apart_from=()",
     ("mribatch.commands.evaluated", "--apart-from"): "promote evaluates with apart_from=()",
     **{
-        ("mribatch.commands.evaluate_evidence", flag): "promote judges models beside nothing"
+        ("mribatch.commands.evaluate_evidence", flag): "promote and accept judge models beside nothing"
         for flag in ("--training", "--groups", "--other-source", "--apart-from")
     },
     ("mribatch.predictions.studies", "--healthy-class"): "promote judges slices",

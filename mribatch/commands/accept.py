@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from mribatch import schema
 from mribatch.cluster.corrupting import VARIANTS, corrupted_predictions
 from mribatch.cluster.nodes import check_seen
 from mribatch.cluster.session import session
@@ -14,6 +13,7 @@ from mribatch.commands.acceptance import Site, acceptance_of, write
 from mribatch.commands.accepted import Accepted
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.evaluate import evaluate_scans
+from mribatch.commands.evaluate_evidence import digested
 from mribatch.commands.paying import paying
 from mribatch.commands.score import score_listing
 from mribatch.commands.screen import progress
@@ -21,9 +21,11 @@ from mribatch.errors import InputError
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
+from mribatch.predictions.files import of_listing
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
 from mribatch.settings.site import AcceptConfig
+from mribatch.sources.labels import TrainingScans
 from mribatch.sources.listing import list_scans
 from mribatch.stores import uris
 
@@ -42,11 +44,10 @@ def accept(config: AcceptConfig) -> Accepted:
     model = directory.load_model(lookup.locate(config.model))
     if config.healthy_class is not None and config.healthy_class not in model.labels:
         raise InputError(f"--healthy-class must be one of {', '.join(model.labels)}, got {config.healthy_class}")
-    listing = _listed(config)
+    listing, apart = _listed(config), digested(config.apart_from)
     with session():
-        site = (
-            _scored(config, model, listing) if config.data is None else _evaluated(config, model, config.data, listing)
-        )
+        is_labelled = config.data is not None
+        site = _evaluated(config, model, listing, apart) if is_labelled else _scored(config, model, listing)
         if not site.distinct.num_rows:
             raise InputError(
                 f"none of {site.listed} scans could be scored: see their reasons in {config.output}/predictions"
@@ -66,18 +67,19 @@ def _listed(config: AcceptConfig) -> pa.Table:
     return listing.take(pa.array(np.sort(drawn)))
 
 
-def _evaluated(config: AcceptConfig, model: Model, data: str, labelled: pa.Table) -> Site:
+def _evaluated(config: AcceptConfig, model: Model, labelled: pa.Table, apart: TrainingScans | None) -> Site:
     """Evaluate the model on labelled scans; the evaluation's report is written beside the acceptance."""
     evaluation = EvaluateConfig(
         model=config.model,
-        data=data,
+        data=str(config.data),
         exclude=config.exclude,
+        apart_from=config.apart_from,
         output=config.output,
         batch_size=config.batch_size,
         max_reject_rate=config.max_reject_rate,
     )
-    evaluated = evaluate_scans(evaluation, model, labelled)
-    return Site(rows=evaluated.rows, failed=evaluated.scored.failed, is_labelled=True)
+    done = evaluate_scans(evaluation, model, labelled, apart)
+    return Site(rows=done.rows, failed=done.scored.failed, is_labelled=True, apart=done.numbers["apart_from"])
 
 
 def _scored(config: AcceptConfig, model: Model, listing: pa.Table) -> Site:
@@ -90,7 +92,7 @@ def _scored(config: AcceptConfig, model: Model, listing: pa.Table) -> Site:
         identifiers="none",
     )
     scored = score_listing(scoring, model, listing)
-    rows = ledger.predictions(scored.output, model.digest).join(listing, keys=schema.PLAN.names, join_type="inner")
+    rows = of_listing(ledger.predictions(scored.output, model.digest), listing)
     return Site(rows=rows, failed=scored.failed, is_labelled=False)
 
 

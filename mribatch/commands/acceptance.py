@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.commands.required_acceptance import FILE
+from mribatch.commands.rows import class_numbers, reasons, scores_of
 from mribatch.models.corrupted import PLAIN
 from mribatch.models.format import Model
 from mribatch.reports.acceptance import acceptance_page, sentence
@@ -37,11 +38,15 @@ _REFERRED = "review"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """The rows of a site's scans as scored, with the column `label` if they are labelled. failed: scans without a row."""
+    """The rows of a site's scans as scored, with the column `label` if they are labelled.
+
+    failed: scans without a row. apart: what --apart-from left out, as metrics.json says it; None without that flag.
+    """
 
     rows: pa.Table
     failed: int
     is_labelled: bool
+    apart: Mapping[str, int] | None = None
 
     @cached_property
     def distinct(self) -> pa.Table:
@@ -58,8 +63,9 @@ class Site:
         return int(self.rows.num_rows) + self.failed
 
     def drawn(self, scans: int, seed: int) -> pa.Table:
-        """Return at most so many of the scans of one frame, spread evenly over the labels, as a listing with labels."""
-        single = self.distinct.filter(pc.equal(pc.fill_null(self.distinct["frames"], 1), 1))
+        """Return at most so many of the files of one frame, spread evenly over the labels, as a listing with labels."""
+        is_single = pc.equal(pc.fill_null(self.distinct["frames"], 1), 1)
+        single = self.distinct.filter(pc.and_(is_single, pc.is_null(self.distinct["container"])))
         order = np.random.default_rng(seed).permutation(single.num_rows)
         rank_of: dict[str, int] = {}
         labels = single["label"].to_pylist() if self.is_labelled else [""] * single.num_rows
@@ -70,16 +76,11 @@ class Site:
         columns = [*schema.PLAN.names, *(["label"] if self.is_labelled else [])]
         return single.select(columns).take(pa.array(np.sort(chosen)))
 
-    def counts(self, status: Status) -> dict[str, int]:
-        """Return the reasons of scans without predictions."""
-        counts = self.rows.filter(pc.equal(self.rows["status"], status))["reason"].value_counts().to_pylist()
-        return {count["values"]: count["counts"] for count in counts}
-
 
 def acceptance_of(config: AcceptConfig, model: Model, site: Site, altered: pa.Table) -> dict[str, Any]:
     """Return what acceptance.json holds. altered: predictions for some of the scans under every corruption, may be empty."""
     rows, healthy = site.distinct, _healthy(config, model)
-    scores = _scores(rows, model) if site.is_labelled else None
+    scores = scores_of(rows, model.labels) if site.is_labelled else None
     numbers: dict[str, Any] = {
         "model": config.model,
         "model_digest": model.digest,
@@ -101,19 +102,6 @@ def _healthy(config: AcceptConfig, model: Model) -> str | None:
     return config.healthy_class or (_HEALTHY if _HEALTHY in model.labels else None)
 
 
-def _scores(rows: pa.Table, model: Model) -> Scores:
-    columns = [rows[schema.probability_column(label)].to_numpy() for label in model.labels]
-    probabilities = np.stack(columns, axis=1).astype(np.float64)
-    truth = _numbers(rows["label"], model)
-    return Scores(
-        labels=model.labels, truth=truth, probabilities=probabilities / probabilities.sum(axis=1, keepdims=True)
-    )
-
-
-def _numbers(column: pa.ChunkedArray, model: Model) -> NDArray[np.int64]:
-    return np.asarray(pc.index_in(column, pa.array(model.labels)), np.int64)
-
-
 def _counts(column: pa.ChunkedArray, model: Model) -> dict[str, int]:
     counts = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
     return {label: counts.get(label, 0) for label in model.labels}
@@ -125,9 +113,10 @@ def _data(site: Site, rows: pa.Table) -> dict[str, Any]:
     return {
         "scans": rows.num_rows,
         "copies": scored - rows.num_rows,
-        "rejected": site.counts(Status.REJECTED),
-        "skipped": site.counts(Status.SKIPPED),
+        "rejected": reasons(site.rows, Status.REJECTED),
+        "skipped": reasons(site.rows, Status.SKIPPED),
         "failed": site.failed,
+        "apart_from": site.apart,
         "content_sha256": data_fingerprint(rows["content_sha256"].to_pylist(), labels),
     }
 
@@ -171,7 +160,7 @@ def _stabilities(
     if scores is not None:
         enough = [k for k, count in enumerate(scores.confusion.sum(axis=1)) if count >= config.min_scans]
         place = None if healthy is None else model.labels.index(healthy)
-        truth = Truth(classes=_numbers(plain["label"], model), counted=enough, healthy=place)
+        truth = Truth(classes=class_numbers(plain["label"], model.labels), counted=enough, healthy=place)
     for kind, corruption in CORRUPTIONS.items():
         for strength in STRENGTHS:
             effect = stability(_answers(plain, model), _answers(_variant(altered, kind, strength), model), truth)
@@ -186,7 +175,9 @@ def _variant(altered: pa.Table, kind: str, strength: int) -> pa.Table:
 
 def _answers(rows: pa.Table, model: Model) -> Answers:
     confidence = np.asarray(rows["confidence"], np.float64)
-    return Answers(predicted=_numbers(rows["predicted_class"], model), confidence=confidence, referred=_referred(rows))
+    return Answers(
+        predicted=class_numbers(rows["predicted_class"], model.labels), confidence=confidence, referred=_referred(rows)
+    )
 
 
 # The verdict

@@ -8,6 +8,7 @@ from mribatch.commands.required_acceptance import FIT
 from mribatch.commands.scored import TOO_MANY_REJECTS
 from mribatch.commands.screen import Block, Shown, Table
 from mribatch.reports.acceptance import strength
+from mribatch.reports.evaluation import apart_line
 from mribatch.reports.rendering import proportion
 from mribatch.statistics.metrics import percent
 
@@ -55,6 +56,8 @@ class Accepted(Shown):
         acceptance, data = self.acceptance, self.acceptance["data"]
         copies = f", {data['copies']:,} copies left out" if data["copies"] else ""
         yield f"{data['scans']:,} scans{copies} · mean confidence {percent(acceptance['mean_confidence'])}"
+        if data["apart_from"]:
+            yield apart_line(data["apart_from"])
         if acceptance["calibration"] is None:
             yield "answers: " + ", ".join(f"{count:,} {label}" for label, count in acceptance["predicted"].items())
         else:

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from mribatch.cluster import decoding
 from mribatch.cluster.adapting import adapt_model, paired_answers
@@ -20,6 +18,7 @@ from mribatch.cluster.nodes import check_seen
 from mribatch.cluster.session import session
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.paying import paying
+from mribatch.commands.rows import class_numbers
 from mribatch.commands.screen import Block, Shown, Table, progress
 from mribatch.errors import ConfigError, InputError, ModelError
 from mribatch.models import directory, lookup
@@ -189,7 +188,7 @@ def _compared(config: AdaptConfig, model: Model, table: pa.Table, statistics: St
         rows = decoding.readable(answers, config.max_reject_rate, bar.advance)
     if not rows.num_rows:
         raise InputError(f"none of the {table.num_rows} scans in {config.data} can be read: repair or replace them")
-    truth, before, after = (_numbers(rows[name], model) for name in ("label", "before", "after"))
+    truth, before, after = (class_numbers(rows[name], model.labels) for name in ("label", "before", "after"))
     right, then_right = before == truth, after == truth
     lost, won = int((right & ~then_right).sum()), int((then_right & ~right).sum())
     classes = range(len(model.labels))
@@ -203,10 +202,6 @@ def _compared(config: AdaptConfig, model: Model, table: pa.Table, statistics: St
         only_after=won,
         p_value=metrics.mcnemar(lost, won),
     )
-
-
-def _numbers(column: pa.ChunkedArray, model: Model) -> NDArray[np.int64]:
-    return np.asarray(pc.index_in(column, pa.array(model.labels)), np.int64)
 
 
 # The model

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mribatch.cluster.thumbnails import Thumbnails
+from mribatch.commands.rows import class_numbers
 from mribatch.models.format import Model
 from mribatch.statistics import label_errors, near_copies, shortcuts
 from mribatch.statistics.label_errors import Suspects
@@ -48,7 +48,7 @@ def findings(decoded: Thumbnails, model: Model | None, seed: int) -> Findings:
     """Compare all scans with one another and with their labels."""
     scans = decoded.scans
     labels = tuple(sorted(set(scans["label"].to_pylist())))
-    truth = np.asarray(pc.index_in(scans["label"], pa.array(labels)).to_numpy(), np.int64)
+    truth = class_numbers(scans["label"], labels)
     contents = scans["pixels_sha256"].to_pylist()
     log.info("looking for near copies")
     copies = near_copies.near_copies(decoded.pictures, contents, seed=seed)

@@ -6,12 +6,13 @@ from mribatch.cluster.nodes import check_seen
 from mribatch.cluster.session import session
 from mribatch.commands.calibrated import Calibrated, calibrate_model, check_scans
 from mribatch.commands.classes import list_labelled
+from mribatch.commands.groups import given_clusters
 from mribatch.commands.paying import paying
 from mribatch.commands.train_scans import grouped_scans
-from mribatch.errors import ConfigError, InputError, ModelError
+from mribatch.errors import ConfigError, ModelError
 from mribatch.models import directory, lookup
-from mribatch.models.format import Model
 from mribatch.settings.calibrate import CalibrateConfig
+from mribatch.sources.labels import check_known
 from mribatch.stores import uris
 from mribatch.training import splits
 
@@ -31,11 +32,12 @@ def calibrate(config: CalibrateConfig) -> Calibrated:
     if "model.json" in uris.names(config.output):
         raise ConfigError(f"{config.output} holds a model already: name a folder that does not exist")
     table = list_labelled(config.data, exclude=config.exclude, outputs=(config.output,))
-    _check_labels(model, table)
+    check_known(table, model.labels)
+    given = given_clusters(config)
     with uris.probe(config.output) as mark, session():
         first = table.slice(0, 1).to_pylist()[0]
         check_seen({first["scan_uri"]: first["scan_version"], uris.join(model.uri, "model.json"): None, mark: None})
-        scans = grouped_scans(config, table)
+        scans = grouped_scans(config, table, given)
         split = splits.by_content(scans, validation_fraction=config.validation_fraction, seed=config.seed)
         scans = scans.append_column("group", pa.array(splits.content_groups(scans), pa.int64()))
         train, validation = (scans.take(pa.array(rows, pa.int64())) for rows in (split.train, split.validation))
@@ -49,18 +51,4 @@ def calibrate(config: CalibrateConfig) -> Calibrated:
             batch_size=config.batch_size,
             max_reject_rate=config.max_reject_rate,
             seed=config.seed,
-        )
-
-
-def _check_labels(model: Model, table: pa.Table) -> None:
-    labels = sorted(set(table["label"].to_pylist()))
-    unknown = sorted(set(labels) - {*model.labels})
-    if unknown:
-        raise InputError(
-            f"the data has classes that the model does not know: {', '.join(unknown)}; it knows {', '.join(model.labels)}: "
-            "rename or remove those folders"
-        )
-    if len(labels) < 2:
-        raise InputError(
-            f"expected scans of two or more classes to calibrate on, got {labels[0]}: add scans of the others"
         )

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mribatch.cluster.layers import layers_of
+from mribatch.commands.rows import class_numbers
 from mribatch.commands.screen import Block, Shown, Table
 from mribatch.errors import InputError
 from mribatch.models import card, directory
@@ -79,7 +79,7 @@ def calibrate_model(
     log.info("looking at %s training scans and %s validation scans …", f"{len(chosen):,}", f"{validation.num_rows:,}")
     reference = layers_of(_listing(train.take(chosen)), model, batch_size, max_reject_rate)
     held = layers_of(_listing(validation), model, batch_size, max_reject_rate)
-    truth = np.asarray(pc.index_in(held.scans["label"], pa.array(model.labels)).to_numpy(), np.int64)
+    truth = class_numbers(held.scans["label"], model.labels)
     groups = np.asarray(held.scans["group"].to_numpy(), np.int64)
     temperature = calibration.fit_temperature(held.logits, truth)
     confidence = calibration.calibrated(held.logits, temperature).max(axis=1)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
@@ -27,8 +26,9 @@ from mribatch.commands.classes import list_labelled
 from mribatch.commands.compare_cache import Answers, Split, clusters_place, model_place, stored
 from mribatch.commands.compare_elsewhere import listed_elsewhere, scored_elsewhere
 from mribatch.commands.compare_fits import DEEP, Material, features_of, fit_classical, train_deep, versions
-from mribatch.commands.groups import clusters_of, compared, with_clusters
+from mribatch.commands.groups import compared, given_clusters, grouped
 from mribatch.commands.paying import paying
+from mribatch.commands.rows import class_numbers
 from mribatch.commands.screen import Block, Shown, Table, progress
 from mribatch.errors import InputError, RunFailed
 from mribatch.models import directory, features, pretrained
@@ -39,7 +39,6 @@ from mribatch.reports import comparison, figures
 from mribatch.reports.comparison import Contender
 from mribatch.scans.limits import ImageSpec
 from mribatch.settings.compare import BaselinesConfig
-from mribatch.sources import clusters
 from mribatch.sources.labels import LABELLED
 from mribatch.statistics.metrics import percent
 from mribatch.stores import uris
@@ -67,13 +66,14 @@ def compare(config: BaselinesConfig) -> "Compared":
     table = list_labelled(config.data, classes=config.classes, exclude=config.exclude, outputs=(config.output,))
     other = listed_elsewhere(config, table)
     _check_weights(config)
+    given = given_clusters(config)
     with (
         lock.held(config.output, "comparison", new_run_id(), lease_s=_LEASE_S),
         uris.probe(config.output) as probe,
         session(),
     ):
         check_seen({table["scan_uri"][0].as_py(): table["scan_version"][0].as_py(), probe: None})
-        material = _material(config, table)
+        material = _material(config, table, given)
         fingerprint = _fingerprint(config, material)
         parts = [_split(config, material, number) for number in range(config.repeats)]
         fit_classical(config, material, parts, fingerprint)
@@ -120,32 +120,22 @@ def _check_weights(config: BaselinesConfig) -> None:
 # The scans
 
 
-def _material(config: BaselinesConfig, table: pa.Table) -> Material:
+def _material(config: BaselinesConfig, table: pa.Table, given: Mapping[str, int] | None) -> Material:
     """Decode each scan once; keep its grey pixels and, if a model needs them, the features of the frozen backbone."""
     weights = _frozen_weights(config) if any(features_of(name) == "backbone" for name in config.models) else None
     scans = _features(config, table, weights)
     labels = config.classes or tuple(sorted(set(scans["label"].to_pylist())))
-    kept = _grouped(config, scans.select([*LABELLED.names, "content_sha256", "pixels_sha256"]))
+    kept = scans.select([*LABELLED.names, "content_sha256", "pixels_sha256"])
+    kept = grouped(config, kept, given, clusters_place(config), lambda: compared(scans.select(schema.PLAN.names)))
     kinds = [kind for kind in features.FEATURES if kind in scans.column_names]
     return Material(
         table=kept,
         labels=labels,
-        classes=np.asarray(pc.index_in(kept["label"], pa.array(labels)).to_numpy(), np.int64),
+        classes=class_numbers(kept["label"], labels),
         groups=np.array(splits.content_groups(kept), np.int64),
         features={kind: features.rows_of(scans[kind], features.FEATURES[kind]) for kind in kinds},
         backbone=weights,
     )
-
-
-def _grouped(config: BaselinesConfig, scans: pa.Table) -> pa.Table:
-    """Return the scans with their `cluster`. Raises InputError if --groups lacks some."""
-    place = clusters_place(config)
-    if config.groups is None:
-        contents = scans["content_sha256"].to_pylist()
-        return with_clusters(scans, clusters_of(contents, place, lambda: compared(scans.select(schema.PLAN.names))))
-    known = clusters.read(place)
-    clusters.check_covered(known, scans, place, config.data)
-    return with_clusters(scans, known)
 
 
 def _frozen_weights(config: BaselinesConfig) -> bytes:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mribatch import schema
+from mribatch.commands.rows import scores_of
 from mribatch.errors import ModelError
 from mribatch.models import directory
 from mribatch.settings.compare import BaselinesConfig
@@ -65,12 +65,7 @@ class Answers:
 
     def scores(self, labels: tuple[str, ...]) -> Scores:
         """Return the answers as scores; float32 probabilities are scaled to sum to 1."""
-        columns = [self.rows[schema.probability_column(label)].to_numpy() for label in labels]
-        probabilities = np.stack(columns, axis=1).astype(np.float64)
-        truth = np.asarray(pc.index_in(self.rows["label"], pa.array(labels)).to_numpy(), np.int64)
-        return Scores(
-            labels=labels, truth=truth, probabilities=probabilities / probabilities.sum(axis=1, keepdims=True)
-        )
+        return scores_of(self.rows, labels)
 
 
 def answered(scans: pa.Table, has_copy: NDArray[np.bool_], labels: tuple[str, ...], scores: NDArray[Any]) -> pa.Table:

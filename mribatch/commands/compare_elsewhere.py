@@ -14,6 +14,7 @@ from mribatch.cluster import decoding
 from mribatch.cluster.nodes import check_seen, most_cores
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.compare_cache import model_place
+from mribatch.commands.rows import class_numbers
 from mribatch.errors import InputError
 from mribatch.models import directory
 from mribatch.models.predictor import Predictor
@@ -61,7 +62,7 @@ def scored_elsewhere(config: BaselinesConfig, labels: tuple[str, ...], scans: pa
     task: Any = ray.remote(num_cpus=cores, max_calls=1)(_probabilities)
     places = {name: model_place(config, name) for name in config.models}
     answers: dict[str, tuple[list[int], NDArray[Any]]] = ray.get(task.remote(places, scans, labels, cores))
-    truth = np.asarray(pc.index_in(scans["label"], pa.array(labels)).to_numpy(), np.int64)
+    truth = class_numbers(scans["label"], labels)
     return {
         name: Scores(labels=labels, truth=truth[rows], probabilities=values / values.sum(axis=1, keepdims=True))
         for name, (rows, values) in answers.items()

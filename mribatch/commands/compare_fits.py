@@ -259,7 +259,9 @@ def _scores(config: BaselinesConfig, material: Material, split: Split, model: Mo
     """Score a split's test scans as `score` does, and return their probabilities (N, labels)."""
     scans = material.table.take(pa.array(split.test)).select(schema.PLAN.names)
     output = uris.join(config.output, "work", "predictions")
-    scoring = ScoreConfig(model=model.uri, input=(config.data,), output=output, batch_size=config.batch_size)
+    scoring = ScoreConfig(
+        model=model.uri, input=(config.data,), output=output, batch_size=config.batch_size, identifiers="none"
+    )
     score_listing(scoring, model, scans)
     rows = ledger.predictions(output, model.digest).to_pylist()
     by_key = {(row["scan_uri"], row["scan_version"]): row for row in rows if row["status"] == schema.Status.OK}

@@ -11,21 +11,22 @@ from mribatch import schema
 from mribatch.commands import evaluate_report
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.evaluate_breakdown import breakdown_numbers
-from mribatch.commands.evaluate_evidence import Beside, digested, evidence, known_scans, scores_of
+from mribatch.commands.evaluate_evidence import Beside, digested, evidence, known_scans
 from mribatch.commands.evaluate_patients import check_patients, judged
 from mribatch.commands.evaluate_trust import trust_numbers
 from mribatch.commands.evaluated import Evaluated, Measured
 from mribatch.commands.paying import paying
+from mribatch.commands.rows import reasons, scores_of
 from mribatch.commands.score import score_listing
 from mribatch.commands.scored import Scored, failure_lines
 from mribatch.errors import InputError
 from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.predictions import ledger
-from mribatch.predictions.files import file_uris
+from mribatch.predictions.files import of_listing
 from mribatch.settings.evaluate import EvaluateConfig
 from mribatch.settings.score import ScoreConfig
-from mribatch.sources.labels import TrainingScans
+from mribatch.sources.labels import TrainingScans, check_known, evaluation_scans
 from mribatch.statistics import metrics
 from mribatch.stores import uris
 
@@ -53,26 +54,32 @@ def evaluate(config: EvaluateConfig) -> Measured:
         return _evaluate_patients(config, model, labelled)
     other = None if config.other_source is None else list_labelled(config.other_source, outputs=(config.output,))
     if other is not None:
-        _check_labels(other, model)
+        check_known(other, model.labels)
     apart = digested(config.apart_from)  # before anything is scored
     known = known_scans(config, model, labelled, apart)
-    return evaluate_scans(config, model, labelled, Beside(apart=apart, known=known, other=other))
+    return evaluate_scans(config, model, labelled, apart, Beside(known=known, other=other))
 
 
-def evaluate_scans(config: EvaluateConfig, model: Model, labelled: pa.Table, beside: Beside | None = None) -> Evaluated:
+def evaluate_scans(
+    config: EvaluateConfig,
+    model: Model,
+    labelled: pa.Table,
+    apart: TrainingScans | None = None,
+    beside: Beside | None = None,
+) -> Evaluated:
     """Evaluate config.model, given as read, on the labelled scans (schema LABELLED) of config.data. See `evaluate`.
 
-    beside: without it, the model is judged on all scans only.
+    apart: the scans of --apart-from, from `digested`. beside: without it, the model is judged on all scans only.
     """
-    table, apart = _test_scans(labelled, model, config), beside and beside.apart
+    table = _test_scans(labelled, model, config)
     scored = _score(config, model, table)
     rows = _with_labels(ledger.predictions(scored.output, model.digest), table)
     kept = _without_copies(rows, apart, config) if apart else rows
     good = _good(kept)
     if not good.num_rows:
         raise _nothing_scored(config, scored, kept)
-    scores = scores_of(good, model)
-    rejected, skipped = (_reasons(kept, status) for status in (schema.Status.REJECTED, schema.Status.SKIPPED))
+    scores = scores_of(good, model.labels)
+    rejected, skipped = (reasons(kept, status) for status in (schema.Status.REJECTED, schema.Status.SKIPPED))
     numbers = metrics.measure(scores) | {
         "model_digest": model.digest,
         "rejected": rejected,
@@ -109,24 +116,12 @@ def _evaluate_patients(config: EvaluateConfig, model: Model, labelled: pa.Table)
 
 
 def _test_scans(table: pa.Table, model: Model, config: EvaluateConfig) -> pa.Table:
-    """Return the scans to evaluate: the test split if there is one. Raises InputError for unknown labels."""
-    splits = table["split"].to_pylist()
-    if "test" in splits:
-        table = table.filter(pc.equal(table["split"], "test"))
-    elif "training" in splits:
+    """Return `evaluation_scans`, and warn if the data has training scans only."""
+    chosen, splits = evaluation_scans(table, model.labels), set(table["split"].to_pylist())
+    if "training" in splits and "test" not in splits:
         log.warning(_NO_TEST_SCANS, config.data)
-    log.info("evaluating %s of %s scans", f"{table.num_rows:,}", f"{len(splits):,}")
-    _check_labels(table, model)
-    return table
-
-
-def _check_labels(table: pa.Table, model: Model) -> None:
-    unknown = sorted(set(table["label"].to_pylist()) - set(model.labels))
-    if unknown:
-        raise InputError(
-            f"the data has classes that the model does not know: {', '.join(unknown)}; it knows {', '.join(model.labels)}: "
-            "rename or remove those folders, or train on them"
-        )
+    log.info("evaluating %s of %s scans", f"{chosen.num_rows:,}", f"{table.num_rows:,}")
+    return chosen
 
 
 def _score(config: EvaluateConfig, model: Model, table: pa.Table, data: str | None = None) -> Scored:
@@ -170,23 +165,15 @@ def _with_labels(predictions: pa.Table, table: pa.Table) -> pa.Table:
 
     Each frame, and each member of an archive, counts with the file's label.
     """
-    labels = table.select([*schema.PLAN.names, "label", "patient_id"])
-    labels = labels.rename_columns(["file", "scan_version", "label", "patient_id"])
-    rows = predictions.append_column("file", file_uris(predictions))
-    rows = rows.join(labels, keys=["file", "scan_version"], join_type="inner").drop_columns(["file"])
+    rows = of_listing(predictions, table.select([*schema.PLAN.names, "label", "patient_id"]))
     return rows.sort_by([("scan_uri", "ascending"), ("frame", "ascending")])
-
-
-def _reasons(rows: pa.Table, status: schema.Status) -> dict[str, int]:
-    counts = rows.filter(pc.equal(rows["status"], status))["reason"].value_counts().to_pylist()
-    return {count["values"]: count["counts"] for count in counts}
 
 
 def _without_copies(rows: pa.Table, apart: TrainingScans, config: EvaluateConfig) -> pa.Table:
     """Return the rows of scans whose bytes are not those of a known scan. Raises InputError if none is left."""
     copies = pc.is_in(rows["content_sha256"], apart.scans["content_sha256"].drop_null().combine_chunks())
     kept = rows.filter(pc.invert(copies))
-    if not kept.num_rows:
+    if rows.num_rows and not kept.num_rows:
         raise InputError(
             f"all {rows.num_rows} scans in {config.data} are in --apart-from too: nothing is left to evaluate; name the "
             "training scans alone in --apart-from, or other scans in --data"

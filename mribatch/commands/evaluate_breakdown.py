@@ -17,7 +17,8 @@ from mribatch.version import __version__
 __all__ = ["breakdown_numbers"]
 
 _NAMES_PEOPLE = re.compile(
-    "patient|subject|person|birth|dob|mrn|accession|address|phone|mail|insurance|(first|last|sur|given|family|full).?name|^name$|^id$",
+    "patient|subject|person|birth|dob|mrn|accession|address|phone|mail|insurance|(first|last|sur|given|family|full).?name|^name$|"
+    "uid|ssn|nhs|record|(^|[ _-])id$",
     re.IGNORECASE,
 )
 

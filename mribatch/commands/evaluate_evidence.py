@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.commands.groups import clusters_of, compared, with_clusters
+from mribatch.commands.rows import scores_of
 from mribatch.models import card, trained_on
 from mribatch.models.format import Model
 from mribatch.settings.evaluate import EvaluateConfig
@@ -19,11 +20,10 @@ from mribatch.sources import clusters
 from mribatch.sources.labels import TrainingScans, training_scans
 from mribatch.sources.listing import with_digests
 from mribatch.statistics import metrics
-from mribatch.statistics.metrics import Scores
 from mribatch.stores import uris
 from mribatch.training.splits import content_groups
 
-__all__ = ["Beside", "Known", "digested", "evidence", "known_scans", "scores_of"]
+__all__ = ["Beside", "Known", "digested", "evidence", "known_scans"]
 
 log = logging.getLogger("mribatch.evaluate")
 
@@ -49,9 +49,8 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Beside:
-    """What evaluated scans are judged beside. apart: scans of --apart-from. other: labelled scans of another source."""
+    """What evaluated scans are judged beside. other: labelled scans of another source."""
 
-    apart: TrainingScans | None
     known: Known | None
     other: pa.Table | None
 
@@ -138,19 +137,8 @@ def _figures(model: Model, rows: pa.Table, about: str) -> dict[str, Any]:
         classes = {label: {"scans": 0, "right": 0} for label in model.labels}
         unknown = dict.fromkeys(("accuracy", "accuracy_95", "balanced_accuracy", "mean_confidence"))
         return {"about": about, "scans": 0, "right": 0, **unknown, "per_class": classes}
-    numbers = metrics.measure(scores_of(rows, model))
+    numbers = metrics.measure(scores_of(rows, model.labels))
     return card.evidence_of(numbers, about) | {"accuracy": numbers["accuracy"]}
-
-
-def scores_of(rows: pa.Table, model: Model) -> Scores:
-    """Return the scores of scored rows with their `label`."""
-    columns = [rows[schema.probability_column(label)].to_numpy() for label in model.labels]
-    probabilities = np.stack(columns, axis=1).astype(np.float64)
-    return Scores(
-        labels=model.labels,
-        truth=np.asarray(pc.index_in(rows["label"], pa.array(model.labels)).to_numpy(), np.int64),
-        probabilities=probabilities / probabilities.sum(axis=1, keepdims=True),  # float32 sums to 1 within 1e-7
-    )
 
 
 # Groups

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.commands.evaluated import Measured
+from mribatch.commands.rows import reasons
 from mribatch.commands.scored import Scored
 from mribatch.commands.screen import Block, Table
 from mribatch.errors import InputError
@@ -102,8 +103,8 @@ def judged(config: EvaluateConfig, model: Model, scored: Scored, rows: pa.Table)
         report=_write(config, numbers),
         predictions=ledger.model_folder(scored.output, model.digest),
         rows=rows,
-        rejected=_reasons(rows, Status.REJECTED),
-        skipped=_reasons(rows, Status.SKIPPED),
+        rejected=reasons(rows, Status.REJECTED),
+        skipped=reasons(rows, Status.SKIPPED),
         max_reject_rate=config.max_reject_rate,
     )
 
@@ -147,10 +148,6 @@ def _values(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
 
 def _why(count: int, patients: int) -> str:
     return f"{count:,} of {patients:,} patients have no slices with a position (slice_mm) in a series"
-
-
-def _reasons(rows: pa.Table, status: Status) -> dict[str, int]:
-    return dict(Counter(rows.filter(pc.equal(rows["status"], status))["reason"].to_pylist()))
 
 
 def _write(config: EvaluateConfig, numbers: Mapping[str, Any]) -> str:

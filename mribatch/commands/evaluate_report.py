@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from mribatch import schema
 from mribatch.causes import cause
-from mribatch.commands.evaluated import GALLERY_SCANS, apart_line
+from mribatch.commands.evaluated import GALLERY_SCANS
 from mribatch.commands.overlays import MapSettings, explained_apart
 from mribatch.commands.pictures import small_pictures
+from mribatch.errors import RunFailed
 from mribatch.models.format import Model
 from mribatch.models.pointing import pointing_of
 from mribatch.reports import figures
-from mribatch.reports.evaluation import Evaluation, Mistake, evaluation_page
+from mribatch.reports.evaluation import Evaluation, Mistake, apart_line, evaluation_page
 from mribatch.reports.explanation import pictured
 from mribatch.reports.gallery import Shown
 from mribatch.scans.decode import frames
@@ -34,6 +35,7 @@ __all__ = ["copies_note", "write"]
 log = logging.getLogger("mribatch.evaluate")
 
 _MAPS = 8  # of mistakes, on the page
+_SCANS = "scans"  # the figure with pictures of scans
 _PICTURES = 60  # of mistakes, half a megabyte
 _FILES = {
     "metrics.json": "all figures of this page",
@@ -45,14 +47,16 @@ _FILES = {
 def write(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table, numbers: Mapping[str, Any]) -> str:
     """Write all files of an evaluation, the page last, and return the page's URI. rows: the scans of `scores`."""
     pictures = _pictures(model, scores, rows)
+    unscored = *numbers["rejected"].values(), *numbers["skipped"].values(), numbers["failed"]
     page = evaluation_page(
         Evaluation(
             title=f"Evaluation of model {model.digest}",
             model=_facts(config, model, numbers),
             counts={
-                "scans": numbers["scans"] + sum(numbers["rejected"].values()) + numbers["failed"],
+                "scans": len(rows) + sum(unscored),
                 "ok": numbers["scans"],
                 "rejected": numbers["rejected"],
+                "skipped": numbers["skipped"],
                 "failed": numbers["failed"],
             },
             numbers=numbers,
@@ -60,7 +64,8 @@ def write(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table, 
             mistakes=_mistakes(scores, rows),
             files=_FILES | {f"predictions/model={model.digest}/": "a row for each scan, as Parquet"},
             maps=_maps(config, model, scores, rows),
-            figures=dict(pictures.values()),
+            figures=dict(figure for name, figure in pictures.items() if name != _SCANS),
+            scans=pictures[_SCANS],
         )
     )
     folder = uris.absolute(config.output)
@@ -105,7 +110,7 @@ def _pictures(model: Model, scores: Scores, rows: pa.Table) -> dict[str, tuple[s
         "precision_recall": ("Precision and recall at every threshold", figures.precision_recall_curves(scores)),
         "roc": ("ROC curves, one class against the rest", figures.roc_curves(scores)),
         "reliability": ("How often the model is right at each confidence", figures.reliability(scores)),
-        "scans": ("Scans with their probabilities, the worst mistakes first", gallery),
+        _SCANS: ("Scans with their probabilities, the worst mistakes first", gallery),
     }
     if "history.parquet" in uris.names(model.uri):
         history = uris.read(uris.join(model.uri, "history.parquet"))
@@ -141,7 +146,11 @@ def _maps(config: EvaluateConfig, model: Model, scores: Scores, rows: pa.Table) 
     keys = [tuple(rows[name][i].as_py() for name in schema.KEY) for i in chosen]
     wanted = {(uri, version): [f for u, _, f in keys if u == uri] for uri, version, _ in keys}
     truths = {(uri, frame): scores.labels[scores.truth[i]] for i, (uri, _, frame) in zip(chosen, keys, strict=True)}
-    done = explained_apart(model, wanted, MapSettings(method=METHODS[0]), config.requester_pays) if wanted else []
+    try:
+        done = explained_apart(model, wanted, MapSettings(method=METHODS[0]), config.requester_pays) if wanted else []
+    except RunFailed as err:
+        log.warning("warning: the page lacks maps: %s", err)
+        done = []
     return [
         pictured(explanation, f", labelled {truths[explanation.scan_uri, explanation.frame]}")
         for explanation in done

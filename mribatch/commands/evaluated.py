@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from mribatch.commands.scored import TOO_MANY_REJECTS, Scored, failure_lines
 from mribatch.commands.screen import Block, Shown, Table
-from mribatch.reports.evaluation import EVIDENCE, right_of
-from mribatch.reports.rendering import interval
+from mribatch.reports.evaluation import EVIDENCE, apart_line, right_of
+from mribatch.reports.rendering import confidence, decimal, interval
 from mribatch.schema import Status
 from mribatch.statistics.metrics import percent
 
-__all__ = ["GALLERY_SCANS", "Evaluated", "Measured", "apart_line", "evidence_lines"]
+__all__ = ["GALLERY_SCANS", "Evaluated", "Measured", "evidence_lines"]
 
 GALLERY_SCANS = 24  # as many as fit on a page
 
@@ -68,11 +68,14 @@ class Evaluated(Measured):
         return [scans, *between, classes, "", *self._accuracy(), *self._details()]
 
     def _accuracy(self) -> Iterator[str]:
-        numbers, (low, high) = self.numbers, self.numbers["accuracy_95"]
-        yield f"accuracy {numbers['accuracy']:.4f} (95% interval {low:.4f}…{high:.4f}) on {numbers['scans']:,} scans"
-        balanced, confidence = numbers["balanced_accuracy"], numbers["mean_confidence"]
+        numbers = self.numbers
+        ends, scans = interval(numbers["accuracy_95"]), f"{numbers['scans']:,} scans"
+        yield f"accuracy {percent(numbers['accuracy'])} (95% interval {ends}) on {scans}"
         yield from _trust_lines(numbers)
-        yield f"balanced accuracy {balanced:.4f} · mean confidence {confidence:.4f}"
+        yield (
+            f"balanced accuracy {percent(numbers['balanced_accuracy'])} · "
+            f"mean confidence {percent(numbers['mean_confidence'])}"
+        )
 
     def _details(self) -> Iterator[str]:
         yield from evidence_lines(self.numbers["evidence"])
@@ -107,14 +110,14 @@ def _evidence_line(result: Mapping[str, Any]) -> str:
 
 def _trust_lines(numbers: Mapping[str, Any]) -> Iterator[str]:
     measured, referral = numbers["calibration"], numbers["referral"]
-    floor, before = measured["noise_floor"]["mean"], measured["before"]
-    earlier = f" ({before['adaptive_calibration_error']:.4f} before calibration)" if before else ""
-    error = measured["adaptive_calibration_error"]
-    yield f"adaptive calibration error {error:.4f}{earlier}, {floor:.4f} by chance alone · Brier score {measured['brier']:.4f}"
+    floor, before = decimal(measured["noise_floor"]["mean"]), measured["before"]
+    earlier = f" ({decimal(before['adaptive_calibration_error'])} before calibration)" if before else ""
+    error, brier = decimal(measured["adaptive_calibration_error"]), decimal(measured["brier"])
+    yield f"adaptive calibration error {error}{earlier}, {floor} by chance alone · Brier score {brier}"
     if referral:
         yield (
-            f"for review: {referral['review']:,} scans ({referral['share']:.1%}), with {referral['wrong_in_review']:,} of the "
-            f"{referral['wrong']:,} wrong answers"
+            f"for review: {referral['review']:,} scans ({percent(referral['share'])}), with "
+            f"{referral['wrong_in_review']:,} of the {referral['wrong']:,} wrong answers"
         )
 
 
@@ -123,18 +126,9 @@ def _scan_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     if row["status"] != Status.OK:
         return name, row["label"], "", "", f"{row['status']}: {row['reason']}"
     mark = "" if row["predicted_class"] == row["label"] else "WRONG"
-    return name, row["label"], row["predicted_class"], f"{row['confidence']:.4f}", mark
+    return name, row["label"], row["predicted_class"], confidence(row["confidence"]), mark
 
 
 def _class_row(label: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
-    figures = (f"{measured[name]:.4f}" for name in ("precision", "recall", "f1"))
+    figures = (percent(measured[name]) for name in ("precision", "recall", "f1"))
     return label, f"{measured['support']:,}", *figures
-
-
-def apart_line(apart: Mapping[str, int]) -> str:
-    """Say what --apart-from did, from its numbers in metrics.json."""
-    ignored = f" (not its {apart['test_scans_ignored']:,} test scans)" if apart["test_scans_ignored"] else ""
-    return (
-        f"--apart-from: {apart['scans']:,} scans read{ignored}, {apart['left_out']:,} of the {apart['evaluated']:,} "
-        "evaluated scans are copies of them and were left out"
-    )

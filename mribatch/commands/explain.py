@@ -21,7 +21,7 @@ from mribatch.reports.rendering import confidence, png
 from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.reading import Reading
 from mribatch.schema import Status
-from mribatch.settings.explain import DESCRIPTIONS, ExplainConfig
+from mribatch.settings.explain import DESCRIPTIONS, MOST_PICTURES, ExplainConfig
 from mribatch.settings.suggestions import did_you_mean
 from mribatch.sources.listing import keys_of, list_scans
 from mribatch.stores import uris
@@ -102,7 +102,13 @@ def _chosen(keys: Sequence[tuple[str, str]], config: ExplainConfig) -> Wanted:
     if not config.scan:
         step = max(1, -(-len(keys) // config.limit))
         return dict.fromkeys(keys[::step], config.frames)
-    return {key: config.frames for name in config.scan for key in _named(name, keys)}
+    named = {key: config.frames for name in config.scan for key in _named(name, keys)}
+    if len(named) * max(1, len(set(config.frames))) > MOST_PICTURES:
+        raise InputError(
+            f"--scan names {len(named):,} scans, more than the {MOST_PICTURES} pictures that fit on one page: give more of "
+            "their URIs"
+        )
+    return named
 
 
 def _named(name: str, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -111,7 +117,9 @@ def _named(name: str, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     named = [key for key in keys if key[0] == exact or key[0].endswith(f"/{name}")]
     if not named:
         suggestion = did_you_mean(name, (key[0].rpartition("/")[2] for key in keys))
-        raise InputError(f"--scan {name} is none of the {len(keys):,} scans of --input{suggestion}")
+        raise InputError(
+            f"--scan {name} is none of the {len(keys):,} scans of --input{suggestion or ': give a URI, or the end of one'}"
+        )
     return named
 
 

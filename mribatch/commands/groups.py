@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -14,9 +15,40 @@ from mribatch.sources import clusters
 from mribatch.statistics import near_copies
 from mribatch.version import __version__
 
-__all__ = ["clusters_of", "compared", "with_clusters"]
+__all__ = ["Grouping", "clusters_of", "compared", "given_clusters", "grouped", "with_clusters"]
 
 log = logging.getLogger("mribatch.groups")
+
+
+class Grouping(Protocol):
+    """Settings of a command that keeps near copies together."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def groups(self) -> str | None: ...
+
+
+def given_clusters(config: Grouping) -> Mapping[str, int] | None:
+    """Return the clusters of --groups; None without that flag. Call it before Ray starts. Raises what `clusters.read` does."""
+    return None if config.groups is None else clusters.read(config.groups)
+
+
+def grouped(
+    config: Grouping,
+    scans: pa.Table,
+    given: Mapping[str, int] | None,
+    kept: str | None,
+    thumbnails: Callable[[], Thumbnails],
+) -> pa.Table:
+    """Return scans with the column `cluster`: by the given clusters, or by `clusters_of`.
+
+    given: from `given_clusters`. kept, thumbnails: as for `clusters_of`. Raises InputError if --groups lacks some scans.
+    """
+    if given is None:
+        return with_clusters(scans, clusters_of(scans["content_sha256"].to_pylist(), kept, thumbnails))
+    clusters.check_covered(given, scans, str(config.groups), config.data)
+    return with_clusters(scans, given)
 
 
 def clusters_of(contents: Collection[str], kept: str | None, thumbnails: Callable[[], Thumbnails]) -> Mapping[str, int]:

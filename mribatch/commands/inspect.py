@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
@@ -16,7 +17,7 @@ from mribatch.causes import cause
 from mribatch.commands.inspected import Inspected
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import progress
-from mribatch.errors import CredentialsRefused, MribatchError
+from mribatch.errors import CredentialsRefused, MribatchError, RunFailed
 from mribatch.scans.dicom.selection import Selection
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.reading import Reading
@@ -99,7 +100,12 @@ def _spread(
     look: "partial[list[list[Surveyed]]]", chunks: Sequence[object], processes: int
 ) -> Iterator[list[list[Surveyed]]]:
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(look, chunks)
+        try:
+            yield from pool.map(look, chunks)
+        except BrokenProcessPool as err:
+            raise RunFailed(
+                f"one of {processes} processes that read headers died, probably for lack of memory: lower --workers"
+            ) from err
 
 
 def _survey_files(keys: Sequence[tuple[str, str]], reading: Reading, pays: bool) -> list[list[Surveyed]]:

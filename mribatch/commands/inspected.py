@@ -1,6 +1,5 @@
 """What `inspect` returns: one row per file, and the tables that sum them up for the screen."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -136,5 +135,7 @@ def _example_rows(rows: Sequence[dict[str, object]]) -> Iterator[tuple[str, str]
 def _size(size_bytes: int) -> str:
     if size_bytes < 1000:
         return f"{size_bytes} bytes"
-    power = min(int(math.log10(size_bytes)) // 3, 4)
-    return f"{size_bytes / 1000**power:,.3g} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+    size, units = size_bytes / 1000, ["kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:  # which would read 1e+03
+        size, units = size / 1000, units[1:]
+    return f"{size:,.0f} {units[0]}" if size >= 99.5 else f"{size:.3g} {units[0]}"

@@ -16,7 +16,7 @@ from mribatch.commands.night_worklist import worklist
 from mribatch.commands.scored import Scored
 from mribatch.models.format import Model
 from mribatch.predictions import history
-from mribatch.predictions.files import file_uris, of_files, outcomes
+from mribatch.predictions.files import of_files, of_listing, outcomes
 from mribatch.predictions.history import DUE, INTERRUPTED
 from mribatch.predictions.series import MEMBERSHIP, with_series
 from mribatch.reports.night import Change, Comparison, Night, Referred, Reject, Tally
@@ -53,7 +53,7 @@ def summarize(config: NightlyConfig, scored: Scored, data: NightData) -> Night:
     """Return the report of a night."""
     rows = pa.concat_tables([data.rows, data.late], promote_options="default")
     due = _with_late(data)
-    good = _due_rows(rows.filter(pc.equal(rows["status"], Status.OK)), due)
+    good = of_listing(rows.filter(pc.equal(rows["status"], Status.OK)), due)
     files = outcomes(rows)
     bad, skipped = (files.filter(pc.equal(files["status"], status)) for status in (Status.REJECTED, Status.SKIPPED))
     tried = files.num_rows - skipped.num_rows + scored.failed
@@ -125,13 +125,6 @@ def by_due(table: pa.Table) -> dict[str, int]:
     """Return how many rows were due for each reason."""
     counts = Counter(table["due"].to_pylist())
     return {due: counts[due] for due in (*DUE, INTERRUPTED) if due in DUE or counts[due]}
-
-
-def _due_rows(rows: pa.Table, due: pa.Table) -> pa.Table:
-    """Return the rows of files that were due, and why they were."""
-    files = due.rename_columns(["file" if name == "scan_uri" else name for name in due.column_names])
-    rows = rows.append_column("file", file_uris(rows))
-    return rows.join(files, keys=["file", "scan_version"], join_type="inner").drop_columns(["file"])
 
 
 def _with_late(data: NightData) -> pa.Table:

@@ -74,7 +74,7 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
         earlier = history.nights(output, _NIGHTS)
         due = history.backlog(plan.todo, output).slice(0, config.limit)
         plan = replace(plan, todo=due.select(schema.PLAN.names).slice(0, _reachable(earlier, until)))
-        scored = score_plan(config, model, plan, fence, reading, until)
+        scored, facts = score_plan(config, model, plan, fence, reading, until)
         log.info("writing the report …")
         unreported = history.unreported(output, plan.parts)
         interrupted = {} if config.full else unreported
@@ -95,10 +95,14 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
             deadline=deadline,
         )
         night = summarize(config, scored, data)
+        report = _write(config, night, reading)
+        if scored.planned:  # after the report: the next night reports the scans of a run without a record
+            ledger.write_record(output, run_id, facts)
         if scored.planned or interrupted:
-            history.remember_night(output, scored.run_id, night_facts(night))
+            history.remember_night(output, run_id, night_facts(night))
+        write_index(output)
         history.mark_reported(output, unreported)
-    return Done(scored=scored, night=night, report=_write(config, night, reading))
+    return Done(scored=scored, night=night, report=report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +254,7 @@ def _replace_rows(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> None:
 
 
 def _write(config: NightlyConfig, night: Night, reading: Reading) -> str:
-    """Write nightly.json, nightly.html and the index of the output, and return the night's page."""
+    """Write nightly.json and nightly.html, and return the page's URI."""
     default = uris.join(config.output, "_nights", night.run_id)
     folder, work = config.report or default, pa.Table.from_pylist([asdict(scan) for scan in night.worklist])
     files = {"nightly.json": "all of this page, and the lists in full"}
@@ -263,5 +267,4 @@ def _write(config: NightlyConfig, night: Night, reading: Reading) -> str:
     facts = json.dumps(asdict(night), indent=1, default=datetime.isoformat)
     uris.put(uris.join(folder, "nightly.json"), facts.encode())
     uris.put(uris.join(folder, "nightly.html"), night_page(night, pictures, files).encode())
-    write_index(config.output)
     return uris.join(folder, "nightly.html")

@@ -8,7 +8,8 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,13 @@ class MapSettings:
 def explained_apart(model: Model, wanted: Wanted, settings: MapSettings, pays: bool) -> list[Explanation]:
     """Return `explained`, computed in a process of its own: this one loads no TensorFlow.
 
-    pays: whether the reader pays for requests to S3.
+    pays: whether the reader pays for requests to S3. Raises RunFailed, too, if that process dies.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_explained_paying, model, wanted, settings, pays).result()
+        try:
+            return pool.submit(_explained_paying, model, wanted, settings, pays).result()
+        except BrokenProcessPool as err:
+            raise RunFailed("the process that explains scans died, probably for lack of memory: free some") from err
 
 
 def _explained_paying(model: Model, wanted: Wanted, settings: MapSettings, pays: bool) -> list[Explanation]:
@@ -95,11 +99,11 @@ def explained(model: Model, wanted: Wanted, settings: MapSettings) -> list[Expla
 
 
 def _decoded(wanted: Wanted, spec: ImageSpec, reading: Reading) -> list[Row]:
-    """Return the decoded rows of the wanted frames, and of the scans that cannot be read."""
+    """Return the decoded rows of the wanted frames, and of the scans that cannot be read, such as archives."""
     table = pa.table([list(names) for names in zip(*wanted, strict=True)] or [[], []], schema=PLAN)
     return [
         row
-        for block in decode_blocks(table, spec=spec, reading=reading)
+        for block in decode_blocks(table, spec=spec, reading=replace(reading, archives=False))
         for row in block.drop_columns(["decoder_peak_bytes"]).to_pylist()
         if _is_wanted(row, wanted[row["scan_uri"], row["scan_version"]])
     ]

@@ -42,10 +42,10 @@ def promote(config: PromoteConfig) -> "Promotion":
     duel = None
     if current is not None and current.digest != candidate.digest:
         _check_labels(candidate, current)
-        table = list_labelled(config.data)
+        table = _labelled(config)
         duel = _paired(_rows(config, candidate, table), _rows(config, current, table))
     elif current is None:
-        _rows(config, candidate, list_labelled(config.data))  # proves that it can score, and writes its report
+        _rows(config, candidate, _labelled(config))  # proves that it can score, and writes its report
     worse = duel is not None and duel.worse
     promotion = Promotion(
         candidate=config.candidate,
@@ -140,6 +140,10 @@ def _check_labels(candidate: Model, current: Model) -> None:
         )
 
 
+def _labelled(config: PromoteConfig) -> pa.Table:
+    return list_labelled(config.data, exclude=config.exclude, outputs=(config.output,))
+
+
 def _rows(config: PromoteConfig, model: Model, labelled: pa.Table) -> pa.Table:
     """Return the scored rows of the labelled scans, with their label. Raises InputError if too many could not be scored."""
     evaluation = EvaluateConfig(
@@ -153,8 +157,9 @@ def _rows(config: PromoteConfig, model: Model, labelled: pa.Table) -> pa.Table:
     evaluated = evaluate_scans(evaluation, model, labelled)
     if evaluated.exit_code:
         raise InputError(
-            f"{_name(model)} could not score more than {config.max_reject_rate:.0%} of the scans in {config.data}: nothing was "
-            f"promoted; see {evaluated.predictions}, then repair the scans or raise --max-reject-rate"
+            f"{_name(model)} rejected or failed more scans in {config.data} than --max-reject-rate "
+            f"{config.max_reject_rate:g} allows, so nothing was promoted: see {evaluated.predictions}, then repair the scans "
+            "or raise the rate"
         )
     return evaluated.rows.filter(pc.equal(evaluated.rows["status"], Status.OK))
 

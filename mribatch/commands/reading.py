@@ -67,9 +67,9 @@ def identifier_secret(file: str | None, output: str) -> bytes:
     try:
         if not os.path.exists(place):
             _make(place)
-        _check_mode(place)
         with open(place, "rb") as lines:
             secret = lines.read().strip()
+        _check_mode(place)
     except OSError as err:
         raise ConfigError(
             f"the key file {place} cannot be read or made ({os.strerror(err.errno or 0)}): give another one with "

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -51,17 +52,19 @@ def score_listing(config: ScoreConfig, model: Model, listing: pa.Table) -> Score
     output, reading = uris.absolute(config.output), reading_of(config)
     with lock.held(output, model.digest, new_run_id(), lease_s=config.lease_s) as fence:
         plan = ledger.plan(listing, output, model.digest, config.limit, readings=reading.digests)
-        scored = score_plan(config, model, plan, fence, reading)
+        scored, facts = score_plan(config, model, plan, fence, reading)
+        if scored.planned:
+            ledger.write_record(output, fence.run_id, facts)
         rewrite.supersede(fence, plan, scored.parts)
         return scored
 
 
 def score_plan(
     config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, reading: Reading, until: float = math.inf
-) -> Scored:
+) -> tuple[Scored, dict[str, Any]]:
     """Score the scans of a plan in its order. Those not begun at the moment `until` (of time.monotonic) are left.
 
-    The lock must be held. See `score`.
+    Return what was done and the run's record, for the caller to write. The lock must be held. See `score`.
     """
     begun, started_at = time.monotonic(), datetime.now(UTC)
     accepted = required_acceptance(config, model)
@@ -72,12 +75,8 @@ def score_plan(
     scored = sum_up(
         config, plan, written.receipts, fence, time.monotonic() - begun, startup_s, refers=model.has_referral
     )
-    if plan.todo.num_rows:
-        facts = record(config, scored, written.receipts, written.addresses, started_at)
-        facts |= {"engine": written.engine}
-        facts |= {"acceptance": accepted} if accepted else {}
-        ledger.write_record(fence.output, fence.run_id, facts)
-    return scored
+    facts = record(config, scored, written.receipts, written.addresses, started_at) | {"engine": written.engine}
+    return scored, facts | ({"acceptance": accepted} if accepted else {})
 
 
 def _write_parts(

@@ -4,8 +4,7 @@ import hashlib
 import io
 import json
 import logging
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from mribatch.cluster.progress import lines
 from mribatch.cluster.session import quiet_stderr, session
 from mribatch.commands.calibrated import LEAST_SCANS, calibrate_model
 from mribatch.commands.classes import list_labelled
+from mribatch.commands.groups import given_clusters
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import Block, Shown, progress
 from mribatch.commands.train_scans import grouped_scans, recorded, split_of
@@ -34,7 +34,7 @@ from mribatch.reports import figures
 from mribatch.settings.calibrate import FALSE_REFERRALS
 from mribatch.settings.train import TrainConfig
 from mribatch.sources import clusters
-from mribatch.sources.lesions import lesion_boxes
+from mribatch.sources.lesions import Box, lesion_boxes
 from mribatch.stores import uris
 from mribatch.training import fit, splits
 from mribatch.version import __version__
@@ -60,11 +60,12 @@ def train(config: TrainConfig) -> "Trained":
     table = list_labelled(config.data, exclude=config.exclude, outputs=(config.output, storage))
     _warn_of_unused(config, table)
     weights, start = _backbone_weights(config), _start_model(config, table)
+    given, boxes = given_clusters(config), _boxes(config, table)
     for folder in (config.output, storage):  # before the first epoch, not after the last
         uris.check_writable(folder)
     with session():
         _check_nodes(config, table, weights, start)
-        scans = grouped_scans(config, table, kept=uris.join(*_checkpoints(config), clusters.FILE))
+        scans = grouped_scans(config, table, given, kept=uris.join(*_checkpoints(config), clusters.FILE))
         split = split_of(config, scans)
         labels = tuple(sorted(set(scans["label"].to_pylist())))
         data = _data_facts(config, scans, split, rejected=table.num_rows - scans.num_rows)
@@ -76,7 +77,7 @@ def train(config: TrainConfig) -> "Trained":
                 backbone_weights=weights,
                 start_from=start,
                 fingerprint=_fingerprint(config, data),
-                training=_with_lesions(config, _examples(scans, split.train, labels), labels),
+                training=_with_lesions(config, _examples(scans, split.train, labels), boxes),
                 validation=_examples(scans, split.validation, labels),
                 decode=decoding.decoded,
                 decoder_cores=decoding.DECODER_CORES,
@@ -89,8 +90,8 @@ def train(config: TrainConfig) -> "Trained":
             )
         log.info("writing the model …")
         with result.checkpoint.as_directory() as folder:
-            learnt = {"data": data, "scans": recorded(config, scans, split)}
-            trained = _publish(config, Path(folder), labels, learnt)
+            origin = {"data": data, "scans": recorded(config, scans, split)}
+            trained = _publish(config, Path(folder), labels, origin)
         return _calibrated(config, trained, scans, split)
 
 
@@ -154,6 +155,16 @@ def _start_model(config: TrainConfig, table: pa.Table) -> str | None:
     return model.uri
 
 
+def _boxes(config: TrainConfig, table: pa.Table) -> Mapping[str, Box] | None:
+    """Return the boxes of --lesion-boxes; None without that flag. Raises InputError if the data lacks --no-tumour."""
+    if config.lesion_boxes is None:
+        return None
+    labels = sorted(set(table["label"].to_pylist()))
+    if config.no_tumour not in labels:
+        raise InputError(f"{config.flags('no_tumour')} must be one of {', '.join(labels)}, got {config.no_tumour}")
+    return lesion_boxes(config.lesion_boxes, config.data)
+
+
 def _checkpoints(config: TrainConfig) -> tuple[str, str]:
     """Return where checkpoints are stored, and the name of the run there."""
     storage = config.storage or uris.join(uris.parent(config.output), "_training")
@@ -182,13 +193,10 @@ def _examples(table: pa.Table, rows: Sequence[int], labels: Sequence[str]) -> pa
     return chosen.drop_columns(["label"]).append_column("class_number", numbers)
 
 
-def _with_lesions(config: TrainConfig, training: pa.Table, labels: Sequence[str]) -> pa.Table:
-    """Return the scans with the column `lesion` of --lesion-boxes. Raises InputError if it fits none of them."""
-    if config.lesion_boxes is None:
+def _with_lesions(config: TrainConfig, training: pa.Table, boxes: Mapping[str, Box] | None) -> pa.Table:
+    """Return the scans with their boxes, if any, as the column `lesion`. Raises InputError if none of them has one."""
+    if boxes is None:
         return training
-    if config.no_tumour not in labels:
-        raise InputError(f"{config.flags('no_tumour')} must be one of {', '.join(labels)}, got {config.no_tumour}")
-    boxes = lesion_boxes(config.lesion_boxes, config.data)
     column = [boxes.get(uri) for uri in training["scan_uri"].to_pylist()]
     known = len(column) - column.count(None)
     if not known:
@@ -202,6 +210,11 @@ def _with_lesions(config: TrainConfig, training: pa.Table, labels: Sequence[str]
 
 def _workers(config: TrainConfig, split: splits.TrainingSplit) -> ScalingConfig:
     number, share = trainers(working_nodes(), config.workers)
+    if len(split.train) < number * config.batch_size:
+        raise ConfigError(
+            f"{len(split.train)} training scans do not fill one global batch of {number} × {config.batch_size}: lower "
+            f"{config.flags('batch_size', 'workers')}"
+        )
     counts = len(split.train), len(split.validation), number
     log.info("training on %d scans, validating on %d, %d workers", *counts)
     return ScalingConfig(num_workers=number, use_gpu="GPU" in share, resources_per_worker=share)
@@ -300,11 +313,11 @@ def _lineage(config: TrainConfig) -> list[dict[str, str]]:
     return [stage | {"command": recipe.portable(stage["command"])} for stage in stages]
 
 
-def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], learnt: dict[str, Any]) -> Trained:
+def _publish(config: TrainConfig, checkpoint: Path, labels: Sequence[str], origin: dict[str, Any]) -> Trained:
     """Write the model directory from the last checkpoint: the weights to keep, their history and curves."""
     state = fit.read_state(checkpoint)
-    epoch = state.best_epoch if config.keep == "best" else state.epoch
-    history, facts = pa.Table.from_pylist(state.history), _model_facts(config, state, epoch, labels, learnt)
+    epoch = fit.kept_epoch(config, state)
+    history, facts = pa.Table.from_pylist(state.history), _model_facts(config, state, epoch, labels, origin)
     model = directory.save(config.output, checkpoint / f"{config.keep}.weights.h5", facts, card.model_card(facts))
     parquet = io.BytesIO()
     pyarrow.parquet.write_table(history, parquet)
@@ -335,7 +348,7 @@ def _calibrated(config: TrainConfig, trained: Trained, scans: pa.Table, split: s
 
 
 def _model_facts(
-    config: TrainConfig, state: fit.State, epoch: int, labels: Sequence[str], learnt: dict[str, Any]
+    config: TrainConfig, state: fit.State, epoch: int, labels: Sequence[str], origin: dict[str, Any]
 ) -> dict[str, Any]:
     kept = state.history[epoch - 1]
     return {
@@ -344,14 +357,14 @@ def _model_facts(
         "image_side_px": config.sides[0],
         "training": {
             "command": recipe.portable(config.command("jobs/train.py")),
-            **learnt,
+            **origin,
             "kept": config.keep,
             "epoch": epoch,
             "epochs": state.epoch,
             "hours": sum(row["seconds"] for row in state.history) / 3600,
             "started_from": _lineage(config),
         },
-        "metrics": {name: kept[name] for name in kept if name.startswith("val_") and math.isfinite(kept[name])},
+        "metrics": {name: kept[name] for name in kept if name.startswith("val_")},
         "libraries": {"mribatch": __version__} | {name: version(name) for name in _LIBRARIES},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -8,12 +8,11 @@ import pyarrow as pa
 
 from mribatch.cluster import decoding
 from mribatch.cluster.thumbnails import Thumbnails, thumbnails_of
-from mribatch.commands.groups import clusters_of, with_clusters
+from mribatch.commands.groups import Grouping, grouped
 from mribatch.commands.screen import progress
 from mribatch.errors import InputError
 from mribatch.models import directory, trained_on
 from mribatch.settings.train import TrainConfig
-from mribatch.sources import clusters
 from mribatch.sources.labels import LABELLED
 from mribatch.training import splits
 
@@ -24,31 +23,24 @@ log = logging.getLogger("mribatch.train")
 _PAIRS_SHOWN = 3  # of a leak, in the message that refuses it
 
 
-class LabelledSettings(Protocol):
+class LabelledSettings(Grouping, Protocol):
     """Settings of a command that reads labelled scans and splits them by groups."""
 
-    @property
-    def data(self) -> str: ...
-    @property
-    def groups(self) -> str | None: ...
     @property
     def max_reject_rate(self) -> float: ...
 
 
-def grouped_scans(config: LabelledSettings, table: pa.Table, kept: str | None = None) -> pa.Table:
+def grouped_scans(
+    config: LabelledSettings, table: pa.Table, given: Mapping[str, int] | None, kept: str | None = None
+) -> pa.Table:
     """Decode the scans of a table (schema LABELLED); return the readable ones with their digests and `cluster`.
 
-    kept: where the clusters are kept for the next run, or None. Raises InputError if too many scans cannot be read, if a class has
-    none that can, or if --groups lacks some.
+    given: from `given_clusters`. kept: where the clusters are kept for the next run, or None. Raises InputError if too many
+    scans cannot be read, if a class has none that can, or if --groups lacks some.
     """
-    known: Mapping[str, int] | None = None if config.groups is None else clusters.read(config.groups)
     decoded = _decoded(config, table)
     scans = decoded.scans.select([*LABELLED.names, "content_sha256", "pixels_sha256"])
-    if known is None:
-        known = clusters_of(scans["content_sha256"].to_pylist(), kept, lambda: decoded)
-    else:
-        clusters.check_covered(known, scans, str(config.groups), config.data)
-    return with_clusters(scans, known)
+    return grouped(config, scans, given, kept, lambda: decoded)
 
 
 def _decoded(config: LabelledSettings, table: pa.Table) -> Thumbnails:

@@ -10,7 +10,7 @@ from mribatch.predictions.parts import codes
 from mribatch.scans.formats import UNKNOWN
 from mribatch.schema import Status
 
-__all__ = ["file_uris", "first_rows", "is_done", "of_files", "outcomes"]
+__all__ = ["file_uris", "first_rows", "is_done", "of_files", "of_listing", "outcomes"]
 
 _OUTCOMES = (Status.OK, Status.REJECTED, Status.SKIPPED)  # the first that a frame has is the file's
 
@@ -24,6 +24,16 @@ def of_files(rows: pa.Table) -> pa.Table:
     """Return rows with the URI of their file in place of that of their scan."""
     index = rows.schema.get_field_index("scan_uri")
     return rows.set_column(index, rows.schema.field(index), file_uris(rows))
+
+
+def of_listing(rows: pa.Table, listing: pa.Table) -> pa.Table:
+    """Return the rows of the files of a listing, each with the listing's columns that it lacks.
+
+    listing: URI and version, as in a plan, and further columns. Rows of other versions are left out.
+    """
+    named = listing.rename_columns(["file" if name == "scan_uri" else name for name in listing.column_names])
+    rows = rows.append_column("file", file_uris(rows))
+    return rows.join(named, keys=["file", "scan_version"], join_type="inner").drop_columns(["file"])
 
 
 def first_rows(rows: pa.Table) -> pa.Table:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mribatch.reports.evaluation import apart_line
 from mribatch.reports.rendering import interval, render
 from mribatch.statistics.acceptance import Check
 from mribatch.statistics.metrics import percent
@@ -28,6 +29,7 @@ def acceptance_page(acceptance: Mapping[str, Any], command: str) -> str:
         "command": command,
         "mribatch": acceptance["mribatch"],
     }
+    facts |= {"left out": apart_line(data["apart_from"])} if data["apart_from"] else {}
     files = {"acceptance.json": "all figures of this page"}
     if acceptance["calibration"] is not None:
         files |= {"report.html": "the evaluation of the same scans"}

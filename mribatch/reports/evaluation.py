@@ -8,7 +8,16 @@ from mribatch.reports.gallery import Shown
 from mribatch.reports.rendering import DISCLAIMER, Picture, interval, picture, proportion, render
 from mribatch.statistics.metrics import percent
 
-__all__ = ["DISCLAIMER", "EVIDENCE", "Evaluation", "Mistake", "OutcomeCounts", "evaluation_page", "right_of"]
+__all__ = [
+    "DISCLAIMER",
+    "EVIDENCE",
+    "Evaluation",
+    "Mistake",
+    "OutcomeCounts",
+    "apart_line",
+    "evaluation_page",
+    "right_of",
+]
 
 EVIDENCE: Mapping[str, str] = {
     "published": "as published",
@@ -21,11 +30,12 @@ NO_EVIDENCE = "no evidence"
 
 
 class OutcomeCounts(TypedDict):
-    """Numbers of scans by outcome; rejected: by reason code."""
+    """Numbers of scans by outcome; rejected, skipped: by reason code."""
 
     scans: int
     ok: int
     rejected: Mapping[str, int]
+    skipped: Mapping[str, int]
     failed: int
 
 
@@ -49,7 +59,8 @@ class Evaluation:
     evidence: the figures on each set of EVIDENCE, as in metrics.json; none for a page without that section.
     mistakes: sorted by the probability of the true class, lowest first.
     maps: some of the mistakes with the maps of their answers.
-    figures: PNG bytes by caption, shown in the order of the mapping; the caption is also the alternative text.
+    figures: charts as PNG bytes by caption, shown in this order; the caption is also the alternative text.
+    scans: a figure with pictures of scans, as caption and PNG bytes.
     files: what the page links to, by path relative to the page, with a word on the content of each.
     """
 
@@ -61,6 +72,7 @@ class Evaluation:
     mistakes: Sequence[Mistake] = ()
     maps: Sequence[Shown] = ()
     figures: Mapping[str, bytes] = field(default_factory=dict)
+    scans: tuple[str, bytes] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -81,7 +93,8 @@ def evaluation_page(evaluation: Evaluation) -> str:
         evidence_classes=_class_rows(evaluation.numbers["per_class"], measured),
         mistakes=evaluation.mistakes,
         maps=evaluation.maps,
-        pictures=[picture(caption, png) for caption, png in evaluation.figures.items()],
+        charts=[picture(caption, png) for caption, png in evaluation.figures.items()],
+        scans=evaluation.scans and picture(*evaluation.scans),
         files=evaluation.files,
         **_breakdown(evaluation.numbers),
     )
@@ -154,3 +167,12 @@ def _class_rows(labels: Iterable[str], measured: Mapping[str, Mapping[str, Any]]
 
 def _class_cell(result: Mapping[str, Any], label: str) -> str:
     return "not measured" if "not_measured" in result else right_of(result["per_class"][label])
+
+
+def apart_line(apart: Mapping[str, int]) -> str:
+    """Say what --apart-from did, from its numbers in metrics.json."""
+    ignored = f" (not its {apart['test_scans_ignored']:,} test scans)" if apart["test_scans_ignored"] else ""
+    return (
+        f"--apart-from: {apart['scans']:,} scans read{ignored}, {apart['left_out']:,} of the {apart['evaluated']:,} "
+        "evaluated scans are copies of them and were left out"
+    )

@@ -220,7 +220,8 @@ def precision_recall_curves(scores: Scores) -> tuple[Figure, str]:
     for axes in panels:
         axes.set(xlabel="recall (sensitivity)", xlim=(0, 1.01), ylim=(0, 1.01))
     panels[0].set(title="All thresholds", ylabel="precision (positive predictive value)")
-    panels[0].legend(loc="lower left", title="average precision", ncols=1 + len(areas) // 13)
+    if areas:
+        panels[0].legend(loc="lower left", title="average precision", ncols=1 + len(areas) // 13)
     if len(panels) > 1:
         panels[1].set(title="Upper right corner, enlarged", xlim=(0.9, 1.001), ylim=(0.9, 1.001))
     return figure, _precision_title(scores.labels, areas)

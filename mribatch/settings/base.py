@@ -33,6 +33,9 @@ class Settings:
         for glob in getattr(self, "exclude", ()):
             outside = "://" in glob or glob.startswith("/") or ".." in glob.split("/")
             check(bool(glob.strip("/")) and not outside, f"--exclude is a glob relative to the input, got {glob!r}")
+        for name, value in vars(self).items():
+            is_empty = "" in value if isinstance(value, tuple) else value == ""
+            check(not is_empty, f"{flag_of(name)} is empty: give a value, or leave it out (is a variable not set?)")
 
     def fingerprint(self) -> str:
         """Return the first 12 hex digits of the SHA-256 of all settings that can change a result: the same for equal ones."""

@@ -57,8 +57,8 @@ class ScoreConfig(Settings):
     cores."""
 
     scan_timeout_s: Annotated[float, Flag("Machine", "SECONDS")] = 60.0
-    """Time limit for decoding one scan (of a scan of many frames, each 32 of them), or for scoring it alone. A scan that exceeds it is tried once more, then
-    rejected."""
+    """Time limit for decoding one scan (of a scan of many frames, each 32 of them), or for scoring it alone. A scan that
+    exceeds it is tried once more, then rejected."""
 
     lease_s: Annotated[float, Flag("Machine", "SECONDS")] = 20.0
     """Take over the lock of another run if that run has not renewed it for this long."""

@@ -31,6 +31,10 @@ class AcceptConfig(Settings):
     """Skip files that match this glob, for example 'cache/**'. It is relative to --data or --input and may use *, ?, [a-z]
     and **. May be given several times."""
 
+    apart_from: Annotated[tuple[str, ...], Flag("Input", "URI", "nothing")] = ()
+    """Folders, files, globs or manifests of scans, such as the training scans. Every scan with the same bytes as one of
+    them is left out of --data. If they have training or validation splits, their test split is ignored."""
+
     limit: Annotated[int | None, Flag("Input", "SCANS", "no limit")] = None
     """Draw this many of the scans at --input at random, by --seed."""
 
@@ -81,6 +85,9 @@ class AcceptConfig(Settings):
             "give either --data, labelled scans, or --input, scans without labels",
         )
         check(self.limit is None or self.data is None, "--limit goes with --input: all scans at --data are used")
+        check(
+            not self.apart_from or self.data is not None, "--apart-from goes with --data: add labels, or leave it out"
+        )
         check_range(self, "limit", least=1)
         check_range(self, "min_scans", least=1)
         check_range(self, "corruption_scans", least=1, most=MOST_SCANS)

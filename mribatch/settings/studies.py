@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from mribatch.settings.base import Settings, check, check_range
+from mribatch.settings.base import Settings, check_range
 from mribatch.settings.flags import Flag
 
 __all__ = ["StudiesConfig"]
@@ -37,6 +37,5 @@ class StudiesConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(bool(self.healthy_class), "--healthy-class must name a class of the model")
         check_range(self, "threshold", least=0, below=1)
         check_range(self, "kth", least=1)

@@ -13,7 +13,15 @@ from mribatch.errors import InputError
 from mribatch.sources import folders, manifest
 from mribatch.sources.label_names import LabelledScan, copied_class, of_classes, same_class
 
-__all__ = ["LABELLED", "TrainingScans", "data_fingerprint", "evaluation_scans", "labelled", "training_scans"]
+__all__ = [
+    "LABELLED",
+    "TrainingScans",
+    "check_known",
+    "data_fingerprint",
+    "evaluation_scans",
+    "labelled",
+    "training_scans",
+]
 
 LABELLED = pa.schema(
     [
@@ -70,13 +78,18 @@ def evaluation_scans(table: pa.Table, labels: Sequence[str]) -> pa.Table:
     """
     if "test" in table["split"].to_pylist():
         table = table.filter(pc.equal(table["split"], "test"))
+    check_known(table, labels)
+    return table
+
+
+def check_known(table: pa.Table, labels: Sequence[str]) -> None:
+    """Raise InputError for labelled scans (schema LABELLED) with a label that is none of `labels`, those of a model."""
     unknown = sorted(set(table["label"].to_pylist()) - set(labels))
     if unknown:
         raise InputError(
             f"the data has classes that the model does not know: {', '.join(unknown)}; it knows {', '.join(labels)}: "
             "rename or remove those folders, or train on them"
         )
-    return table
 
 
 def data_fingerprint(contents: Iterable[str], labels: Iterable[str]) -> str:

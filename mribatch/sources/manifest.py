@@ -145,7 +145,7 @@ def _missing_columns(manifest: _Manifest, missing: Sequence[str]) -> InputError:
     remedy = " and ".join(renames) or "expected uri, label and, optionally, split and patient_id"
     if not {"uri", "label"} & {*missing}:
         remedy += ", or to another name if it means something else"
-    lack = f"lacks the column {' and '.join(missing)}, it has {', '.join(manifest.header)}"
+    lack = f"lacks the column{'s' if len(missing) > 1 else ''} {' and '.join(missing)}, it has {', '.join(manifest.header)}"
     return InputError(f"the manifest {manifest.uri} {lack}: {remedy}")
 
 

@@ -39,7 +39,10 @@ _OWN_FOLDERS = tuple(
 
 
 class _Kind(NamedTuple):
-    """A folder with our files among others. Two of its marks identify it: names of files, or of folders (with a /)."""
+    """A folder with our files among others.
+
+    Two of its marks, or the only one, identify it: names of files, or of folders (with a /).
+    """
 
     marks: frozenset[str]
     files: re.Pattern[str]
@@ -60,6 +63,10 @@ _KINDS = tuple(
         "comparison.parquet comparison.md comparison.html comparison.lock/": (
             r"comparison\.(parquet|md|html)|clusters\.parquet|accuracy\.png|confusion_.+\.png"
         ),
+        "audit.json audit.html pairs.parquet suspects.parquet": (
+            r"audit\.(json|html)|(pairs|clusters|suspects)\.parquet"
+        ),
+        "inspection.parquet": r"inspection\.parquet",
         "acceptance.json acceptance.html": r"acceptance\.(json|html)",
         "explanations.html explanations.parquet": r"explanations\.(html|parquet)|overlay-[0-9]{4}\.png",
         "nightly.json nightly.html": r"nightly\.(json|html)",
@@ -116,7 +123,7 @@ class OwnOutputs:
 
     def _kinds_of(self, folder: str) -> tuple[_Kind, ...]:
         marks = self._marks.get(folder, set())
-        kinds = tuple(kind for kind in _KINDS if len(marks & kind.marks) >= 2)
+        kinds = tuple(kind for kind in _KINDS if len(marks & kind.marks) >= min(2, len(kind.marks)))
         if _name(folder) in _OF_A_COMPARISON.marks and "comparison.lock/" in self._marks.get(_parent(folder), set()):
             kinds += (_OF_A_COMPARISON,)
         return kinds

@@ -42,7 +42,7 @@ _MOST_SCANS = 20_000  # that a probe learns from and is asked about: its interva
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """How well a model told the classes apart, on scans none of whose near copies it had learnt from.
+    """How well a model told the classes apart, on scans none of whose near copies it was trained on.
 
     balanced_accuracy: the mean over the classes of the share of scans that it named right. interval: 95%, with each
     cluster of near copies counted as one scan. chance: what guessing reaches.

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["Box", "painted"]
+from mribatch.sources.lesions import Box
 
-Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in shares of width and height."""
+__all__ = ["painted"]
 
 _LESION, _ELSEWHERE = 0.12, 0.12  # shares of scans with a known lesion: painted out, or painted over beside it
 _WITHOUT = 0.24  # share of scans without a tumour that are painted over somewhere
@@ -35,15 +34,15 @@ def painted(
     scans, lost = pixels.copy(), np.zeros(len(pixels), bool)
     for number, (box, key) in enumerate(zip(boxes, keys, strict=True)):
         rng = np.random.default_rng((*key, 1))
-        place, draw = None, rng.random()
+        place, is_lesion, draw = None, False, rng.random()
         if healthy[number]:
             place = _anywhere(rng.uniform(*_SIDES, 2), None, rng) if draw < _WITHOUT else None
         elif box is not None and draw < _LESION:
-            place, lost[number] = box, True
+            place, is_lesion = box, True
         elif box is not None and draw < _LESION + _ELSEWHERE:
             place = _anywhere(np.array([box[2] - box[0], box[3] - box[1]]), _grown(box, _MARGINS[1]), rng)
         if place is not None:
-            _paint(scans[number], _grown(place, rng.uniform(*_MARGINS)), rng)
+            lost[number] = _paint(scans[number], _grown(place, rng.uniform(*_MARGINS)), rng) and is_lesion
     return scans, lost
 
 
@@ -64,13 +63,16 @@ def _grown(box: Box, margin: float) -> Box:
     return max(0.0, x0 - dx), max(0.0, y0 - dy), min(1.0, x1 + dx), min(1.0, y1 + dy)
 
 
-def _paint(scan: NDArray[np.uint8], box: Box, rng: np.random.Generator) -> None:
-    """Fill an oval or a rectangle with soft edges, in place: from the rim, or from the same place in the other half."""
+def _paint(scan: NDArray[np.uint8], box: Box, rng: np.random.Generator) -> bool:
+    """Fill an oval or a rectangle with soft edges, in place: from the rim, or from the same place in the other half.
+
+    Return False for a box of less than 4 px, which stays as it is.
+    """
     side = scan.shape[0]
     x0, y0, x1, y1 = (round(value * (side - 1)) for value in box)
     height, width = y1 - y0 + 1, x1 - x0 + 1
     if min(height, width) < 4:
-        return
+        return False
     rows, columns = slice(y0, y1 + 1), slice(x0, x1 + 1)
     area = scan[rows, columns].astype(np.float32)
     has_mirror = 2 * x0 > side or 2 * x1 < side - 2  # else the other half shows the same place
@@ -81,6 +83,7 @@ def _paint(scan: NDArray[np.uint8], box: Box, rng: np.random.Generator) -> None:
     distance = np.abs(x) ** power + np.abs(y) ** power
     opaque = np.clip((1.1 - distance) * rng.uniform(3, 8), 0, 1)[..., None]
     scan[rows, columns] = (area + (fill - area) * opaque + 0.5).astype(np.uint8)
+    return True
 
 
 def _from_rim(area: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -117,7 +117,10 @@ def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _examples(block: pa.Table, restart_flag: str, change: Callable[[pa.Table], pa.Table] | None) -> pa.Table:
-    """Return the columns that a step needs, after a change of the scans if there is one. Raises RunFailed for unreadable scans: without them, workers lose step."""
+    """Return the columns that a step needs, after a change of the scans if there is one.
+
+    Raises RunFailed for unreadable scans: without them, workers lose step.
+    """
     lost = pc.sum(pc.not_equal(block["status"], Status.OK)).as_py()
     if lost:
         raise RunFailed(

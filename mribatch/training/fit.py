@@ -20,14 +20,14 @@ import ray.data
 import ray.train
 from numpy.typing import NDArray
 
-from mribatch.errors import ConfigError, RunFailed
+from mribatch.errors import RunFailed
 from mribatch.models import directory
 from mribatch.settings.train import TrainConfig
 from mribatch.training import augment
 from mribatch.training.feed import Decode, Feed, ahead
 from mribatch.training.step import DRAWS, Augmentation, TrainingStep
 
-__all__ = ["HISTORY", "State", "TrainingRun", "read_state", "train_loop"]
+__all__ = ["HISTORY", "State", "TrainingRun", "kept_epoch", "read_state", "train_loop"]
 
 WARMUP_STEPS = 60  # Adamax's first moments are noise; a full first step would destroy ImageNet weights
 LINE_EVERY_S = 15.0  # between lines of progress, so that the log of an hour stays readable
@@ -146,11 +146,6 @@ class _Worker:
         config = run.config
         self.run, self.config, self.feed, self.say = run, config, feed, say
         self.state = State(fingerprint=run.fingerprint)
-        if feed.steps < 1:
-            raise ConfigError(
-                f"{feed.training.num_rows} training scans do not fill one global batch of {feed.workers} × "
-                f"{config.batch_size}: lower {config.flags('batch_size', 'workers')}"
-            )
         keras.config.set_dtype_policy(config.precision)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         with strategy.scope():
@@ -285,6 +280,15 @@ class _Worker:
 def read_state(folder: Path) -> State:
     """Return the state in the folder of a checkpoint."""
     return State(**json.loads((folder / "state.json").read_text()))
+
+
+def kept_epoch(config: TrainConfig, state: State) -> int:
+    """Return the epoch, from 1, whose weights --keep asks for. Raises RunFailed if its validation loss is not finite."""
+    epoch = state.best_epoch if config.keep == "best" else state.epoch
+    if not epoch or not math.isfinite(state.history[epoch - 1]["val_loss"]):
+        flags = config.flags("learning_rate", "precision")
+        raise RunFailed(f"the validation loss is not finite, so no model was written: change {flags}")
+    return epoch
 
 
 def _metrics(sums: NDArray[np.float64]) -> dict[str, float]:

@@ -45,9 +45,9 @@ def by_content(table: pa.Table, *, validation_fraction: float, seed: int, keep_l
 
     Scans of one group (see `content_groups`) are never on two sides. Scans that the data assigns to a test or validation
     split stay there, unless their group is also on an earlier side (training, then validation): those are set aside.
-    keep_leaks: keep them where the data assigns them. If the data names no validation split, groups of training scans are drawn for it,
-    class by class, by their hashes and the seed: file names and order do not matter, and adding scans moves few others to
-    another side. Raises InputError if a class would have no training or no validation scan.
+    keep_leaks: keep them where the data assigns them. If the data names no validation split, groups of training scans are
+    drawn for it, class by class, by their hashes and the seed: file names and order do not matter, and adding scans moves
+    few others to another side. Raises InputError if a class would have no training or no validation scan.
     """
     groups = content_groups(table)
     labels, assigned = table["label"].to_pylist(), table["split"].to_pylist()

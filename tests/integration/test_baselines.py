@@ -1,5 +1,6 @@
 """`compare` on a real Ray session: it learns, leaks no copies, resumes, and its models score scans."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,8 @@ def test_a_comparison_writes_its_page_its_tables_and_its_figures(comparison: Pat
     files = {path.name for path in comparison.iterdir() if path.is_file()}
     assert {"comparison.html", "comparison.md", "comparison.parquet", "accuracy.png", "confusion_knn.png"} <= files
     assert "k-nearest neighbours" in (comparison / "comparison.md").read_text()
+    (record,) = (comparison / "work" / "predictions" / "_runs").glob("*Z-*.json")
+    assert json.loads(record.read_text())["config"]["identifiers"] == "none", "no key file is made for a comparison"
 
 
 @pytest.mark.parametrize("name", ["knn", "frozen_logistic"])

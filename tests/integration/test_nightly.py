@@ -21,7 +21,7 @@ from mribatch.commands.compact import compact
 from mribatch.commands.nightly import Done, Forecast, nightly
 from mribatch.commands.read_predictions import read_predictions
 from mribatch.commands.score import score
-from mribatch.errors import OutputHeld
+from mribatch.errors import OutputHeld, StorageFull
 from mribatch.models import directory
 from mribatch.predictions import ledger, lock
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
@@ -166,6 +166,20 @@ def test_a_night_stopped_by_its_deadline_is_completed_by_the_next_one(
     done = place.night(deadline="06:00", timezone="Europe/Paris")
     assert place.rows_of(done) == scans
     assert done.night.deadline is not None
+
+
+def test_a_night_that_ends_before_its_report_is_reported_by_the_next_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise StorageFull("no space left")
+
+    place.add("glioma", 3)
+    with monkeypatch.context() as patch, pytest.raises(StorageFull):
+        patch.setattr("mribatch.commands.nightly.night_page", full)
+        place.night()
+    assert place.night().night.tally.planned["interrupted"] == 3
+    assert "interrupted" not in place.night().night.tally.planned
 
 
 def test_the_second_of_two_overlapping_nights_is_refused(place: Place) -> None:

@@ -1,6 +1,7 @@
 """`accept`, `adapt` and an acceptance that scoring requires, on a real Ray session."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mribatch.settings.score import ScoreConfig
 from mribatch.settings.site import AcceptConfig, AdaptConfig
 from mribatch.sources.listing import list_scans
 from tests.conftest import make_model, write_scans
+from tests.unit.volume_files import as_zip
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -64,14 +66,32 @@ def test_random_weights_are_not_fit_and_the_page_and_the_json_say_why(accepted: 
 def test_without_labels_it_says_what_can_be_said(
     accepted: Accepted, model: Model, data: Path, output: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "predictions").symlink_to(output / "predictions")  # so that nothing is scored again
+    shutil.copytree(output / "predictions", tmp_path / "out" / "predictions")  # so that few scans are scored again
+    scans = sorted((data / "notumor").iterdir())
+    (tmp_path / "a.zip").write_bytes(as_zip({path.name: path.read_bytes() for path in scans[:2]}))
+    (tmp_path / "b.zip").write_bytes(as_zip({path.name: path.read_bytes() for path in scans[2:4]}))
+    inputs = (*map(str, scans[4:7]), str(tmp_path / "*.zip"))
+    outcome = accept(AcceptConfig(model=model.uri, input=inputs, output=str(tmp_path / "out"), corruption_scans=4))
+    assert (outcome.verdict, outcome.exit_code) == ("not judged: no labels", accepted.exit_code)
+    assert sum(outcome.acceptance["predicted"].values()) == 7, "three files, and the members of two archives"
+    assert outcome.acceptance["corruptions"][0]["scans"] == 3
+    assert outcome.acceptance["corruptions"][0]["loss"] is None
+
+
+def test_scans_that_the_model_was_trained_on_can_be_left_out(
+    accepted: Accepted, model: Model, data: Path, output: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "predictions").symlink_to(output / "predictions")
+    apart = (str(data / "glioma" / "glioma_000*"), str(data / "notumor"))
     config = AcceptConfig(
-        model=model.uri, input=(str(data / "notumor"),), limit=5, output=str(tmp_path), corruption_scans=4
+        model=model.uri, data=str(data), apart_from=apart, output=str(tmp_path), corruption_scans=1, min_scans=1
     )
     outcome = accept(config)
-    assert (outcome.verdict, outcome.exit_code) == ("not judged: no labels", accepted.exit_code)
-    assert sum(outcome.acceptance["predicted"].values()) == 5
-    assert outcome.acceptance["corruptions"][0]["loss"] is None
+    assert outcome.acceptance["data"]["scans"] == EACH - 10
+    assert accepted.acceptance["data"]["apart_from"] is None
+    sentence = f"{EACH + 10} of the {2 * EACH + 1} evaluated scans are copies of them and were left out"
+    assert sentence in outcome.table()
+    assert sentence in (tmp_path / "acceptance.html").read_text()
 
 
 def test_scoring_starts_only_with_an_acceptance_of_this_model_and_its_record_names_it(

@@ -155,6 +155,14 @@ def test_a_leak_ends_training_with_exit_code_2_unless_it_is_allowed(data: Path, 
     assert "These figures leak" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
 
 
+def test_too_few_scans_for_one_step_are_refused_before_a_worker_starts(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"\d+ training scans do not fill one global batch of 1 × 512: lower --batch-size"
+    ):
+        train(settings(data, tmp_path / "model", batch_size=512))
+    assert not list((tmp_path / "_training").rglob("checkpoint_*"))
+
+
 def test_a_run_of_the_same_name_with_other_settings_is_refused(trained: tuple[TrainConfig, Trained]) -> None:
     config, _ = trained
     storage = Path(config.output).parent / "_training"

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mribatch.reports.comparison import comparison_page
 from tests.browser import CHROMIUM, Browser, Tab, started
@@ -44,6 +46,13 @@ SERIOUS = """
   (isDark) => axe.run(document, { resultTypes: ["violations"], ...(isDark && { runOnly: ["color-contrast"] }) }).then(({ violations }) => violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .map(({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(({ html }) => html.slice(0, 120)).join(" | ")}`))
+"""
+
+FIGURES = """
+  [...document.querySelectorAll("figure > img")].map((image) => {
+    const { left, top, right, bottom } = image.getBoundingClientRect();
+    return [left, top + scrollY, right, bottom + scrollY].map(Math.round);
+  })
 """
 
 COLUMN = """
@@ -85,6 +94,21 @@ def test_each_page_fits_screens_and_paper_and_asks_for_nothing(browser: Browser,
         assert tab.pdf().startswith(b"%PDF")
         assert tab.complaints() == []
         assert tab.requests() == [address]
+
+
+def test_in_the_dark_charts_are_dark_and_pictures_of_scans_stay_as_they_are(browser: Browser, tmp_path: Path) -> None:
+    levels = {}
+    with Tab(browser, written(tmp_path, text_of("evaluation"))) as tab:
+        for scheme in ("light", "dark"):
+            tab.show(scheme)
+            tab.screenshot(tmp_path / "page.png")
+            pixels = np.asarray(Image.open(tmp_path / "page.png").convert("L"))
+            boxes = tab.run(FIGURES)
+            levels[scheme] = [float(np.median(pixels[top:bottom, left:right])) for left, top, right, bottom in boxes]
+    (*bright, scans), (*dark, same) = levels["light"], levels["dark"]
+    assert min(bright) > 250
+    assert max(dark) < 60
+    assert scans == same
 
 
 @pytest.mark.skipif(AXE is None, reason="needs axe-core-python, a development dependency")

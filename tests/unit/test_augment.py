@@ -190,6 +190,14 @@ def test_a_scan_that_loses_its_lesion_has_none_and_the_others_keep_theirs() -> N
     assert 10 < elsewhere.sum() < 40, "paint without loss is as frequent, so that paint says nothing"
 
 
+def test_a_lesion_too_small_to_paint_is_not_lost() -> None:
+    scans = colour(*[head(0.8)] * 100)
+    dot = (0.6, 0.6, 0.61, 0.61)
+    changed, lost = augment_lesions.painted(scans, [dot] * 100, np.zeros(100, bool), keys(100))
+    assert (changed == scans).all(), "or this test shows nothing"
+    assert not lost.any()
+
+
 def test_scans_without_a_known_lesion_are_painted_over_only_if_they_have_none() -> None:
     scans = colour(*[head(0.8)] * 100)
     healthy = np.arange(100) < 50
@@ -219,3 +227,12 @@ def test_boxes_are_found_by_the_path_below_the_data_and_bad_ones_are_refused(tmp
         file.write_text(text)
         with pytest.raises(InputError, match=sentence):
             lesion_boxes(str(file), str(tmp_path))
+
+
+def test_a_scan_with_two_boxes_is_refused_and_names_of_digits_stay_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text("scan,x0,y0,x1,y1\n0010,0.1,0.2,0.3,0.4\n")
+    assert lesion_boxes(str(file), "/scans") == {"/scans/0010": (0.1, 0.2, 0.3, 0.4)}
+    file.write_text("scan,x0,y0,x1,y1\na.png,0.1,0.2,0.3,0.4\na.png,0.5,0.6,0.7,0.8\n")
+    with pytest.raises(InputError, match=r"several boxes for 1 scans, the first is a\.png: .* leave these scans out"):
+        lesion_boxes(str(file), "/scans")

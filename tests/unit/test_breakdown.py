@@ -89,6 +89,8 @@ def test_the_columns_of_a_manifest_become_subgroups_but_never_those_that_name_pe
             "label": ["a", "b"] * 6,
             "patient_id": ["p", "q"] * 6,
             "patient_name": ["Doe", "Roe"] * 6,
+            "StudyInstanceUID": ["1.2.3", "1.2.4"] * 6,
+            "exam_id": ["1", "2"] * 6,
             "scanner": ["A"] * 6 + ["B"] * 6,
         }
     )
@@ -98,7 +100,9 @@ def test_the_columns_of_a_manifest_become_subgroups_but_never_those_that_name_pe
         place.write_text("\n".join(rows))
     else:
         pq.write_table(table, place)
-    assert other_columns(str(place)).column_names == ["scan_uri", "patient_name", "scanner"]
+    assert other_columns(str(place)).column_names == [
+        *("scan_uri", "patient_name", "StudyInstanceUID", "exam_id", "scanner")
+    ]
     scores = Scores(labels=("a", "b"), truth=np.array([0, 1] * 6), probabilities=np.tile([[0.9, 0.1]], (12, 1)))
     rows_scored = pa.table(
         {

@@ -1,6 +1,7 @@
 """The command line: what `mribatch` and jobs/*.py print and return before a command runs. No Ray, no model."""
 
 import dataclasses
+import importlib
 import re
 import resource
 import subprocess
@@ -8,13 +9,14 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from mribatch.__main__ import main
 from mribatch.commands import cli
 from mribatch.commands.cli import COMMANDS, parse, run, run_command
+from mribatch.commands.screen import Shown
 from mribatch.errors import ConfigError
 from mribatch.settings.base import Settings
 from mribatch.settings.flags import GROUPS, Flag, options
@@ -102,6 +104,15 @@ def test_help_explains_every_flag_with_its_real_default_and_ends_with_an_example
     program, command, *words = example.split()
     assert (program, command) == ("mribatch", name)
     parse(name, words)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_returns_what_a_terminal_can_show(name: str) -> None:
+    module, _, function = COMMANDS[name].function.partition(":")
+    home = importlib.import_module(module)
+    outcome = get_type_hints(getattr(home, function))["return"]
+    kinds = get_args(outcome) or (outcome,)
+    assert all(issubclass(kind, Shown) for kind in kinds)
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -1,5 +1,6 @@
 """`explain`: overlays lie on the scan as it is shown, and a map that does not point at lesions is not shown."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mribatch.statistics.pointing import Pointing
 from tests.unit.dicom_files import stack, written
 from tests.unit.test_page import Document
 from tests.unit.test_saliency import SIDE, brightness_network
+from tests.unit.volume_files import as_zip
 
 POINTING = {"bright": Pointing(boxes=50, right=40, centre=10), "dark": Pointing(boxes=50, right=11, centre=10)}
 
@@ -179,15 +181,36 @@ def test_a_limit_spreads_over_the_listing(archive: Path) -> None:
 
 def test_scans_are_named_by_their_uri_or_its_end_and_a_wrong_name_gets_a_suggestion(archive: Path) -> None:
     assert names(archive, scan=(str(archive / "c_dark.png"), "a_wide.png")) == ["c_dark.png", "a_wide.png"]
-    with pytest.raises(
-        InputError, match=r"--scan a_wide\.pgn is none of the 5 scans of --input: did you mean a_wide\.png"
-    ):
-        names(archive, scan=("a_wide.pgn",))
+    for name, words in (("a_wide.pgn", r"did you mean a_wide\.png"), ("q", "give a URI, or the end of one")):
+        with pytest.raises(InputError, match=f"--scan {name} is none of the 5 scans of --input: {words}"):
+            names(archive, scan=(name,))
 
 
 def test_if_nothing_can_be_explained_the_reason_is_given(model: Model, archive: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none of the 1 chosen scans can be explained \(truncated\)"):
         explained(model, archive, tmp_path, scan=("d_cut.jpg",))
+
+
+def test_an_archive_is_not_explained_and_ends_nothing(model: Model, archive: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    shutil.copy(archive / "a_wide.png", scans)
+    (scans / "b.zip").write_bytes(as_zip({"a.png": (archive / "a_wide.png").read_bytes()}))
+    wide, packed = explained(model, scans, tmp_path / "out").explanations
+    assert wide.overlay is not None
+    assert (packed.status, packed.reason, packed.detail) == (
+        "rejected",
+        "multiple_frames",
+        "archives are not read here: unpack it",
+    )
+
+
+def test_a_name_that_too_many_scans_end_with_is_refused(tmp_path: Path) -> None:
+    for number in range(501):
+        (tmp_path / f"{number:03d}").mkdir()
+        (tmp_path / f"{number:03d}" / "a.png").touch()
+    with pytest.raises(InputError, match="--scan names 501 scans, more than the 500 pictures"):
+        names(tmp_path, scan=("a.png",))
 
 
 def test_a_page_of_too_many_pictures_is_refused() -> None:

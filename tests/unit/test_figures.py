@@ -170,7 +170,7 @@ def test_roc_title_names_the_hardest_class() -> None:
 def test_scans_of_one_class_only_still_give_every_picture() -> None:
     single = scores([1, 1], SURE[:2])
     assert drawn(figures.roc_curves, single)[1] == "No ROC curve: all scans are of one class"
-    for draw in (figures.roc_curves, figures.confusion_matrix, figures.reliability):
+    for draw in (figures.roc_curves, figures.precision_recall_curves, figures.confusion_matrix, figures.reliability):
         assert pixels(draw(single)).size
 
 

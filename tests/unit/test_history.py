@@ -36,6 +36,7 @@ def part(
     facts = {
         "status": "ok",
         "predicted_class": label,
+        "confidence": 0.9,
         "model_digest": digest,
         "run_id": f"run{day}",
         "scored_at": DAY + timedelta(days=day),

@@ -1,14 +1,17 @@
 """`inspect`: what an archive holds, from headers alone, for someone who has never seen a DICOM tag."""
 
 import gzip
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from mribatch.commands.inspect import INSPECTED, inspect
 from mribatch.commands.inspected import Inspected
+from mribatch.errors import RunFailed
 from mribatch.settings.inspect import InspectConfig
 from tests.unit.dicom_files import CANARY, CANARY_DATE, CANARY_NUMBER, clean, picture, slice_of, written
 from tests.unit.volume_files import as_zip, nifti
@@ -81,6 +84,28 @@ def test_a_limit_spreads_over_the_listing(archive: Path) -> None:
     result = look(archive, limit=4)
     assert result.files.num_rows == 4
     assert "of 10 files" in result.table()
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shown"),
+    [(999, "999 bytes"), (1234, "1.23 kB"), (999_499, "999 kB"), (999_999, "1 MB"), (12_345 * 10**12, "12,345 TB")],
+)
+def test_a_size_is_given_in_the_unit_that_keeps_it_short(size_bytes: int, shown: str) -> None:
+    row = dict.fromkeys(INSPECTED.names) | {"scan_uri": "a", "scan_version": "1", "outcome": "rejected"}
+    files = pa.Table.from_pylist([row | {"size_bytes": size_bytes, "reason": "too_large"}], schema=INSPECTED)
+    assert f"1 files, {shown}, " in Inspected(files=files, listed=1, report=None).table()
+
+
+def test_a_process_that_dies_ends_the_command_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(201):
+        (tmp_path / f"{number}.png").touch()
+
+    def dead(*_: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.map", dead)
+    with pytest.raises(RunFailed, match=r"one of 3 processes that read headers died.*: lower --workers"):
+        look(tmp_path, workers=3)
 
 
 def test_many_files_are_read_by_several_processes(tmp_path: Path) -> None:

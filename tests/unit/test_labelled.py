@@ -224,7 +224,7 @@ def test_a_csv_as_excel_saves_it_is_read(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ({"uri": ["a.jpg", "b.jpg"]}, "lacks the column label, it has uri"),
-        ({"path": ["a.jpg"], "class": ["x"]}, "lacks the column uri and label"),
+        ({"path": ["a.jpg"], "class": ["x"]}, "lacks the columns uri and label"),
         ({"uri": ["a.jpg", "gone.jpg"], "label": ["x", "y"]}, "1 of 2 scans .* in row 2, .*gone.jpg"),
         ({"uri": ["a.jpg", "nowhere/b.jpg"], "label": ["x", "y"]}, "1 of 2 scans .* in row 2"),
         ({"uri": ["a.jpg", "folder"], "label": ["x", "y"]}, "1 of 2 scans .* in row 2"),

@@ -103,7 +103,7 @@ def test_a_patients_column_is_known_however_it_is_spelled(root: Path, name: str)
         ("uri\tdiagnosis", ["rename the column `diagnosis` to `label`"]),
         ("uri,label,Subject", ["rename the column `Subject` to `patient_id`, or to another name"]),
         ("uri,label,set", ["rename the column `set` to `split`"]),
-        ("x,y2", ["lacks the column uri and label, it has x, y2: expected uri, label"]),
+        ("x,y2", ["lacks the columns uri and label, it has x, y2: expected uri, label"]),
     ],
 )
 def test_other_names_for_the_columns_are_not_guessed_but_proposed(root: Path, header: str, changes: list[str]) -> None:

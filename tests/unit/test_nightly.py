@@ -1,14 +1,22 @@
 """What the clock of a night promises. No Ray is started."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import h5py
+import numpy as np
 import pytest
 
-from mribatch.commands.nightly import Forecast, expected_seconds, next_time, night_end
-from mribatch.errors import ConfigError
+from mribatch.commands.nightly import Done, Forecast, expected_seconds, next_time, night_end, nightly
+from mribatch.errors import ConfigError, StorageFull
+from mribatch.models import directory
+from mribatch.models.format import Model
 from mribatch.settings.score import NightlyConfig
+from mribatch.sources.listing import keys_of, list_scans
+from tests.conftest import write_scans
+from tests.unit.test_history import part
 
 PARIS = ZoneInfo("Europe/Paris")
 
@@ -143,3 +151,33 @@ def test_a_night_without_work_takes_no_time_whoever_scored() -> None:
 def test_a_forecast_names_its_duration_in_a_unit_that_can_be_read(seconds: float | None, words: str) -> None:
     table = Forecast(listed=9, planned={"new": 2}, seconds=seconds, basis="why").table()
     assert f"duration  {words}\n" in table
+
+
+def save_network(folder: Path) -> Model:
+    """Save a model directory that can be opened, but computes nothing: its weights are no network's."""
+    folder.mkdir(parents=True)
+    with h5py.File(folder / "any.h5", "w") as file:
+        file.create_dataset("weights", data=np.zeros(3, np.float32))
+    facts = {"labels": ["glioma", "notumor"], "backbone": "cnn", "image_side_px": 32}
+    return directory.save(str(folder), folder / "any.h5", facts, "A test's model, {digest}.")
+
+
+def test_scans_of_an_interrupted_run_wait_for_a_night_whose_report_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_network(tmp_path / "model")
+    write_scans(tmp_path / "scans", {"glioma": 2})
+    scans = [f"{uri}@{version}" for uri, version in keys_of(list_scans([str(tmp_path / "scans")]))]
+    part(tmp_path / "out", model.digest, scans, name="20250101T000000Z-abc123-0f0f")
+    config = NightlyConfig(model=model.uri, input=(str(tmp_path / "scans"),), output=str(tmp_path / "out"))
+
+    def full(*_: object) -> str:
+        raise StorageFull("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(StorageFull):
+        patch.setattr("mribatch.commands.nightly.night_page", full)
+        nightly(config)
+    for expected in (2, 0):
+        done = nightly(config)
+        assert isinstance(done, Done)
+        assert done.night.tally.planned.get("interrupted", 0) == expected

@@ -65,6 +65,7 @@ COMPARISON = (
 MODELS = (*(f"v1/{name}" for name in MODEL), f"_promotions/{RUN}.json", "CURRENT")
 REPORT = ("nightly.json", "nightly.html")
 EXPLANATIONS = ("explanations.html", "explanations.parquet", "overlay-0001.png")
+AUDIT = ("audit.json", "audit.html", "pairs.parquet", "clusters.parquet", "suspects.parquet")
 ALL = {
     "predictions": PREDICTIONS,
     "evaluation": EVALUATION,
@@ -75,6 +76,8 @@ ALL = {
     "models": MODELS,
     "report": REPORT,
     "explanations": EXPLANATIONS,
+    "audit": AUDIT,
+    "inspection": ("inspection.parquet",),
 }
 SCANS = ("a.png", "glioma/b.jpg", "glioma/scans.png", "predictions.png", "x/model.png", "Model=1/c.jpg")
 
@@ -123,6 +126,7 @@ def test_what_a_person_put_into_an_output_is_still_a_scan(tmp_path: Path) -> Non
     [
         ("scans.png", "roc.png", "curves.png", "accuracy.png", "confusion_matrix.png"),
         ("report.html",),
+        ("audit.html", "clusters.parquet"),
         ("metrics.json", "scans.png"),
         ("model.json", "curves.png"),
         ("nightly.html",),

@@ -56,7 +56,7 @@ def page(**changes: Any) -> str:
     given: dict[str, Any] = {
         "title": "Evaluation of brain-mri-v2",
         "model": {"digest": "0123456789ab", "image side": "224 px", "classes": ("glioma", "notumor"), "trained": None},
-        "counts": {"scans": 1007, "ok": 1004, "rejected": {"truncated": 2}, "failed": 1},
+        "counts": {"scans": 1010, "ok": 1004, "rejected": {"truncated": 2}, "skipped": {"localizer": 3}, "failed": 1},
         "numbers": NUMBERS,
         "mistakes": [Mistake(scan_uri="s3://b/scan.jpg", truth="notumor", predicted="glioma", confidence=0.876)],
         "figures": {"Confusion matrix": png(), "ROC curves": png(9, 4)},
@@ -173,10 +173,11 @@ def test_a_wrong_answer_never_reads_as_certain() -> None:
 
 def test_every_scan_is_accounted_for_by_its_outcome() -> None:
     counts = {row[0]: row[1] for row in Document(page()).rows if len(row) == 2}
-    assert counts["Listed"] == "1,007"
+    assert counts["Listed"] == "1,010"
     assert counts["Scored"] == "1,004"
     assert counts["Rejected (unreadable file)"] == "2"
     assert counts["– truncated"] == "2"
+    assert counts["Skipped (not what the model is for)"] == counts["– localizer"] == "3"
     assert counts["Failed (storage or machine error)"] == "1"
 
 
@@ -191,9 +192,9 @@ def test_mistakes_are_shown_beside_their_maps_or_a_sentence_says_why_not() -> No
 
 
 def test_figures_are_embedded_unchanged_with_their_size_and_in_order() -> None:
-    images = Document(page()).all("img")
-    assert [base64.b64decode(image["src"].split(",")[1]) for image in images] == [png(), png(9, 4)]
-    assert [(image["width"], image["height"]) for image in images] == [("7", "5"), ("9", "4")]
+    images = Document(page(scans=("Scans", png(3, 2)))).all("img")
+    assert [base64.b64decode(image["src"].split(",")[1]) for image in images] == [png(), png(9, 4), png(3, 2)]
+    assert [(image["width"], image["height"]) for image in images] == [("7", "5"), ("9", "4"), ("3", "2")]
 
 
 def test_without_mistakes_or_figures_the_page_says_so_or_leaves_them_out() -> None:
@@ -221,7 +222,7 @@ def test_hostile_names_are_shown_as_they_are_and_never_become_markup(name: str) 
         page(
             title=name,
             model={name: name, "classes": [name]},
-            counts={"scans": 1, "ok": 0, "rejected": {name: 1}, "failed": 0},
+            counts={"scans": 2, "ok": 0, "rejected": {name: 1}, "skipped": {name: 1}, "failed": 0},
             numbers=numbers,
             mistakes=mistakes_at(name),
             figures={name: png()},

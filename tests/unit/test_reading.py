@@ -167,7 +167,9 @@ def test_no_key_file_is_made_for_identifiers_that_need_none(tmp_path: Path) -> N
     assert not file.exists()
 
 
-def test_a_key_file_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_key_file_that_cannot_be_used_is_refused_with_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     short = tmp_path / "short"
     short.write_text("abc\n")
     for place, words in (
@@ -175,9 +177,11 @@ def test_a_key_file_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Pat
         (str(tmp_path / "out" / "key"), "inside the output"),
         ("s3://bucket/key", "a file of this machine"),
         (str(short / "below"), "--identifiers none"),
+        (str(tmp_path), "Is a directory"),
     ):
         with pytest.raises(ConfigError, match=words):
             identifier_secret(place, str(tmp_path / "out"))
+    assert f"file {tmp_path}:" not in caplog.text, "chmod 600 on a folder would lock its owner out"
 
 
 def test_without_a_folder_for_the_default_key_file_the_columns_stay_empty_and_a_warning_says_so(

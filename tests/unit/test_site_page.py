@@ -38,6 +38,7 @@ def site(wrong: int = 0, each: int = 30, *, is_labelled: bool = True, **columns:
         "scan_version": ["1"] * len(truth),
         "frame": [0] * len(truth),
         "frames": [1] * len(truth),
+        "container": pa.nulls(len(truth), pa.string()),
         "content_sha256": [f"{number:064x}" for number in range(len(truth))],
         "status": ["ok"] * len(truth),
         "reason": pa.nulls(len(truth), pa.string()),
@@ -117,6 +118,11 @@ def test_without_a_scan_that_can_be_altered_there_is_no_verdict() -> None:
     acceptance = acceptance_of(config(), MODEL, scans, scans.drawn(10, seed=0))
     assert acceptance["verdict"] == "not enough scans"
     assert "no scan of one frame that could be altered" in acceptance["missing"]
+
+
+def test_members_of_archives_are_not_altered_because_they_are_no_files() -> None:
+    scans = site(container=["a.zip"] * 30 + [None] * 30)
+    assert scans.drawn(100, seed=0)["label"].to_pylist() == ["notumor"] * 30
 
 
 def test_scans_to_alter_are_spread_over_the_classes_and_drawn_by_the_seed() -> None:
