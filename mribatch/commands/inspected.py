@@ -110,7 +110,7 @@ def _outcome_rows(rows: Sequence[dict[str, object]]) -> Iterator[tuple[str, ...]
             verb = "" if outcome == "failed" else "would be "
             yield f"{verb}{outcome}", f"{totals[outcome]:,}", "", "", ""
             shown = outcome
-        series = len({row["series"] for row in members} - {None})
+        series = len({row["series"] for row in members} - {None}) + sum(row["format"] == NIFTI for row in members)
         frames = sum(int(str(row["frames"])) for row in members) if outcome == "scored" else 0
         meaning = "" if outcome == "scored" else _MEANINGS[Reason(name)]
         yield (

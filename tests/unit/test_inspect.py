@@ -118,5 +118,6 @@ def test_studies_are_counted_as_the_tables_of_studies_count_them(tmp_path: Path)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(nifti())
     (tmp_path / "bids/1234567_20252_2_0.zip").write_bytes(as_zip({"T1/T1.nii": nifti()}))
-    first = look(tmp_path / "bids").table().splitlines()[0]
-    assert first.endswith(", 4 series, 3 studies, 4 NIfTI volumes")
+    lines = look(tmp_path / "bids").table().splitlines()
+    assert lines[0].endswith(", 4 series, 3 studies, 4 NIfTI volumes")
+    assert any(line.split() == ["anatomical", "4", "4", "48"] for line in lines)
