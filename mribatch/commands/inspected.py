@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mribatch.commands.screen import Block, Shown, Table
+from mribatch.predictions.series import MEMBERSHIP, with_series
 from mribatch.scans.formats import NIFTI
-from mribatch.schema import Reason
+from mribatch.schema import Reason, Status
 
 __all__ = ["Inspected"]
 
@@ -65,7 +67,7 @@ class Inspected(Shown):
         archives = f" ({len(packed):,} of them archives of {members:,})" if packed else ""
         size = _size(sum(row["size_bytes"] or 0 for row in rows))
         return [
-            f"{files:,}{of} files{archives}, {size}, {_grouped(rows)}",
+            f"{files:,}{of} files{archives}, {size}, {_grouped(self.files)}",
             Table([*_outcome_rows(rows)], ("", "files", "series", "frames", "what they are"), align="lrrrl"),
             Table([*_property_rows(rows)], ("of the files", "most frequent first"), align="ll"),
             Table([*_example_rows(rows)], ("", "examples"), align="ll"),
@@ -73,12 +75,20 @@ class Inspected(Shown):
         ]
 
 
-def _grouped(rows: Sequence[dict[str, object]]) -> str:
-    """Return the numbers of DICOM series and studies, and of volumes, which are a series each."""
-    series, studies = (len({row[name] for row in rows} - {None}) for name in ("series", "study"))
-    volumes = sum(row["format"] == NIFTI for row in rows)
-    of_studies = f" of {studies:,} studies" if studies else ""
-    return f"{series:,} DICOM series{of_studies}" + (f", {volumes:,} NIfTI volumes" if volumes else "")
+def _grouped(files: pa.Table) -> str:
+    """Return the numbers of series and studies, as the night's page and `studies` count them, and of NIfTI volumes."""
+    named = with_series(_membership(files))
+    series, studies = (pc.count_distinct(named[name]).as_py() for name in ("series_key", "study_key"))
+    volumes = pc.sum(pc.equal(files["format"], NIFTI)).as_py() or 0
+    return f"{series:,} series, {studies:,} studies" + (f", {volumes:,} NIfTI volumes" if volumes else "")
+
+
+def _membership(files: pa.Table) -> pa.Table:
+    """Return the columns MEMBERSHIP of files: what scoring would write."""
+    columns = {name: files[name] for name in ("scan_uri", "container", "frames", "format")}
+    columns["status"] = pc.if_else(pc.equal(files["outcome"], "scored"), Status.OK, files["outcome"])
+    columns |= {f"{name}_key": files[name].cast(pa.string()) for name in ("series", "study")}
+    return pa.table(columns | {"patient_key": pa.nulls(files.num_rows, pa.string())}).select(MEMBERSHIP)
 
 
 def _groups(rows: Iterable[dict[str, object]]) -> list[tuple[str, str, list[dict[str, object]]]]:
@@ -99,7 +109,7 @@ def _outcome_rows(rows: Sequence[dict[str, object]]) -> Iterator[tuple[str, ...]
             verb = "" if outcome == "failed" else "would be "
             yield f"{verb}{outcome}", f"{totals[outcome]:,}", "", "", ""
             shown = outcome
-        series = len({row["series"] for row in members} - {None})
+        series = len({row["series"] for row in members} - {None}) + sum(row["format"] == NIFTI for row in members)
         frames = sum(int(str(row["frames"])) for row in members) if outcome == "scored" else 0
         meaning = "" if outcome == "scored" else _MEANINGS[Reason(name)]
         yield (

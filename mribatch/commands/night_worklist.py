@@ -44,5 +44,5 @@ def _changed(row: Row) -> str:
 
 
 def _work(row: Row, why: str) -> Work:
-    names = (*KEY, "predicted_class", "confidence")
+    names = (*KEY, "container", "predicted_class", "confidence")
     return Work(why=why, **{name: row[name] for name in names})

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections import defaultdict
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ from mribatch import schema
 from mribatch.causes import cause
 from mribatch.cluster.decoding import decode_blocks
 from mribatch.errors import MribatchError
+from mribatch.predictions.files import file_uris
 from mribatch.reports.overlays import fitted
 from mribatch.reports.rendering import Picture, picture, png
 from mribatch.scans.limits import ImageSpec
@@ -22,41 +23,44 @@ __all__ = ["small_pictures"]
 log = logging.getLogger("mribatch.pictures")
 
 _SIDE_PX = 96  # the longer side; about 8 KB a picture
+Key = tuple[str, int]  # scan_uri and frame
 _SECONDS = 20.0  # for the pictures of a page; a page without some of them is better than a late one
 
 
-def small_pictures(rows: pa.Table, most: int, reading: Reading | None = None) -> dict[tuple[str, int], Picture]:
-    """Return pictures of the first `most` rows, by scan_uri and frame. rows: with the columns of schema.KEY.
+def small_pictures(rows: pa.Table, most: int, reading: Reading | None = None) -> dict[Key, Picture]:
+    """Return pictures of the first `most` rows, by scan_uri and frame.
 
-    Members of archives, and scans that have changed or can no longer be read, have none. Reading stops after 20 s.
+    rows: with the columns of schema.KEY, and container if some are members of archives. Scans that have changed or can no
+    longer be read have no picture. Reading stops after 20 s.
     """
     first = rows.slice(0, most)
-    if "container" in first.column_names:
-        first = first.filter(first["container"].is_null())
-    keys = {tuple(row.values()) for row in first.select(schema.KEY).to_pylist()}
-    until, pictures = time.monotonic() + _SECONDS, dict[tuple[str, int], Picture]()
-    for uri, version in sorted({(uri, version) for uri, version, _ in keys}):
-        if time.monotonic() > until:
-            log.warning("warning: the page lacks pictures: reading them took longer than %g s", _SECONDS)
-            break
-        frames = [frame for known_uri, known_version, frame in keys if (known_uri, known_version) == (uri, version)]
+    files: dict[tuple[str, str], set[Key]] = defaultdict(set)
+    for uri, row in zip(file_uris(first).to_pylist(), first.select(schema.KEY).to_pylist(), strict=True):
+        files[uri, row["scan_version"]].add((row["scan_uri"], row["frame"]))
+    until, pictures = time.monotonic() + _SECONDS, dict[Key, Picture]()
+    for (uri, version), keys in sorted(files.items()):
         try:
-            pictures |= _of_scan(uri, version, frames, reading or Reading())
+            pictures |= _of_file(uri, version, keys, reading or Reading(), until)
         except MribatchError as err:  # of the storage, so the other scans would fail too
             log.warning("warning: the page lacks pictures (%s)", cause(err))
+            break
+        if time.monotonic() > until:
+            log.warning("warning: the page lacks pictures: reading them took longer than %g s", _SECONDS)
             break
     return pictures
 
 
-def _of_scan(uri: str, version: str, frames: Sequence[int], reading: Reading) -> dict[tuple[str, int], Picture]:
-    table = pa.table([[uri], [version]], schema=PLAN)
-    rows = [
-        row
-        for block in decode_blocks(table, spec=ImageSpec(side_px=_SIDE_PX), reading=reading)
-        for row in block.select(["frame", "pixels", "width_px", "height_px"]).to_pylist()
-        if row["frame"] in frames and row["pixels"]
-    ]
-    return {(uri, row["frame"]): _drawn(row["pixels"], row["width_px"], row["height_px"]) for row in rows}
+def _of_file(uri: str, version: str, keys: set[Key], reading: Reading, until: float) -> dict[Key, Picture]:
+    """Return the pictures of some frames of a file, or of members of an archive, up to a moment of the monotonic clock."""
+    table, pictures = pa.table([[uri], [version]], schema=PLAN), dict[Key, Picture]()
+    for block in decode_blocks(table, spec=ImageSpec(side_px=_SIDE_PX), reading=reading):
+        for row in block.select(["scan_uri", "frame", "pixels", "width_px", "height_px"]).to_pylist():
+            key = (row["scan_uri"], row["frame"])
+            if key in keys and row["pixels"]:
+                pictures[key] = _drawn(row["pixels"], row["width_px"], row["height_px"])
+        if len(pictures) == len(keys) or time.monotonic() > until:
+            break
+    return pictures
 
 
 def _drawn(data: bytes, width_px: int, height_px: int) -> Picture:

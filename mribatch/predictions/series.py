@@ -29,7 +29,7 @@ _BIDS = (
 
 _KEYS = {"acquisition": "acq", "run": "run"}  # as they are written there
 
-_UK_BIOBANK = r"(?:^|/)(?P<subject>[0-9]{7})_[0-9]{5}_(?P<session>[0-9]+)_[0-9]+\.zip$"
+_UK_BIOBANK = r"(?:^|/)(?P<subject>[0-9]{7})_[0-9]{5}_(?P<session>[0-9]+)_[0-9]+\.(?i:zip)$"
 """A participant, a field, a visit and an array index."""
 
 
@@ -65,7 +65,8 @@ def entities(uris: pa.Array, containers: pa.Array) -> dict[str, pa.Array]:
     more = _group(bids, "more")
     known = {name: _group(bids, name) for name in ("subject", "session", "suffix")}
     known |= {
-        name: _group(pc.extract_regex(more, rf"_{key}-(?P<value>[0-9A-Za-z]+)"), "value") for name, key in _KEYS.items()
+        name: _group(pc.extract_regex(more, rf"_{key}-(?P<value>[0-9A-Za-z+]+)"), "value")
+        for name, key in _KEYS.items()
     }
     is_bids = pc.equal(known["subject"], _group(bids, "again")).fill_null(False)
     zips = pc.extract_regex(containers, _UK_BIOBANK)

@@ -119,6 +119,7 @@ class Work:
     why: str
     predicted_class: str
     confidence: float
+    container: str | None = None  # the archive of which the scan is a member
 
 
 @dataclass(frozen=True, kw_only=True)

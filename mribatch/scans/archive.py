@@ -30,9 +30,11 @@ _DIRECTORY_ENTRY, _DIRECTORY_END = b"PK\x01\x02", b"PK\x05\x06"
 _IS_ENCRYPTED = 1 | 1 << 6 | 1 << 13  # bits of a zip's flags: traditional, strong, and with a masked directory
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others take more memory, and no one packs scans with them
 _DOCUMENTS = ("[Content_Types].xml", "mimetype")  # an office document begins with one of these
+_END_BYTES = 22  # of a zip's end record
+_FREE_TOTAL_BYTES = 1_000_000_000  # an archive of masks may be compressed at any ratio up to this
 _TAR_BLOCK = 512
 _MOST_NAME = 1000  # characters
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # also turns of direction
 _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
     *(EOFError, OSError, NotImplementedError, RuntimeError, ValueError, IndexError, OverflowError),
@@ -72,12 +74,13 @@ class _Zip:
         _check_count(data.count(_DIRECTORY_ENTRY), spec)  # before any is read
         if _DIRECTORY_END not in data:
             raise RejectionError(Reason.TRUNCATED, "the zip file ends before its directory")
-        self._file = zipfile.ZipFile(BytesIO(data))
+        self._file = _zip_file(data)
         entries = self._file.infolist()
         if entries and entries[0].filename in _DOCUMENTS:
             raise RejectionError(Reason.UNSUPPORTED_FORMAT, "office documents are not supported")
         self._members = [entry for entry in entries if _is_zipped_file(entry) and _is_scan_name(entry.filename)]
         _check_total(sum(entry.file_size for entry in self._members), spec)
+        check_ratio(sum(_read_bytes(entry, spec) for entry in self._members), len(data), spec, _FREE_TOTAL_BYTES)
         self.names = _shown(entry.filename for entry in self._members)
 
     def contents(self, start: int = 0) -> Iterator[Content]:
@@ -120,6 +123,8 @@ class _Tar:
             raise RejectionError(Reason.TRUNCATED, "the tar file ends before its end mark")
         if any(rest):
             raise RejectionError(Reason.CORRUPT, "a header of the tar file is damaged")
+        while self._is_packed and stream.read(PIECE_BYTES):  # to the checksum of gzip
+            pass
 
     def _content(self, file: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
         if entry.issparse():
@@ -127,8 +132,27 @@ class _Tar:
         return _read(lambda: file.extractfile(entry), entry.size, self._spec)
 
 
+def _zip_file(data: bytes) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(BytesIO(data))
+    except zipfile.BadZipFile as err:
+        if data.rfind(_DIRECTORY_END) > len(data) - _END_BYTES:
+            raise RejectionError(Reason.TRUNCATED, "the zip file ends within its end record") from err
+        raise
+
+
+def _read_bytes(entry: zipfile.ZipInfo, spec: ImageSpec) -> int:
+    """Return the unpacked size of a member; 0 if its own size or ratio keeps it from being read."""
+    try:
+        check_ratio(entry.file_size, entry.compress_size, spec)
+    except RejectionError:
+        return 0
+    return entry.file_size if entry.file_size <= spec.max_bytes else 0
+
+
 def _is_zipped_file(entry: zipfile.ZipInfo) -> bool:
-    return not entry.is_dir() and stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
+    is_folder = not entry.filename or entry.is_dir()  # Python 3.11 raises IndexError for a name without characters
+    return not is_folder and stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
 
 
 def _is_scan_name(name: str) -> bool:

@@ -31,6 +31,7 @@ _TIME_SERIES = 2001
 _NUMBERS = frozenset({*range(2, 25), 1001, *range(1004, 1012), 2003, 2004, 2005})  # statistics, vectors, colours
 _ANISOTROPIC = 1.5  # by so much the voxels of thick slices are longer than wide
 _LEAST_VOLUME = 1e-3  # of the parallelepiped of three unit vectors; less is no orientation
+_LEAST_MM, _MOST_MM = 1e-6, 1e6  # of a voxel, a scan's place being no further off either
 _SORTED_BYTES = 64  # a pixel takes while its slice becomes 8 bits
 _PIECE_VALUES = 1 << 20
 
@@ -181,16 +182,21 @@ def _to_mm(header: Any) -> NDArray[np.float64] | None:
 
 
 def _is_orientation(matrix: NDArray[np.float64]) -> bool:
-    if not np.isfinite(matrix).all():
+    if not (np.abs(matrix) <= _MOST_MM).all():
         return False
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    return bool((lengths > 0).all() and abs(np.linalg.det(matrix[:3, :3] / lengths)) > _LEAST_VOLUME)
+    return bool(_is_possible(lengths).all() and abs(np.linalg.det(matrix[:3, :3] / lengths)) > _LEAST_VOLUME)
 
 
 def _as_they_lie(header: Any) -> NDArray[np.float64]:
     """Return a matrix of voxel sizes: NIfTI's method 1, for files without an orientation."""
     lengths = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
-    return np.diag([*np.where(np.isfinite(lengths) & (lengths > 0), lengths, 1.0), 1.0])
+    return np.diag([*np.where(_is_possible(lengths), lengths, 1.0), 1.0])
+
+
+def _is_possible(lengths_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which voxels may be so long. NiBabel has no orientation for lengths whose squares are zero or infinite."""
+    return np.asarray((lengths_mm >= _LEAST_MM) & (lengths_mm <= _MOST_MM), np.bool_)
 
 
 def _cut(stored: NDArray[Any], header: Any, sizes: tuple[int, ...], oriented: NDArray[np.float64] | None) -> Volume:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -172,6 +173,43 @@ def test_bombs_are_refused_by_their_ratio_and_cost_only_themselves() -> None:
     }
     assert only(frames(gzip.compress(BOMB))).reason is Reason.TOO_LARGE
     assert only(frames(as_tar({"a.png": png(), "bomb": BOMB}))).reason is Reason.TOO_LARGE
+
+
+def zip_of_one_body(members: int, content: bytes) -> bytes:
+    """Return a zip whose members all lie at one place of the file (Fifield, WOOT 2019)."""
+    single = as_zip({"a": content})
+    entry, end = single.index(b"PK\x01\x02"), single.index(b"PK\x05\x06")
+    directory = single[entry:end] * members
+    tail = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, members, members, len(directory), entry, 0)
+    return single[:entry] + directory + tail
+
+
+def test_many_members_that_are_small_bombs_each_are_one_large_bomb() -> None:
+    frame = only(frames(zip_of_one_body(30, bytes(40_000_000))))
+    assert (frame.reason, frame.name) == (Reason.TOO_LARGE, None)
+    masks = frames(zip_of_one_body(3, bytes(2_000_000)))
+    assert {mask.reason for mask in masks} == {Reason.NOT_AN_IMAGE}, "a small archive may have any ratio"
+
+
+def test_a_member_without_a_name_costs_only_itself() -> None:
+    data = as_zip({"N": png(), "b.png": png()}, zipfile.ZIP_STORED)
+    entry, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    directory = bytearray(data[entry:end])
+    directory[28:30] = b"\0\0"  # the length of the first name
+    del directory[46]
+    tail = bytearray(data[end:])
+    tail[12:16] = len(directory).to_bytes(4, "little")
+    assert reasons(data[:entry] + directory + tail) == {"b.png": None}
+
+
+def test_an_archive_that_lacks_its_last_byte_is_truncated() -> None:
+    for pack in (as_zip, as_tar):
+        assert only(frames(pack(MEMBERS)[:-1])).reason is Reason.TRUNCATED
+
+
+def test_names_cannot_turn_the_direction_of_a_page() -> None:
+    (frame,) = frames(as_zip({"a\u202egnp.exe": png()}))
+    assert frame.name == "a%e2%80%aegnp.exe"
 
 
 def test_a_member_that_lies_about_its_size_gets_no_more_than_it_claimed() -> None:

@@ -58,7 +58,7 @@ def test_each_file_is_counted_by_what_scoring_would_do_with_it(archive: Path) ->
 def test_the_screen_says_it_in_words_with_examples(archive: Path) -> None:
     lines = look(archive).table().splitlines()
     assert lines[0].startswith("10 files, ")
-    assert lines[0].endswith(", 3 DICOM series of 1 studies")
+    assert lines[0].endswith(", 3 series, 1 studies")
     assert any(line.split() == ["would", "be", "scored", "7"] for line in lines)
     assert any(line.split()[:4] == ["anatomical", "6", "2", "12"] for line in lines)
     assert any("functional MR, a time series" in line for line in lines)
@@ -134,4 +134,15 @@ def test_members_of_archives_are_looked_at_one_by_one_and_counted_in_their_file(
     )
     first = result.table().splitlines()[0]
     assert first.startswith("12 files (1 of them archives of 3), ")
-    assert first.endswith(", 3 DICOM series of 1 studies, 2 NIfTI volumes")
+    assert first.endswith(", 5 series, 3 studies, 2 NIfTI volumes")
+
+
+def test_studies_are_counted_as_the_tables_of_studies_count_them(tmp_path: Path) -> None:
+    for place in ("sub-01/ses-a/anat/sub-01_ses-a_T1w", "sub-01/ses-a/anat/sub-01_ses-a_T2w", "sub-02/anat/sub-02_T1w"):
+        file = tmp_path / "bids" / f"{place}.nii"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(nifti())
+    (tmp_path / "bids/1234567_20252_2_0.zip").write_bytes(as_zip({"T1/T1.nii": nifti()}))
+    lines = look(tmp_path / "bids").table().splitlines()
+    assert lines[0].endswith(", 4 series, 3 studies, 4 NIfTI volumes")
+    assert any(line.split() == ["anatomical", "4", "4", "48"] for line in lines)

@@ -162,6 +162,17 @@ def test_a_degenerate_sform_gives_way_to_the_qform() -> None:
     assert largest_difference(data, nifti()) == 0
 
 
+@pytest.mark.parametrize("size", [1e-250, 1e250])
+def test_voxels_of_no_possible_size_are_no_orientation(size: float) -> None:
+    forms = {"srow_x": [size, 0, 0, 0], "qform_code": 0}
+    for data in (nifti(version=2, **forms), nifti(version=2, sform_code=0, qform_code=0, pixdim=[1] + [size] * 7)):
+        frames = decode(data, SPEC)
+        assert len(frames) == 12
+        assert "guessed" in str(frames[5].detail)
+        assert frames[5].slice_mm is not None
+        assert abs(frames[5].slice_mm) < 1e6
+
+
 SERIES = np.stack([BRAIN, BRAIN, BRAIN + 1], axis=3)
 COLOUR = np.zeros((44, 52, 12), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 

@@ -10,6 +10,7 @@ GOOD = pa.table(
         "scan_uri": ["a", "b", "c", "c"],
         "scan_version": ["1", "2", "1", "1"],
         "frame": [0, 0, 0, 1],
+        "container": pa.nulls(4, pa.string()),
         "status": ["ok"] * 4,
         "model_digest": ["m"] * 4,
         "predicted_class": ["glioma", "glioma", "notumor", "notumor"],

@@ -7,6 +7,8 @@ from PIL import Image
 
 from mribatch.commands.pictures import small_pictures
 from mribatch.sources.listing import list_scans
+from tests.unit.test_archives import png
+from tests.unit.volume_files import as_zip, nifti
 
 
 def rows_of(folder: Path) -> pa.Table:
@@ -35,3 +37,19 @@ def test_only_the_first_rows_are_read(tmp_path: Path) -> None:
 def test_without_rows_there_are_no_pictures(tmp_path: Path) -> None:
     Image.new("L", (10, 10)).save(tmp_path / "a.png")
     assert small_pictures(rows_of(tmp_path).slice(0, 0), 10) == {}
+
+
+def test_members_of_archives_have_pictures_too(tmp_path: Path) -> None:
+    data = as_zip({"a.png": png(1), "b.png": png(2), "v.nii": nifti()})
+    (tmp_path / "study.zip").write_bytes(data)
+    (listed,) = list_scans([str(tmp_path)]).to_pylist()
+    uri, version = listed["scan_uri"], listed["scan_version"]
+    rows = pa.table(
+        {
+            "scan_uri": [f"{uri}!b.png", f"{uri}!v.nii"],
+            "scan_version": [version] * 2,
+            "frame": pa.array([0, 5], pa.int32()),
+            "container": [uri] * 2,
+        }
+    )
+    assert [*small_pictures(rows, 2)] == [(f"{uri}!b.png", 0), (f"{uri}!v.nii", 5)]

@@ -14,7 +14,7 @@ from pydicom.fileset import FileSet
 from mribatch import schema
 from mribatch.commands.studies import Studied, studies
 from mribatch.errors import ConfigError, InputError
-from mribatch.predictions.series import with_series
+from mribatch.predictions.series import entities, with_series
 from mribatch.predictions.studies import Rule, series_and_studies
 from mribatch.scans.decode import opened
 from mribatch.scans.dicom.identity import Identifiers
@@ -303,6 +303,13 @@ def test_a_zip_of_uk_biobank_is_a_study_of_one_participant_and_visit(tmp_path: P
     assert [tuple(one[name] for name in names) for one in done.studies.to_pylist()] == [
         (f"{tmp_path}/zips/1234567_20252_{visit}_0.zip", "1234567", str(visit), 2, 10, 3) for visit in (2, 3)
     ]
+
+
+def test_names_of_layouts_are_read_to_their_last_character_and_in_any_case() -> None:
+    uris = ["/d/sub-1/anat/sub-1_acq-a+b_run-02_T1w.nii.gz", "/d/1234567_20252_2_0.ZIP!T1.nii"]
+    known = entities(pa.array(uris), pa.array([None, "/d/1234567_20252_2_0.ZIP"]))
+    assert known["acquisition"].to_pylist() == ["a+b", None]
+    assert known["subject"].to_pylist() == ["1", "1234567"]
 
 
 def test_an_archive_of_dicom_is_no_study_beside_those_of_its_files(tmp_path: Path) -> None:
