@@ -26,7 +26,7 @@ from mribatch.models import directory, lookup
 from mribatch.models.adaptation import AdaptedWeights, Statistics
 from mribatch.models.adapted_card import adapted_card
 from mribatch.models.embedding import pixels_of
-from mribatch.models.format import Model
+from mribatch.models.format import Model, check_original
 from mribatch.settings.site import LEAST_SCANS, AdaptConfig
 from mribatch.sources.labels import evaluation_scans
 from mribatch.sources.listing import list_scans
@@ -129,6 +129,7 @@ def _check(config: AdaptConfig, model: Model) -> None:
         raise ModelError(
             f"{config.model} is a classical model, which has no batch statistics: name a network with --model"
         )
+    check_original(model, "adapt")
     if uris.absolute(config.output) == model.uri:
         raise ConfigError(f"--output is the directory of the model itself, {config.output}: choose another one")
 
