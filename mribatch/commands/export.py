@@ -12,7 +12,7 @@ from mribatch.cluster import decoding
 from mribatch.cluster.exporting import compared_answers, export_copy, rates_of
 from mribatch.cluster.nodes import check_seen
 from mribatch.cluster.session import session
-from mribatch.commands.exported import Compared, Exported, compared
+from mribatch.commands.exported import Compared, Exported, check_loss, compared
 from mribatch.commands.exported_scans import Scans, chosen_scans
 from mribatch.commands.paying import paying
 from mribatch.commands.screen import progress
@@ -94,11 +94,7 @@ def _compared(config: ExportConfig, model: Model, copy: Copy, scans: Scans) -> C
     if not rows.num_rows:
         raise InputError(f"none of the {table.num_rows} scans to compare on can be read: repair or replace them")
     result = compared(rows)
-    if result.loss > config.max_loss:
-        raise InputError(
-            f"nothing was written: {result.sentence}, a loss of {result.loss:.4f} where --max-loss allows {config.max_loss:g}: "
-            "calibrate on more scans, or keep the model as it is"
-        )
+    check_loss(result, config.max_loss)
     return result
 
 

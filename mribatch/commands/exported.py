@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mribatch.commands.screen import Block, Shown, Table
+from mribatch.errors import InputError
 from mribatch.models.exported_card import verdict
 from mribatch.models.format import Model
 from mribatch.schema import Referral
 from mribatch.statistics.metrics import percent
 
-__all__ = ["Compared", "Exported", "compared"]
+__all__ = ["Compared", "Exported", "check_loss", "compared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,6 @@ class Compared:
         """How much lower the accuracy is afterwards, as a share of the scans; 0 without labels."""
         return ((self.before_right or 0) - (self.after_right or 0)) / self.scans
 
-    @property
-    def sentence(self) -> str:
-        """Say what became of the right answers."""
-        return f"{self.before_right:,} right before, {self.after_right:,} after, of {self.scans:,} labelled scans"
-
     def as_dict(self) -> dict[str, int | None]:
         """Return the counts, ready for JSON."""
         return asdict(self)
@@ -54,6 +50,16 @@ def compared(rows: pa.Table) -> Compared:
         before_referred=_equal(rows["before_referral"], pa.scalar(Referral.REVIEW)) if refers else None,
         after_referred=_equal(rows["after_referral"], pa.scalar(Referral.REVIEW)) if refers else None,
     )
+
+
+def check_loss(result: Compared, most: float) -> None:
+    """Raise InputError if the accuracy is lower by more than this share of the scans."""
+    if result.loss > most:
+        raise InputError(
+            f"nothing was written: {result.before_right:,} of {result.scans:,} labelled scans are right before, "
+            f"{result.after_right:,} after, a loss of {result.loss:.4f} where --max-loss allows {most:g}: calibrate on more "
+            "scans, or keep the model as it is"
+        )
 
 
 def _equal(column: pa.ChunkedArray, other: Any) -> int:
