@@ -18,7 +18,7 @@ from mribatch.models import directory
 
 __all__ = ["check_installed", "quantized_files"]
 
-_REMEDY = "install it with `pip install 'mribatch[quantize]'`"
+_REMEDY = "install it with `pip install 'nncf>=3.4'`"
 _TELEMETRY = "openvino_telemetry"  # with it, NNCF reports each quantization to its maker over the network
 
 
