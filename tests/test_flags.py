@@ -77,6 +77,7 @@ UNREACHABLE = {
 NOT_MESSAGES = (
     "mribatch.reports.",  # style sheets have variables such as --ink
     "mribatch.models.card",  # commands to run with the model
+    "mribatch.models.exported_card",  # so
     "mribatch.models.recipe",  # the flags of recorded commands
     "mribatch.settings.",  # held by the tests below
     "mribatch.commands.cli",  # an example for each command, held by tests/unit/test_cli.py

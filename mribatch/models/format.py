@@ -126,10 +126,10 @@ def _check_precision(uri: str, facts: dict[str, Any]) -> None:
 def check_original(model: Model, purpose: str) -> None:
     """Raise ModelError for a model that `mribatch export` wrote: it only scores. purpose: such as "calibrate"."""
     if model.precision != "f32":
-        source = model.facts.get("exported", {}).get("from", "that it was exported from")
+        source = model.facts.get("exported", {}).get("from", "unknown")
         raise ModelError(
-            f"the model in {model.uri} has {model.precision} precision, and such a model only scores scans: {purpose} the "
-            f"model {source}, then export that with `mribatch export`"
+            f"the model in {model.uri} has {model.precision} precision, and such a model only scores scans: {purpose} model "
+            f"{source}, which it was exported from"
         )
 
 
