@@ -93,7 +93,7 @@ def test_quantization_reports_to_nobody_and_loads_no_other_framework(quantized: 
 
 def test_a_missing_nncf_is_one_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match="pip install 'nncf>=3.4'"):
+    with pytest.raises(ConfigError, match=r"pip install 'nncf>=3.4'"):
         quantization.check_installed()
 
 
