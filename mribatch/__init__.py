@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mribatch.commands.compare import compare
     from mribatch.commands.evaluate import evaluate
     from mribatch.commands.explain import explain
+    from mribatch.commands.export import export
     from mribatch.commands.nightly import nightly
     from mribatch.commands.promote import promote
     from mribatch.commands.read_predictions import read_predictions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mribatch.settings.compare import BaselinesConfig
     from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
     from mribatch.settings.explain import ExplainConfig
+    from mribatch.settings.export import ExportConfig
     from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
     from mribatch.settings.site import AcceptConfig, AdaptConfig
     from mribatch.settings.studies import StudiesConfig
@@ -47,6 +49,7 @@ __all__ = [
     "CompactConfig",
     "EvaluateConfig",
     "ExplainConfig",
+    "ExportConfig",
     "MribatchError",
     "NightlyConfig",
     "PromoteConfig",
@@ -62,6 +65,7 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "export",
     "nightly",
     "promote",
     "read_predictions",
@@ -81,6 +85,7 @@ _HOMES = {
     "NightlyConfig": "mribatch.settings.score",
     "PromoteConfig": "mribatch.settings.evaluate",
     "ExplainConfig": "mribatch.settings.explain",
+    "ExportConfig": "mribatch.settings.export",
     "MribatchError": "mribatch.errors",
     "ScoreConfig": "mribatch.settings.score",
     "StudiesConfig": "mribatch.settings.studies",
@@ -93,6 +98,7 @@ _HOMES = {
     "compare": "mribatch.commands.compare",
     "evaluate": "mribatch.commands.evaluate",
     "explain": "mribatch.commands.explain",
+    "export": "mribatch.commands.export",
     "nightly": "mribatch.commands.nightly",
     "promote": "mribatch.commands.promote",
     "read_predictions": "mribatch.commands.read_predictions",

@@ -37,6 +37,7 @@ COMMANDS = (
     "compare",
     "evaluate",
     "explain",
+    "export",
     "inspect",
     "nightly",
     "promote",
@@ -54,7 +55,18 @@ BUILT_ON = {
     "promote": ("evaluate",),
 }
 
-ENGINES = ("tensorflow", "keras", "torch", "onnx", "onnxruntime", "openvino", "jax", "tf2onnx", "ai_edge_litert")
+ENGINES = (
+    "tensorflow",
+    "keras",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "jax",
+    "tf2onnx",
+    "ai_edge_litert",
+    "nncf",
+)
 ENGINE_MODULES = (*ENGINES, "ray.train.tensorflow")  # this part of Ray loads TensorFlow
 # Modules that load an engine when they are imported. Every other file imports them inside functions.
 LOAD_AN_ENGINE = (

@@ -134,7 +134,7 @@ def declared(*extras: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("mribatch", ()), ("jobs", ()), ("benchmarks", ("dev",)), ("docs", ("dev",)), ("tests", ("dev",))],
+    [("mribatch", ("quantize",)), ("jobs", ()), ("benchmarks", ("dev",)), ("docs", ("dev",)), ("tests", ("dev",))],
 )
 def test_every_library_that_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     modules = [module for name, module in HOUSE.items() if within(name, (folder,))]

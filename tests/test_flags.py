@@ -15,6 +15,7 @@ from mribatch.settings.calibrate import CalibrateConfig
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.settings.evaluate import EvaluateConfig, PromoteConfig
 from mribatch.settings.explain import ExplainConfig
+from mribatch.settings.export import ExportConfig
 from mribatch.settings.inspect import InspectConfig
 from mribatch.settings.score import CompactConfig, NightlyConfig, ScoreConfig
 from mribatch.settings.site import AcceptConfig, AdaptConfig
@@ -37,6 +38,7 @@ COMMANDS = {
     "accept": (AcceptConfig, "accept"),
     "adapt": (AdaptConfig, "adapt"),
     "explain": (ExplainConfig, "explain"),
+    "export": (ExportConfig, "export"),
 }
 
 # Flags in messages of shared modules, and why commands without the flag never reach that message.
@@ -75,6 +77,7 @@ UNREACHABLE = {
 NOT_MESSAGES = (
     "mribatch.reports.",  # style sheets have variables such as --ink
     "mribatch.models.card",  # commands to run with the model
+    "mribatch.models.exported_card",  # so
     "mribatch.models.recipe",  # the flags of recorded commands
     "mribatch.settings.",  # held by the tests below
     "mribatch.commands.cli",  # an example for each command, held by tests/unit/test_cli.py

@@ -8,6 +8,7 @@ import pyarrow as pa
 from mribatch.cluster.decoding import collected, decoded
 from mribatch.cluster.nodes import predictors, working_nodes
 from mribatch.models.corrupted import CorruptedPredictor
+from mribatch.models.engine import takes_gpus
 from mribatch.models.format import Model
 from mribatch.scans.corruptions import CORRUPTIONS, STRENGTHS
 
@@ -24,7 +25,7 @@ def corrupted_predictions(table: pa.Table, model: Model, advance: Callable[[int]
 
     Files of several frames are left out. advance: called with the number of new rows as they arrive.
     """
-    threads, pool = predictors(working_nodes())
+    threads, pool = predictors(working_nodes(), use_gpus=takes_gpus("auto", model))
     arguments: dict[str, Any] = {"model": model.uri, "digest": model.digest, "threads": threads}
     rows = decoded(table, model.image_spec, block_rows=_BATCH_SCANS).map_batches(
         CorruptedPredictor,

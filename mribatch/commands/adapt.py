@@ -25,7 +25,7 @@ from mribatch.models import directory, lookup
 from mribatch.models.adaptation import AdaptedWeights, Statistics
 from mribatch.models.adapted_card import adapted_card
 from mribatch.models.embedding import pixels_of
-from mribatch.models.format import Model
+from mribatch.models.format import MEASUREMENTS, Model, check_original
 from mribatch.settings.site import LEAST_SCANS, AdaptConfig
 from mribatch.sources.labels import evaluation_scans
 from mribatch.sources.listing import list_scans
@@ -39,15 +39,6 @@ __all__ = ["Adapted", "BeforeAndAfter", "adapt"]
 log = logging.getLogger("mribatch.adapt")
 
 _LIBRARIES = ("tensorflow", "keras", "numpy")
-_OF_THE_SOURCE = (
-    "digest",
-    "evidence",
-    "metrics",
-    "pointing",
-    "healthy",
-    "honesty",
-    "referred",
-)  # what was measured on the model before
 
 
 @paying
@@ -136,6 +127,7 @@ def _check(config: AdaptConfig, model: Model) -> None:
         raise ModelError(
             f"{config.model} is a classical model, which has no batch statistics: name a network with --model"
         )
+    check_original(model, "adapt")
     if uris.absolute(config.output) == model.uri:
         raise ConfigError(f"--output is the directory of the model itself, {config.output}: choose another one")
 
@@ -221,7 +213,7 @@ def _write(
         "labelled": None if duel is None else asdict(duel),
         "before": model.facts.get("adapted"),
     }
-    facts = {name: value for name, value in model.facts.items() if name not in _OF_THE_SOURCE} | {
+    facts = {name: value for name, value in model.facts.items() if name not in {"digest", *MEASUREMENTS}} | {
         "adapted": how,
         "libraries": {"mribatch": __version__} | {name: version(name) for name in _LIBRARIES},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

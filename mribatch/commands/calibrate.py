@@ -11,6 +11,7 @@ from mribatch.commands.paying import paying
 from mribatch.commands.train_scans import grouped_scans
 from mribatch.errors import ConfigError, ModelError
 from mribatch.models import directory, lookup
+from mribatch.models.format import check_original
 from mribatch.settings.calibrate import CalibrateConfig
 from mribatch.sources.labels import check_known
 from mribatch.stores import uris
@@ -29,6 +30,7 @@ def calibrate(config: CalibrateConfig) -> Calibrated:
     model = directory.load_model(lookup.locate(config.model))
     if model.is_classical:
         raise ModelError(f"{config.model} is a classical model, and only networks can be calibrated: name a network")
+    check_original(model, "calibrate")
     if "model.json" in uris.names(config.output):
         raise ConfigError(f"{config.output} holds a model already: name a folder that does not exist")
     table = list_labelled(config.data, exclude=config.exclude, outputs=(config.output,))

@@ -14,7 +14,7 @@ from mribatch.commands.rows import class_numbers
 from mribatch.commands.screen import Block, Shown, Table
 from mribatch.errors import InputError
 from mribatch.models import card, directory
-from mribatch.models.format import Model
+from mribatch.models.format import MEASUREMENTS, Model
 from mribatch.models.referral import packed
 from mribatch.schema import PLAN
 from mribatch.statistics import calibration
@@ -92,9 +92,8 @@ def calibrate_model(
         "referred_by_reason": _shares(reasons),
         "training_scans": len(reference.scans),
     }
-    facts = {
-        key: value for key, value in model.facts.items() if key not in ("evidence", "pointing", "honesty", "referred")
-    }  # of the model before
+    dropped = MEASUREMENTS - {"metrics", "healthy"}  # the classes stay as they are
+    facts = {key: value for key, value in model.facts.items() if key not in dropped}
     facts |= {"temperature": temperature, "calibration": numbers}
     return Calibrated(model=directory.save_calibrated(uri, model, packed(fitted), facts, card.model_card(facts)))
 

@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from mribatch.errors import InputError, ModelError
 from mribatch.models import card, directory, recipe
+from mribatch.models.exported_card import exported_card
 from mribatch.models.format import Model
 from mribatch.reports import figures
 from mribatch.stores import uris
@@ -55,7 +56,8 @@ def describe(uri: str, evidence: Mapping[str, Evidence] | None = None, *, health
     )
     history = pyarrow.parquet.read_table(pa.BufferReader(uris.read(uris.join(model.uri, "history.parquet"))))
     uris.put(uris.join(model.uri, "curves.png"), figures.training_curves(history, training["epoch"]))
-    return directory.redescribe(model, facts, card.model_card(facts))
+    text = card.model_card(facts) if model.precision == "f32" else exported_card(facts)
+    return directory.redescribe(model, facts, text)
 
 
 def _measured(model: Model, key: str, evidence: Evidence) -> dict[str, object]:

@@ -12,7 +12,7 @@ from mribatch.cluster.nodes import addresses, check_seen, predictors, working_co
 from mribatch.cluster.notes import is_over, ready_at, run_notes
 from mribatch.cluster.progress import watched
 from mribatch.commands.scored import WrittenParts
-from mribatch.models.engine import chosen, library
+from mribatch.models.engine import chosen, library, takes_gpus
 from mribatch.models.format import Model
 from mribatch.predictions.ledger import Plan
 from mribatch.predictions.lock import Fence
@@ -43,7 +43,7 @@ def write_parts(
     check_seen(_landmarks(model, plan, fence))
     notes, timed = run_notes(until), math.isfinite(until)
     parts = sink.PartSink(fence, model.labels, config.part_rows, notes)
-    threads, pool = predictors(working_nodes(), use_gpus=config.engine != "openvino")
+    threads, pool = predictors(working_nodes(), use_gpus=takes_gpus(config.engine, model))
     engine = chosen(config.engine, model, on_gpu="num_gpus" in pool)
     log.info("loading the model … (%s %s)", engine, library(engine))
     with watched(notes, show):

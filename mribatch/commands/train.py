@@ -29,7 +29,7 @@ from mribatch.commands.screen import Block, Shown, progress
 from mribatch.commands.train_scans import grouped_scans, recorded, split_of
 from mribatch.errors import ConfigError, InputError, ModelError, RunFailed, StorageMissing
 from mribatch.models import card, directory, pretrained, recipe
-from mribatch.models.format import Model
+from mribatch.models.format import Model, check_original
 from mribatch.reports import figures
 from mribatch.settings.calibrate import FALSE_REFERRALS
 from mribatch.settings.train import TrainConfig
@@ -147,6 +147,7 @@ def _start_model(config: TrainConfig, table: pa.Table) -> str | None:
     if config.start_from is None:
         return None
     model, labels = directory.load_model(config.start_from), sorted(set(table["label"].to_pylist()))
+    check_original(model, "start from")
     if model.is_classical or (model.backbone, list(model.labels)) != (config.backbone, labels):
         raise ModelError(
             f"--start-from is a {model.kind} for {', '.join(model.labels)}; the data and flags ask for a {config.backbone} "

@@ -8,7 +8,7 @@ from mribatch.models.card_measures import honesty_section, referral_section
 from mribatch.statistics.metrics import percent, wilson_interval
 from mribatch.statistics.pointing import Pointing, Verdict
 
-__all__ = ["RELATIONS", "classical_card", "evidence_of", "healthy_table", "model_card"]
+__all__ = ["RELATIONS", "classical_card", "evidence_of", "evidence_section", "healthy_table", "model_card"]
 
 RELATIONS: Mapping[str, tuple[str, str]] = {
     "published": ("same source, as published (includes near copies of training scans)", "TESTING"),
@@ -58,7 +58,7 @@ def model_card(facts: dict[str, Any]) -> str:
 
 {_NOTICE}
 
-{_test_results(facts)}
+{evidence_section(facts)}
 {_healthy(facts)}{honesty_section(facts)}{referral_section(facts)}
 ## Use
 
@@ -166,7 +166,7 @@ def classical_card(title: str, facts: dict[str, Any]) -> str:
 
 {_NOTICE}
 
-{_test_results(facts)}
+{evidence_section(facts)}
 
 ## Use
 
@@ -199,7 +199,7 @@ The first command classifies the sample scans of the repository. The second one 
 `LABELLED` has one folder per class, named like the classes above."""
 
 
-def _test_results(facts: Mapping[str, Any]) -> str:
+def evidence_section(facts: Mapping[str, Any]) -> str:
     """Return the section that shows each kind of test, with `no evidence` for those that were not made."""
     evidence = facts.get("evidence", {})
     tests = [(place, evidence[key]) for key, (_, place) in RELATIONS.items() if key in evidence]

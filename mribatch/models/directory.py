@@ -7,6 +7,7 @@ No function here loads TensorFlow.
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
     "save_calibrated",
     "save_changed",
     "save_classical",
+    "save_exported",
     "size_bytes",
 ]
 
@@ -62,10 +64,25 @@ def save_changed(model: Model, uri: str, weights: Path, facts: dict[str, Any], c
 
     facts: those of `model` that the copy keeps, with what is new. card: as for `save`.
     """
-    others = [role for role in stored_roles(model.facts) if role != "weights"]
-    files = {role: (model.facts[role]["file"], read_file(model, role)) for role in others}
     _copy(model, uri, trained_on.FILE)
-    return _save(uri, {"weights": ("weights.h5", rounded(weights)), **files}, facts, card)
+    return _save(uri, _files(model) | {"weights": ("weights.h5", rounded(weights))}, facts, card)
+
+
+def save_exported(
+    model: Model, uri: str, files: Mapping[str, tuple[str, bytes]], facts: dict[str, Any], card: str
+) -> Model:
+    """Write a copy of a network's directory in another precision, with its curves and history.
+
+    files: by their keys in model.json, names and contents that replace those of `model` or are new. facts: those of the copy,
+    its precision included. card: as for `save`.
+    """
+    _copy(model, uri, "history.parquet", "curves.png", trained_on.FILE)
+    return _save(uri, _files(model) | {**files}, facts, card)
+
+
+def _files(model: Model) -> dict[str, tuple[str, bytes]]:
+    """Return the name and the checked contents of each file that model.json names."""
+    return {role: (model.facts[role]["file"], read_file(model, role)) for role in stored_roles(model.facts)}
 
 
 def _save(uri: str, files: dict[str, tuple[str, bytes]], facts: dict[str, Any], card: str) -> Model:

@@ -12,7 +12,7 @@ from mribatch.errors import ConfigError
 from mribatch.models.format import Model
 from mribatch.statistics.referral import Features
 
-__all__ = ["Choice", "Engine", "Name", "Outputs", "chosen", "library", "sees_a_gpu"]
+__all__ = ["Choice", "Engine", "Name", "Outputs", "chosen", "library", "sees_a_gpu", "takes_gpus"]
 
 Choice = Literal["auto", "openvino", "tensorflow"]
 Name = Literal["openvino", "tensorflow", "scikit-learn"]
@@ -54,15 +54,31 @@ def chosen(wanted: Choice | Name, model: Model, *, on_gpu: bool) -> Name:
                 "--engine out"
             )
         return "scikit-learn"
+    if model.precision != "f32" and wanted == "tensorflow":
+        raise ConfigError(
+            f"--engine tensorflow computes in float32, and the model in {model.uri} has {model.precision} precision, which is "
+            "computed by OpenVINO: leave --engine out, or score with the model that it was exported from"
+        )
     is_installed = library("openvino") is not None
+    if model.precision != "f32" and not is_installed:
+        raise ConfigError(
+            f"the model in {model.uri} has {model.precision} precision and needs the package openvino, which is not installed "
+            "here: install the packages in requirements.lock, or score with the model that it was exported from"
+        )
     if wanted == "openvino" and not is_installed:
         raise ConfigError(
             "--engine openvino needs the package openvino, which is not installed here: install the packages in "
             "requirements.lock, or score with --engine tensorflow"
         )
     if wanted == "auto":
-        return "openvino" if is_installed and not on_gpu else "tensorflow"
+        on_cpu = not on_gpu or model.precision != "f32"
+        return "openvino" if is_installed and on_cpu else "tensorflow"
     return wanted
+
+
+def takes_gpus(wanted: Choice | Name, model: Model) -> bool:
+    """Return whether GPUs, where there are any, may compute a model. OpenVINO computes on CPUs, and reduced precision too."""
+    return wanted != "openvino" and model.precision == "f32"
 
 
 def library(engine: Name) -> str | None:

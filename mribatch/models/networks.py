@@ -14,7 +14,7 @@ from keras import layers
 
 from mribatch.errors import ModelError
 from mribatch.models import directory, pretrained
-from mribatch.models.format import HEAD, Model
+from mribatch.models.format import HEAD, Model, check_original
 
 __all__ = ["build", "build_backbone", "load_backbone", "load_network", "with_intermediate"]
 
@@ -175,6 +175,7 @@ def with_intermediate(base: keras.Model, backbone: str) -> keras.Model:
 
 def load_network(model: Model) -> keras.Model:
     """Return a model's network with its weights, for (N, side, side, 3) float32 in -1…1. Raises ModelError."""
+    check_original(model, "use")
     network = build(model.backbone, len(model.labels), side_px=model.image_spec.side_px)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.weights.h5"

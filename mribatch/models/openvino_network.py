@@ -18,7 +18,7 @@ from mribatch.models import directory
 from mribatch.models.format import PIXELS, Model
 from mribatch.models.openvino_library import openvino
 
-__all__ = ["OUTPUTS", "build"]
+__all__ = ["OUTPUTS", "build", "stored"]
 
 Array = NDArray[np.float32]
 Node = Any  # of the graph; OpenVINO's operations are not typed
@@ -52,12 +52,30 @@ def build(model: Model) -> Any:
     return graph
 
 
+def stored(model: Model) -> Any:
+    """Return the graph in a quantized model's directory, with input and outputs as those of `build`.
+
+    Raises ModelError for files that are missing or altered, and for a graph that does not fit model.json.
+    """
+    graph, weights = (directory.read_file(model, role) for role in ("graph", "weights"))
+    try:
+        network = ov.Core().read_model(graph, weights)
+        _check_shape(network, len(model.labels))
+    except (ValueError, RuntimeError) as err:
+        raise ModelError(
+            f"the graph in {model.uri} cannot be read, or does not fit its model.json: export the model again with `mribatch export`"
+        ) from err
+    return network
+
+
 class _NotFinite(Exception):
     """A weight is NaN or infinite."""
 
 
 def _check_shape(graph: Any, labels: int) -> None:
-    """Raise ValueError unless the graph gives a probability for each label."""
+    """Raise ValueError unless the graph has the outputs OUTPUTS, and a probability for each label."""
+    if len(graph.outputs) != len(OUTPUTS):
+        raise ValueError(f"expected {len(OUTPUTS)} outputs, got {len(graph.outputs)}")
     shape = tuple(graph.output(0).shape)
     if shape != (1, labels):
         raise ValueError(f"expected {labels} probabilities, got {shape}")

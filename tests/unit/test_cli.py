@@ -31,6 +31,7 @@ PLACES = {
     "inspect": ["--input", "i"],
     "train": ["--data", "d", "--output", "o"],
     "evaluate": ["--model", "m", "--data", "d", "--output", "o"],
+    "export": ["--model", "m", "--precision", "int8", "--calibration", "c", "--output", "o"],
     "explain": ["--model", "m", "--input", "i", "--output", "o"],
     "score": ["--model", "m", "--input", "i", "--output", "o"],
     "nightly": ["--model", "m", "--input", "i", "--output", "o"],
