@@ -365,7 +365,7 @@ def test_the_page_shows_the_three_sets_and_no_evidence_by_class(tmp_path: Path) 
         Evaluation(
             title="t",
             model={},
-            counts={"scans": 5, "ok": 5, "rejected": {}, "failed": 0},
+            counts={"scans": 5, "ok": 5, "rejected": {}, "skipped": {}, "failed": 0},
             numbers=numbers,
             evidence=results,
         )
