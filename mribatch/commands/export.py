@@ -92,7 +92,8 @@ def _compared(config: ExportConfig, model: Model, copy: Copy, scans: Scans) -> C
         rows = decoding.readable(answers, config.max_reject_rate, bar.advance)
     if not rows.num_rows:
         raise InputError(f"none of the {table.num_rows} scans to compare on can be read: repair or replace them")
-    result = compared(rows)
+    used = scans.calibration["scan_uri"] if config.precision == "int8" else pa.array([], pa.string())
+    result = compared(rows, used)
     check_loss(result, config.max_loss)
     return result
 

@@ -19,9 +19,13 @@ __all__ = ["Compared", "Exported", "check_loss", "compared"]
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A model and its exported copy on the same scans, of which the labels may be unknown, and that it may not refer."""
+    """A model and its exported copy on the same scans; without labels or without referral, some counts are None.
+
+    calibrated_on: how many of the scans the copy was calibrated on.
+    """
 
     scans: int
+    calibrated_on: int
     same: int
     before_right: int | None
     after_right: int | None
@@ -38,12 +42,16 @@ class Compared:
         return asdict(self)
 
 
-def compared(rows: pa.Table) -> Compared:
-    """Return the comparison of rows with the columns of `exporting.ANSWERS`, and `label` if they have labels."""
+def compared(rows: pa.Table, calibration: pa.ChunkedArray) -> Compared:
+    """Return the comparison of rows with the columns of `exporting.ANSWERS`, and `label` if they have labels.
+
+    calibration: the URIs of the scans that the copy was calibrated on.
+    """
     is_labelled = "label" in rows.column_names
     refers = rows["before_referral"].null_count == 0
     return Compared(
         scans=rows.num_rows,
+        calibrated_on=int(pc.sum(pc.is_in(rows["scan_uri"], calibration)).as_py() or 0),
         same=_equal(rows["before"], rows["after"]),
         before_right=_equal(rows["before"], rows["label"]) if is_labelled else None,
         after_right=_equal(rows["after"], rows["label"]) if is_labelled else None,

@@ -74,12 +74,14 @@ def _referral(facts: Mapping[str, Any]) -> str:
     ]
     if not kept:
         return ""
-    return f"\n\nAs model {facts['exported']['from']} has them: {' and '.join(kept)}. They were not fitted again."
+    return f"\n\nAs model {facts['exported']['from']} has them: {' and '.join(kept)}. They were not fitted again: see below whether as many scans are\nreferred as before."
 
 
 def _comparison(counts: Mapping[str, Any]) -> str:
     scans = counts["scans"]
     same = f"the same class for {percent(counts['same'] / scans)} of {scans:,} scans"
+    if counts["calibrated_on"]:
+        same += f", {counts['calibrated_on']:,} of which are calibration scans"
     rows = [
         f"| {name} | {_share(counts[f'before_{key}'], scans)} | {_share(counts[f'after_{key}'], scans)} |"
         for key, name in (("right", "right"), ("referred", "referred to a person"))

@@ -214,12 +214,15 @@ def test_both_models_answer_as_when_they_score_and_are_timed_on_the_same_scans(
     assert rates.ratio == pytest.approx(rates.after / rates.before)
 
 
+URIS = pa.chunked_array([["2", "4", "x"]])
+
+
 def answers(before: str, after: str, labels: str, referred: str = "", then: str = "") -> pa.Table:
     """Return the rows of a comparison; each letter is a class, or r for review."""
     referrals = [
         [{"r": "review"}.get(letter, "auto") for letter in word] or [None] * len(before) for word in (referred, then)
     ]
-    columns = {"before": list(before), "after": list(after)}
+    columns = {"scan_uri": list("123456789")[: len(before)], "before": list(before), "after": list(after)}
     columns |= {"before_referral": referrals[0], "after_referral": referrals[1]}
     return pa.table(
         {name: pa.array(values, pa.string()) for name, values in columns.items()}
@@ -228,25 +231,27 @@ def answers(before: str, after: str, labels: str, referred: str = "", then: str 
 
 
 def test_a_comparison_counts_right_answers_equal_answers_and_referrals() -> None:
-    result = compared(answers("aabb", "abbb", "aabb", "r---", "rr--"))
-    assert result == Compared(scans=4, same=3, before_right=4, after_right=3, before_referred=1, after_referred=2)
+    result = compared(answers("aabb", "abbb", "aabb", "r---", "rr--"), URIS)
+    assert result == Compared(
+        scans=4, calibrated_on=2, same=3, before_right=4, after_right=3, before_referred=1, after_referred=2
+    )
     assert result.loss == 0.25
 
 
 def test_a_larger_loss_than_allowed_is_refused_and_a_gain_is_not() -> None:
-    result = compared(answers("aaaaa", "aaaab", "aaaaa"))
+    result = compared(answers("aaaaa", "aaaab", "aaaaa"), URIS)
     check_loss(result, 0.2)
     with pytest.raises(
         InputError, match=r"nothing was written: 5 of 5 labelled scans are right before, 4 after, a loss of 0\.2"
     ):
         check_loss(result, 0.19)
-    check_loss(compared(answers("aaaab", "aaaaa", "aaaaa")), 0)
+    check_loss(compared(answers("aaaab", "aaaaa", "aaaaa"), URIS), 0)
 
 
 def test_without_labels_and_without_referral_only_equal_answers_are_counted() -> None:
-    result = compared(answers("aabb", "aabb", ""))
+    result = compared(answers("aabb", "aabb", ""), URIS)
     assert result == Compared(
-        scans=4, same=4, before_right=None, after_right=None, before_referred=None, after_referred=None
+        scans=4, calibrated_on=2, same=4, before_right=None, after_right=None, before_referred=None, after_referred=None
     )
     assert result.loss == 0
 
@@ -296,7 +301,7 @@ def test_a_class_that_the_model_does_not_know_and_too_few_scans_are_refused(tiny
 
 # The card
 
-COUNTS = {"scans": 655, "same": 654, "before_right": 651, "after_right": 650}
+COUNTS = {"scans": 655, "calibrated_on": 128, "same": 654, "before_right": 651, "after_right": 650}
 COUNTS |= {"before_referred": 40, "after_referred": 66}
 FACTS: dict[str, Any] = {
     "labels": ["glioma", "notumor"],
@@ -320,7 +325,7 @@ def test_the_card_gives_accuracy_equal_answers_referrals_and_speed_before_and_af
     assert "Model aaaabbbbcccc in int8" in text
     assert "NNCF 3.4.0" in text
     assert "that in 128 calibration scans (fingerprint `0123456789ab`)" in text
-    assert "the same class for 99.85% of 655 scans" in text
+    assert "the same class for 99.85% of 655 scans, 128 of which are calibration scans." in text
     assert "| right | 651 (99.39%) | 650 (99.24%) |" in text
     assert "| referred to a person | 40 (6.11%) | 66 (10.08%) |" in text
     assert "**1.80 × as fast as in float32 on a processor**" in text
