@@ -6,13 +6,9 @@ CPU-seconds are those of the whole process tree, Ray's processes included; they 
 the machine does. Linux only.
 """
 
-import ctypes
 import json
 import os
-import resource
 import tempfile
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +29,6 @@ from mribatch.settings.score import ScoreConfig
 
 Network = Literal["tensorflow", "openvino"]
 ENGINES: tuple[Network, ...] = ("tensorflow", "openvino")
-_ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER: what Ray leaves behind becomes a child of this process, which counts it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +52,6 @@ class EnginesConfig:
 
 
 def main(config: EnginesConfig) -> None:
-    ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
     result: dict[str, Any] = {"machine": facts(), "versions": {name: library(name) for name in ENGINES}, "runs": []}
     with tempfile.TemporaryDirectory() as folder:
         for count in config.scans:
@@ -73,31 +67,15 @@ def measured(config: EnginesConfig, work: Path, engine: Network, number: int) ->
     """Return what one run took: seconds, CPU-seconds of all its processes, peak memory by role."""
     output, load = work / f"{engine}-{number}", os.getloadavg()[0]
     scoring = ScoreConfig(model=config.model, input=(str(work / "scans"),), output=str(output), engine=engine)
-    before = _cpu_s()
     ended = run(scoring.command("jobs/score.py"), work / "score.log")
-    _reap()
     (record,) = (json.loads(path.read_text()) for path in (output / "_runs").glob("*.json"))
     return {
         "engine": record["engine"],
         "wall_s": round(ended.seconds, 1),
-        "cpu_s": round(_cpu_s() - before, 1),
+        "cpu_s": round(ended.cpu_s, 1),
         "peak_mb": {role: size >> 20 for role, size in record["peak_memory_bytes"].items()},
         "load_before": round(load, 1),
     }
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _reap(seconds: float = 30.0) -> None:
-    """Wait for the processes that a run left behind, so that their time is counted."""
-    end = time.monotonic() + seconds
-    with suppress(ChildProcessError):
-        while time.monotonic() < end:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(0.1)
 
 
 def agreement(model: str, outputs: list[Path]) -> dict[str, Any]:

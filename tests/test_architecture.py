@@ -132,6 +132,12 @@ def declared(*extras: str) -> set[str]:
     return {re.split(r"[^A-Za-z0-9_-]", line)[0] for line in wanted}
 
 
+def declared_for_peers() -> set[str]:
+    """Return the libraries that the benchmarks' peers are installed with, beside those of the project."""
+    lines = (ROOT / "benchmarks/peers/requirements.txt").read_text().splitlines()
+    return {re.split(r"[^A-Za-z0-9_-]", line)[0] for line in lines}
+
+
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [("mribatch", ("quantize",)), ("jobs", ()), ("benchmarks", ("dev",)), ("docs", ("dev",)), ("tests", ("dev",))],
@@ -141,7 +147,9 @@ def test_every_library_that_is_imported_is_declared(folder: str, extras: tuple[s
     own = {Path(module.path).stem for module in modules} | {"mribatch", "benchmarks", "docs", "tests"}
     imported = {target.partition(".")[0] for module in modules for target, _ in imports(module.text)}
     homes = packages_distributions()
-    foreign = imported - own - set(sys.stdlib_module_names)
+    foreign = (
+        imported - own - set(sys.stdlib_module_names) - (declared_for_peers() if folder == "benchmarks" else set())
+    )
     assert {name for name in foreign if not declared(*extras) & {home.lower() for home in homes.get(name, [])}} == set()
 
 
