@@ -41,7 +41,7 @@ from mribatch.scans.limits import ImageSpec
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.sources import clusters
 from mribatch.sources.labels import LABELLED
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 from mribatch.stores import uris
 from mribatch.training import classical, splits
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mribatch.models import recipe
-from mribatch.statistics.metrics import percent, wilson_interval
+from mribatch.statistics.metrics import wilson_interval
 from mribatch.statistics.pointing import Pointing, Verdict
+from mribatch.statistics.shares import percent
 
 __all__ = ["RELATIONS", "classical_card", "evidence_of", "healthy_table", "model_card"]
 
