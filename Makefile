@@ -36,8 +36,14 @@ lint: $(READY)  ## check style, formatting and types
 browser:  ## install Chromium from Debian's packages; without it, the tests that open reports are skipped
 	command -v chromium || { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium; }
 
-bench: $(READY)  ## measure speeds on this machine; writes benchmarks/results.{json,md}
+PEERS := out/peers
+
+bench: $(READY)  ## measure speeds on this machine, an hour on two cores; writes benchmarks/*.{json,md}
+	-$(VENV)/bin/python -m pip install --quiet --no-deps --target $(PEERS) --upgrade -r benchmarks/peers/requirements.txt
 	$(VENV)/bin/python benchmarks/bench.py
+	PYTHONPATH=$(PEERS) $(VENV)/bin/python benchmarks/side_by_side.py
+	$(VENV)/bin/python benchmarks/driver.py --output benchmarks/driver.json
+	$(VENV)/bin/python benchmarks/million.py --output benchmarks/million.json
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet uv

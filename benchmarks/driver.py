@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -65,6 +66,9 @@ class DriverConfig:
 
     batch_size: int = 32
     """Scans per call of a predictor."""
+
+    output: str | None = None
+    """A JSON file to write the result to as well."""
 
 
 class Sleeper:
@@ -181,7 +185,10 @@ def main() -> int:
     config, load = tyro.cli(DriverConfig, description=str(__doc__)), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(config, folder)
-    print(json.dumps({**measured, "load_before": round(load, 1), **machine.facts()}, indent=1))
+    text = json.dumps({**measured, "load_before": round(load, 1), **machine.facts()}, indent=1)
+    if config.output is not None:
+        Path(config.output).write_text(text + "\n")
+    print(text)
     return 0
 
 

@@ -47,6 +47,9 @@ class MillionConfig:
     existing: int = 64
     """Number of scans that exist, the first ones."""
 
+    output: str | None = None
+    """A JSON file to write the result to as well."""
+
     begun: float | None = None
     """Only measure, as the process that began at this moment of time.monotonic; the benchmark starts itself with this flag."""
 
@@ -116,12 +119,17 @@ def main() -> int:
         print(json.dumps(measure(config)))
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         fill(f"{folder}/scans", config)
         flags = {"--scans": config.scans, "--folder": folder, "--begun": time.monotonic()}
         command = [sys.executable, __file__, *(str(word) for flag in flags.items() for word in flag)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    log.info(json.dumps({**json.loads(done.stdout.splitlines()[-1]), **machine.facts()}, indent=1))
+    measured = {**json.loads(done.stdout.splitlines()[-1]), "load_before": round(load, 1), **machine.facts()}
+    text = json.dumps(measured, indent=1)
+    if config.output is not None:
+        Path(config.output).write_text(text + "\n")
+    log.info(text)
     return 0
 
 

@@ -25,8 +25,8 @@ from mribatch.models.format import Model
 from mribatch.models.pointing import pointing_facts
 from mribatch.scans.decode import decode
 from mribatch.settings.explain import METHODS, Method
-from mribatch.statistics.metrics import percent
 from mribatch.statistics.pointing import Pointing, inside, peaks, pointing_by_class
+from mribatch.statistics.shares import percent
 
 log = logging.getLogger("bench")
 

@@ -109,6 +109,11 @@ def test_only_the_modules_that_need_an_engine_load_one() -> None:
     assert loaded_by(sorted(PACKAGE.keys() - set(LOAD_AN_ENGINE)), ENGINES) == []
 
 
+def test_a_run_on_local_files_loads_neither_scipy_nor_scikit_learn_nor_boto3() -> None:
+    modules = ["mribatch.commands.score", "mribatch.commands.score_parts", "mribatch.models.openvino_engine"]
+    assert loaded_by(modules, ("scipy", "sklearn", "boto3")) == []
+
+
 def loaded_by(modules: list[str], libraries: tuple[str, ...]) -> list[str]:
     """Import these modules in a new process and return the first that loads one of the libraries, with their names."""
     code = f"""

@@ -10,7 +10,7 @@ from mribatch.commands.screen import Block, Shown, Table
 from mribatch.reports.acceptance import strength
 from mribatch.reports.evaluation import apart_line
 from mribatch.reports.rendering import proportion
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = ["NOT_FIT", "Accepted"]
 

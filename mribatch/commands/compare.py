@@ -40,7 +40,7 @@ from mribatch.reports.comparison import Contender
 from mribatch.scans.limits import ImageSpec
 from mribatch.settings.compare import BaselinesConfig
 from mribatch.sources.labels import LABELLED
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 from mribatch.stores import uris
 from mribatch.training import classical, splits
 

@@ -11,7 +11,7 @@ from mribatch.commands.screen import Block, Shown, Table
 from mribatch.reports.evaluation import EVIDENCE, apart_line, right_of
 from mribatch.reports.rendering import confidence, decimal, interval
 from mribatch.schema import Status
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = ["GALLERY_SCANS", "Evaluated", "Measured", "evidence_lines"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = ["adapted_card"]
 

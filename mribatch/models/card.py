@@ -4,9 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mribatch.models import recipe
+<<<<<<< HEAD
 from mribatch.models.card_measures import honesty_section, referral_section
 from mribatch.statistics.metrics import percent, wilson_interval
+=======
+from mribatch.statistics.metrics import wilson_interval
+>>>>>>> bench
 from mribatch.statistics.pointing import Pointing, Verdict
+from mribatch.statistics.shares import percent
 
 __all__ = ["RELATIONS", "classical_card", "evidence_of", "evidence_section", "healthy_table", "model_card"]
 

@@ -6,7 +6,7 @@ from typing import Any
 from mribatch.reports.evaluation import apart_line
 from mribatch.reports.rendering import interval, render
 from mribatch.statistics.acceptance import Check
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = ["acceptance_page", "sentence", "strength"]
 

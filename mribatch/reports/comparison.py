@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mribatch.reports.dots import Measured, panel
 from mribatch.reports.rendering import DISCLAIMER, decimal, interval, render, visible
 from mribatch.statistics import metrics
-from mribatch.statistics.metrics import Scores, percent
+from mribatch.statistics.metrics import Scores
+from mribatch.statistics.shares import percent
 
 __all__ = ["Contender", "Duel", "comparison_page", "comparison_table", "duels", "markdown", "not_measured", "ranked"]
 

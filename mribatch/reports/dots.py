@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mribatch.reports.rendering import interval
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = ["Dot", "Measured", "Panel", "Tick", "panel"]
 

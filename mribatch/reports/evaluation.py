@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 from mribatch.reports.gallery import Shown
 from mribatch.reports.rendering import DISCLAIMER, Picture, interval, picture, proportion, render
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = [
     "DISCLAIMER",

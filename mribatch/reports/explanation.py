@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from mribatch.reports.gallery import Shown, scan_name, shown
 from mribatch.reports.rendering import confidence, interval, render
-from mribatch.statistics.metrics import percent
 from mribatch.statistics.pointing import Pointing, Verdict
+from mribatch.statistics.shares import percent
 
 __all__ = ["WORDS", "Explanation", "ExplanationPage", "explanation_page", "pictured", "pointing_rows"]
 

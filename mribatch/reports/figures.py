@@ -23,7 +23,8 @@ from sklearn import metrics as sk
 from mribatch.errors import InputError
 from mribatch.reports.rendering import confidence
 from mribatch.statistics import breakdown, metrics
-from mribatch.statistics.metrics import Scores, percent
+from mribatch.statistics.metrics import Scores
+from mribatch.statistics.shares import percent
 
 __all__ = [
     "ScanEntry",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mribatch.errors import InputError
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = [
     "DISCLAIMER",

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 from mribatch.errors import InputError
 
@@ -49,12 +47,16 @@ class NoiseFloor(NamedTuple):
 
 def calibrated(logits: Floats, temperature: float) -> NDArray[np.float64]:
     """Return the probabilities, (N, K) float64, of (N, K) logits divided by a temperature."""
+    from scipy.special import softmax  # a predictor of a model without a temperature does without
+
     shares: NDArray[np.float64] = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
     return shares
 
 
 def negative_log_likelihood(logits: Floats, truth: NDArray[np.int64], temperature: float = 1.0) -> float:
     """Return the mean cross-entropy, in nats, of (N, K) logits at a temperature against (N,) class indexes."""
+    from scipy.special import log_softmax
+
     _check(len(logits), len(truth))
     shares = log_softmax(np.asarray(logits, np.float64) / temperature, axis=1)
     return float(-shares[np.arange(len(truth)), truth].mean())
@@ -67,6 +69,9 @@ def fit_temperature(logits: Floats, truth: NDArray[np.int64]) -> float:
     the temperature 0. logits: (N, K); truth: (N,) class indexes. Raises InputError for no scans, or scans of one class. Guo, Pleiss, Sun,
     Weinberger: On Calibration of Modern Neural Networks, ICML 2017.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
     _check(len(logits), len(truth))
     if len(np.unique(truth)) < 2:
         raise InputError("expected scans of two or more classes to calibrate on, got one: add scans of the others")

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
 from mribatch.errors import InputError
 
@@ -117,5 +116,7 @@ def _noise(scans_before: int, scans_tonight: int, bins: int) -> float:
 
     Yurdakul and Naranjo 2020, Statistical properties of the population stability index, Journal of Risk Model Validation.
     """
+    from scipy.special import chdtri  # `score` imports this file, and does without
+
     quantile = chdtri(bins - 1, _CHANCE) if bins > 1 else 0.0  # one bin: all shares are 1, and the index is 0
     return float(quantile * (1 / scans_before + 1 / scans_tonight))

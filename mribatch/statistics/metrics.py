@@ -22,7 +22,6 @@ __all__ = [
     "holm",
     "mcnemar",
     "measure",
-    "percent",
     "repeated_interval",
     "wilson_interval",
     "worst_first",
@@ -270,13 +269,3 @@ def _check_probabilities(probabilities: NDArray[np.float64], shape: tuple[int, i
     off = float(np.abs(probabilities.sum(axis=1) - 1).max())
     if off > SUM_TOLERANCE:
         raise InputError(f"expected each scan's probabilities to sum to 1, got a row that is off by {off:.3g}")
-
-
-def percent(share: float | None) -> str:
-    """Format a share with two decimals. Only 0 and 1 themselves read 0.00% and 100.00%; None reads –."""
-    if share is None:
-        return "–"
-    text = f"{share:.2%}"
-    if text == "100.00%" and share < 1:
-        return "> 99.99%"
-    return "< 0.01%" if text == "0.00%" and share > 0 else text

@@ -10,16 +10,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.session
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mribatch.errors import ConfigError
 from mribatch.stores import retry
 from mribatch.stores.faults import is_about_credentials, s3_faults
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the rest of boto takes 0.2 s of each process to import, and only S3 needs it
+    from botocore.config import Config
+    from botocore.session import Session
     from mypy_boto3_s3.client import S3Client
 
 __all__ = ["REQUEST_PAYER", "client", "endpoint", "faults", "request", "trust"]
@@ -46,7 +45,7 @@ _lock = threading.Lock()  # boto cannot create two clients at once
 class _Connection:
     """A client, and the session that holds its credentials."""
 
-    session: botocore.session.Session
+    session: "Session"
     client: "S3Client"
 
 
@@ -112,6 +111,10 @@ def _connect() -> _Connection:
     payer = os.environ.get(REQUEST_PAYER, "")
     if payer not in ("", "requester"):
         raise ConfigError(f"{REQUEST_PAYER} must be `requester` or unset, got {payer!r}")
+    import boto3
+    import botocore.session
+    from botocore.config import Config
+
     session = botocore.session.get_session()
     # keep dates as text: none is used here, and one that boto cannot parse would end a listing
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
@@ -126,11 +129,13 @@ def _connect() -> _Connection:
     return _Connection(session, s3)
 
 
-def _older_stores(session: botocore.session.Session) -> Config:
+def _older_stores(session: "Session") -> "Config":
     """Return settings for stores other than AWS, unless the environment or the profile sets them.
 
     Many of these stores refuse boto's newer checksums (trailers of aws-chunked bodies) or store them in the object.
     """
+    from botocore.config import Config
+
     profile = session.get_scoped_config()
     names = [name for name in _CHECKSUMS if name not in profile and f"AWS_{name.upper()}" not in os.environ]
     return Config(**dict.fromkeys(names, "when_required"))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from mribatch.reports.rendering import confidence, decimal, interval, render
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 from tests.unit.test_comparison import GOOD, POOR, comparison_page
 from tests.unit.test_explanation_page import page as explanations
 from tests.unit.test_night_page import page as night_page
