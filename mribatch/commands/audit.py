@@ -23,7 +23,7 @@ from mribatch.models import directory, lookup
 from mribatch.reports.audit import audit_page
 from mribatch.reports.rendering import interval
 from mribatch.settings.audit import AuditConfig
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 from mribatch.stores import uris
 
 __all__ = ["Audited", "audit"]

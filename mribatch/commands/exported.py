@@ -12,7 +12,7 @@ from mribatch.errors import InputError
 from mribatch.models.exported_card import verdict
 from mribatch.models.format import Model
 from mribatch.schema import Referral
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = ["Compared", "Exported", "check_loss", "compared"]
 

@@ -4,12 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mribatch.models import recipe
-<<<<<<< HEAD
 from mribatch.models.card_measures import honesty_section, referral_section
-from mribatch.statistics.metrics import percent, wilson_interval
-=======
 from mribatch.statistics.metrics import wilson_interval
->>>>>>> bench
 from mribatch.statistics.pointing import Pointing, Verdict
 from mribatch.statistics.shares import percent
 

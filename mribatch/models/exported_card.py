@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mribatch.models.card import evidence_section
-from mribatch.statistics.metrics import percent
+from mribatch.statistics.shares import percent
 
 __all__ = ["exported_card", "verdict"]
 
