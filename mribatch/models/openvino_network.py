@@ -126,7 +126,8 @@ class _Layers:
 def _arrays(layer: Any) -> list[Array]:
     """Return the arrays of a layer, float32."""
     stored = layer["vars"]
-    arrays = [np.asarray(stored[key], np.float32) for key in sorted(stored, key=int)]
+    # read first, then converted: HDF5's own conversion from float16 takes a second for an Xception
+    arrays = [stored[key][()].astype(np.float32) for key in sorted(stored, key=int)]
     if not all(np.isfinite(array).all() for array in arrays):
         raise _NotFinite  # a maximum with a number hides NaN, so it might not reach the probabilities
     return arrays
