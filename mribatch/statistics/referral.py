@@ -1,6 +1,6 @@
 """Decide which scans a person should look at, from the features and the confidence of a network.
 
-Three scores, each with a threshold of its own: the same quantile of validation scans, chosen for a total share of referrals.
+Three scores, each with a threshold of its own: a quantile of validation scans, chosen for a total share of referrals.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ __all__ = ["REASONS", "Detector", "Features", "Reason", "Verdicts", "detector", 
 _COMPONENTS = 48  # principal components of the intermediate layer
 _NEIGHBOURS = 320  # training scans that are kept; 128 half-precision numbers each take 80 KB
 _NEAREST = 3  # the distance to the third one does not hang on a single odd scan
+_SHARES = np.array([4.0, 1.0, 1.0])  # of the referrals; a picture that is no scan of the brain is the worst to believe
 _STEPS = 60  # of the bisection
 _ROUNDING = 1.001  # so that a scan whose score is the threshold stays below it in any batch and on any machine
 
@@ -123,18 +124,25 @@ def fit_detector(reference: Features, seed: int = 0) -> Detector:
 def with_thresholds(fitted: Detector, features: Features, confidence: Floats, share: float) -> Detector:
     """Return the detector with thresholds that refer at most this share of these validation scans.
 
-    Each threshold is the same quantile of its score. Raises InputError for a share outside 0…1.
+    Each score refers a part of them, the foreign one four times as many as each other. Raises InputError for a share outside
+    0…1.
     """
     if not 0 < share < 1:
         raise InputError(f"expected a share of referrals between 0 and 1, got {share}")
     scores = fitted.scores(features, confidence)
-    low, high = 1 - share, 1.0
+    low, high = 0.0, share / _SHARES.max()
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        referred = (scores > np.quantile(scores, middle, axis=0, method="higher")).any(axis=1).mean()
-        low, high = (middle, high) if referred > share else (low, middle)
-    thresholds = np.quantile(scores, high, axis=0, method="higher")
+        referred = (scores > _quantiles(scores, 1 - middle * _SHARES)).any(axis=1).mean()
+        low, high = (low, middle) if referred > share else (middle, high)
+    thresholds = _quantiles(scores, 1 - low * _SHARES)
     return replace(fitted, thresholds=np.maximum(thresholds * _ROUNDING, np.finfo(np.float32).tiny))
+
+
+def _quantiles(scores: Floats, levels: Floats) -> Floats:
+    """Return a quantile of each column, (3,)."""
+    columns = [np.quantile(column, level, method="higher") for column, level in zip(scores.T, levels, strict=True)]
+    return np.asarray(columns, np.float64)
 
 
 def _center_and_scale(values: Floats) -> tuple[Floats, Floats]:

@@ -51,6 +51,13 @@ def test_the_thresholds_refer_the_share_that_was_asked_for() -> None:
         assert wanted - 0.01 <= np.mean([reason is not None for reason in reasons]) <= wanted
 
 
+def test_most_referrals_are_for_the_score_that_finds_foreign_pictures() -> None:
+    held, confidence = usual(1000, 2), np.random.default_rng(2).uniform(0.6, 1, 1000)
+    detector = with_thresholds(fit_detector(usual(300, 1)), held, confidence, 0.12)
+    over = (detector.scores(held, confidence) > detector.thresholds).mean(axis=0)
+    assert over[0] > 3 * max(over[1:]) > 0
+
+
 def test_other_scans_like_the_training_scans_are_rarely_referred(fitted: Detector) -> None:
     assert share(fitted, usual(500, 3)) < 0.1
 
