@@ -25,7 +25,7 @@ from tests.unit.test_night_page import STARTED, change, comparison, reject, tall
 from tests.unit.test_site_page import page as acceptance_page
 
 LABELS = ("glioma", "meningioma", "notumor", "pituitary")
-DIGEST = "a6fe41a44e09"
+DIGEST = "988636297e58"
 SCAN = "s3://radiology-archive/2026/11/series-{:04d}/slice-0042.dcm"
 
 
