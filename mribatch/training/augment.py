@@ -16,6 +16,8 @@ from mribatch.training.augment_geometry import Grey, Head
 
 __all__ = ["strong"]
 
+_CLEAN = 0.2  # share of scans that keep their grey levels and quality: most scans of an archive are like these
+
 
 def strong(pixels: NDArray[np.uint8], keys: Sequence[tuple[int, ...]]) -> NDArray[np.uint8]:
     """Return (N, side, side, 3) uint8 scans changed at random; they are grey afterwards.
@@ -39,6 +41,8 @@ def _changed(grey: Grey, head: Head, other: Grey, other_head: Head, rng: np.rand
     place = geometry.placement(head, rng)
     moved, mask = place.applied(grey, side, fill=head.background), place.applied(head.mask, side)
     background = geometry.erased(geometry.outside_of(moved, other, other_head, rng), rng)
+    if rng.random() < _CLEAN:
+        return geometry.composed(moved, mask, background)
     tissue = intensity.recurved(moved, mask > 127, _tissue(other, other_head), rng)
     picture = geometry.composed(tissue, mask, background)
     return intensity.stored(intensity.acquired(intensity.contrasted(picture, rng), rng), rng)
