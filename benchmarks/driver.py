@@ -58,10 +58,10 @@ class DriverConfig:
     scans: int = 100_000
     """Number of scans."""
 
-    predictors: int = 8
+    predictors: int = 4
     """Number of predictors."""
 
-    rate: float = 1000.0
+    rate: float = 2000.0
     """Scans that a predictor sleeps through in a second."""
 
     batch_size: int = 32
