@@ -81,16 +81,18 @@ def measure(config: SiteConfig, words: Sequence[str]) -> str:
     place.mkdir(parents=True, exist_ok=True)
     public = sample(one_of_each_cluster(listed(config.data, labels), config.seed), config.scans, config.seed)
     own = write_manifest(public, labels, place / "own.csv")
-    clahe = write_manifest(filtered(public, place / "clahe"), labels, place / "clahe.csv")
+    copies = filtered(public, place / "clahe")
+    clahe = write_manifest(copies, labels, place / "clahe.csv")
     accepted = {
         "another source": accepted_on(config, config.other, "other"),
         "held-back scans, one of each near-copy cluster": accepted_on(config, own, "own"),
     }
+    other = listed(config.other, labels)
     adapted = [
-        adapted_to(config, "held-back scans after CLAHE", clahe, "the same", clahe),
-        adapted_to(config, "another source", config.other, "the same", config.other),
-        adapted_to(config, "another source", config.other, "held-back scans", own),
-        adapted_to(config, "held-back scans", own, "all held-back scans", config.data),
+        adapted_to(config, "held-back scans after CLAHE", copies, "the same", clahe),
+        adapted_to(config, "another source", other, "the same", config.other),
+        adapted_to(config, "another source", other, "held-back scans", own),
+        adapted_to(config, "held-back scans", public, "all held-back scans", config.data),
     ]
     command = shlex.join(["python", "benchmarks/acceptance.py", *(_portable(word) for word in words)])
     facts = {"model": config.model, "command": command, **machine.facts(), "accepted": accepted, "adapted": adapted}
@@ -129,14 +131,14 @@ def accepted_on(config: SiteConfig, data: str, name: str) -> Mapping[str, Any]:
     return accept(AcceptConfig(model=config.model, data=data, output=f"{config.output}/accepted-{name}")).acceptance
 
 
-def adapted_to(config: SiteConfig, site: str, scans: str, judges: str, data: str) -> dict[str, Any]:
+def adapted_to(config: SiteConfig, site: str, scans: Scans, judges: str, data: str) -> dict[str, Any]:
     """Return what `mribatch adapt` does with the model: the comparison on labelled scans, or the refusal."""
     log.info("adapting to %s …", site)
     output = Path(config.output) / "adapted"
     shutil.rmtree(output, ignore_errors=True)
     row = {"site": site, "judges": judges}
     try:
-        result = adapt(AdaptConfig(model=config.model, input=(scans,), data=data, output=str(output)))
+        result = adapt(AdaptConfig(model=config.model, input=scans.uris, data=data, output=str(output)))
     except InputError as err:
         return row | {"refused": str(err).partition(": keep the model")[0]}
     assert result.duel is not None  # --data was given
