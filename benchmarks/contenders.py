@@ -1,6 +1,7 @@
 """Run mribatch and its peers on one folder of scans, and compare what they read and what they write with mribatch's."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,6 +48,8 @@ PEERS = (
 MRIBATCH, RERUN, HELP = "mribatch", "mribatch, nothing to do", "mribatch score --help"
 
 Run = dict[str, Any]
+
+log = logging.getLogger("bench")
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,9 @@ class Contenders:
         took: Run = {"name": name, "wall_s": round(ended.seconds, 2), "cpu_s": round(ended.cpu_s, 2)}
         if output is not None:
             took["first_row_s"] = round(_first_row(output) - ended.started_at.timestamp(), 2)
-        return took | {"load_before": round(load, 1)}
+        took["load_before"] = round(load, 1)
+        log.info("%s", took)
+        return took
 
 
 def _rows(output: Path, *columns: str) -> pa.Table:
