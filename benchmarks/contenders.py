@@ -1,6 +1,7 @@
 """Run mribatch and its peers on one folder of scans, and compare what they read and what they write with mribatch's."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from mribatch import schema
 from mribatch.models import directory
 from mribatch.settings.score import ScoreConfig
+from mribatch.statistics.calibration import calibrated
 
 __all__ = ["HELP", "MRIBATCH", "NOTHING", "PEERS", "RERUN", "Contenders", "Peer"]
 
@@ -47,6 +49,10 @@ PEERS = (
 MRIBATCH, RERUN, HELP = "mribatch", "mribatch, nothing to do", "mribatch score --help"
 
 Run = dict[str, Any]
+
+log = logging.getLogger("bench")
+
+_LEAST = 1e-37  # a probability that still has a logarithm in float32
 
 
 @dataclass(frozen=True)
@@ -95,10 +101,16 @@ class Contenders:
         return {"versions": json.loads(log.read_text().splitlines()[-1]), **facts}
 
     def agreement(self, peer: Peer) -> dict[str, Any]:
-        """Return how far a peer's probabilities are from mribatch's, both of the first round."""
-        columns = [schema.probability_column(label) for label in directory.open_model(self.model).labels]
+        """Return how far a peer's probabilities are from mribatch's, both of the first round.
+
+        Peers do not calibrate theirs, so that is done here.
+        """
+        model = directory.open_model(self.model)
+        columns = [schema.probability_column(label) for label in model.labels]
         ours = _probabilities(self.work / "mribatch-0", "scan_uri", columns)
         theirs = _probabilities(self.work / f"{peer.script}-0", "scan", columns)
+        if model.temperature is not None:
+            theirs = calibrated(np.log(np.maximum(theirs, _LEAST)), model.temperature).astype(np.float32)
         changed = int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum())
         return {"largest_difference": round(float(np.abs(ours - theirs).max()), 6), "changed_classes": changed}
 
@@ -120,7 +132,9 @@ class Contenders:
         took: Run = {"name": name, "wall_s": round(ended.seconds, 2), "cpu_s": round(ended.cpu_s, 2)}
         if output is not None:
             took["first_row_s"] = round(_first_row(output) - ended.started_at.timestamp(), 2)
-        return took | {"load_before": round(load, 1)}
+        took["load_before"] = round(load, 1)
+        log.info("%s", took)
+        return took
 
 
 def _rows(output: Path, *columns: str) -> pa.Table:

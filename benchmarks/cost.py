@@ -58,7 +58,7 @@ def cpu_s_per_scan(result: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Yield the CPU-seconds that each command takes for one more scan."""
     first, last = result["sizes"][0], result["sizes"][-1]
     for name, times in last["median"].items():
-        if name not in (NOTHING.name, RERUN, HELP):
+        if name in first["median"] and name not in (NOTHING.name, RERUN, HELP):
             more = times["cpu_s"] - first["median"][name]["cpu_s"]
             yield name, more / (last["count"] - first["count"])
 

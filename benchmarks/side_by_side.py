@@ -13,10 +13,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ import tyro
 from bench import SCAN_FOLDER
 from contenders import NOTHING, PEERS, Contenders, Peer
 
-from mribatch.errors import MribatchError
+from mribatch.errors import MribatchError, RunFailed
 
 log = logging.getLogger("bench")
 
@@ -99,22 +97,33 @@ def compare(config: SideBySideConfig) -> str:
 
 
 def _size(contenders: Contenders, peers: list[Peer], rounds: int) -> dict[str, Any]:
-    """Run all commands on one folder, every second round in the opposite order."""
-    runs = []
+    """Run all commands on one folder, every second round in the opposite order. A peer that fails is left out from then on."""
+    runs: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     for number in range(rounds):
-        steps = list(_steps(contenders, peers, number))
-        for step in steps if number % 2 == 0 else reversed(steps):
-            took = step()
-            runs.append({"round": number, **took})
-            log.info("%s", runs[-1])
+        order = (None, NOTHING, *peers)
+        for peer in order if number % 2 == 0 else reversed(order):
+            if peer is None:
+                runs.append({"round": number, **contenders.mribatch(number)})
+            elif peer.name not in failed:
+                runs += _runs_of(contenders, peer, number, failed)
     extra = [contenders.rerun(number) for number in range(rounds)] + [contenders.help() for _ in range(rounds)]
-    return {"runs": runs + extra, "agreement": {peer.name: contenders.agreement(peer) for peer in peers}}
+    agreement = {peer.name: contenders.agreement(peer) for peer in peers if peer.name not in failed}
+    return {
+        "runs": [run for run in runs + extra if run["name"] not in failed],
+        "failed": failed,
+        "agreement": agreement,
+    }
 
 
-def _steps(contenders: Contenders, peers: list[Peer], number: int) -> Iterator[Callable[[], dict[str, Any]]]:
-    yield partial(contenders.mribatch, number)
-    for peer in (NOTHING, *peers):
-        yield partial(contenders.peer, peer, number)
+def _runs_of(contenders: Contenders, peer: Peer, number: int, failed: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the run of a peer, or none and note why."""
+    try:
+        return [{"round": number, **contenders.peer(peer, number)}]
+    except RunFailed as err:
+        log.warning("%s", err)
+        failed[peer.name] = str(err).splitlines()[-1]
+        return []
 
 
 if __name__ == "__main__":

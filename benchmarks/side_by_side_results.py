@@ -60,12 +60,15 @@ def _table(size: dict[str, Any]) -> Iterable[str]:
 
 def _facts(size: dict[str, Any]) -> Iterable[str]:
     times = size["median"]
-    later = times[MRIBATCH]["first_row_s"] - times[NOTHING.name]["first_row_s"]
+    if NOTHING.name in times:
+        later = times[MRIBATCH]["first_row_s"] - times[NOTHING.name]["first_row_s"]
+        yield f"First prediction: {later:+.1f} s against the job of Ray Data that computes nothing.\n"
     yield (
-        f"First prediction: {later:+.1f} s against the Ray Data job that computes nothing. Nothing to do: "
-        f"{times[RERUN]['cpu_s']:.2f} CPU-seconds, {times[RERUN]['wall_s']:.1f} s. `--help`: {times[HELP]['cpu_s']:.2f} "
+        f"Nothing to do: {times[RERUN]['cpu_s']:.2f} CPU-seconds, {times[RERUN]['wall_s']:.1f} s. `--help`: {times[HELP]['cpu_s']:.2f} "
         f"CPU-seconds, {times[HELP]['wall_s']:.1f} s."
     )
+    for name, reason in size["failed"].items():
+        yield f"\n{name} failed: {reason}"
     loads = [ran["load_before"] for ran in size["runs"]]
     yield f"\n{size['scans']}; load before each run: {min(loads)} to {max(loads)}."
 
@@ -74,7 +77,8 @@ def _peers(result: dict[str, Any]) -> Iterable[str]:
     yield "| | versions | pixels | probabilities, largest difference | other class |"
     yield "|---|---|---|---|---|"
     last = result["sizes"][-1]
-    for name, facts in result["peers"].items():
+    for name in last["agreement"]:
+        facts = result["peers"][name]
         same, agrees = facts["identical"] == facts["scans"], last["agreement"][name]
         pixels = "identical" if same else f"differ by {facts['mean_grey_levels']:.2f} grey levels on average"
         versions = ", ".join(f"{library} {version}" for library, version in facts["versions"].items())
@@ -90,7 +94,7 @@ def _method(result: dict[str, Any]) -> str:
     return (
         f"Method: one command at a time, {result['settings']['rounds']} rounds, every second one in the opposite order; "
         "medians. CPU-seconds are those of all processes of a command, Ray's included. First prediction: from the start of the "
-        "command to the moment at which its first batch is computed. Network and weights are those of the model directory; "
+        "command to the moment at which its first batch is computed. Network and weights are those of the model directory; peers do not calibrate, so their probabilities are calibrated for the comparison. "
         "Pillow, TensorFlow and Daft decode and resize in different ways, so pixels and probabilities differ."
     )
 

@@ -34,9 +34,13 @@ def main(wanted: Task) -> None:
         write([columns(scans.file_paths, pixels, None)], wanted.output)
     else:
         moments: list[float] = []  # of the end of each batch; `predict` returns the rows of all of them at its end
-        ended: Any = keras.callbacks.LambdaCallback(on_predict_batch_end=lambda *_: moments.append(time.time()))
+
+        class Clock(keras.callbacks.Callback):  # type: ignore[misc]  # Keras gives it no type
+            def on_predict_batch_end(self, *_: Any, **__: Any) -> None:
+                moments.append(time.time())
+
         network = networks.load_network(model)
-        scores = network.predict(scans.map(network_input), callbacks=[ended], verbose=0)
+        scores = network.predict(scans.map(network_input), callbacks=[Clock()], verbose=0)
         rows = columns(scans.file_paths, scores, model.labels)
         rows["scored_at"] = [moments[row // wanted.batch_size] for row in range(len(scores))]
         write([rows], wanted.output)

@@ -47,9 +47,10 @@ class NoiseFloor(NamedTuple):
 
 def calibrated(logits: Floats, temperature: float) -> NDArray[np.float64]:
     """Return the probabilities, (N, K) float64, of (N, K) logits divided by a temperature."""
-    from scipy.special import softmax  # a predictor of a model without a temperature does without
-
-    shares: NDArray[np.float64] = softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+    scaled = np.asarray(logits, np.float64) / temperature
+    # SciPy's softmax, bit for bit; a predictor does without SciPy, and starts earlier
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
 
 

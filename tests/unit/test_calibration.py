@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from mribatch.errors import InputError
 from mribatch.statistics import calibration
@@ -18,6 +19,13 @@ def overconfident() -> Case:
     shares = calibration.calibrated(logits, 1.0)
     truth = (shares.cumsum(axis=1) < rng.random((4000, 1))).sum(axis=1)
     return 3 * logits, truth
+
+
+def test_calibrated_probabilities_are_scipys_bit_for_bit(overconfident: Case) -> None:
+    logits, _ = overconfident
+    for temperature in (0.05, 0.7, 1.3, 20.0):
+        expected = softmax(logits / temperature, axis=1)
+        assert calibration.calibrated(logits, temperature).tobytes() == expected.tobytes()
 
 
 def test_the_temperature_undoes_a_known_scale(overconfident: Case) -> None:
