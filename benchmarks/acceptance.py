@@ -24,12 +24,10 @@ import tyro
 from honesty_scans import Scans, listed, one_of_each_cluster, sample
 from PIL import Image
 
-from mribatch.commands.accept import accept
-from mribatch.commands.adapt import adapt
+from mribatch import AcceptConfig, AdaptConfig, accept, adapt
 from mribatch.errors import InputError, MribatchError
 from mribatch.models import directory
 from mribatch.scans.limits import ImageSpec
-from mribatch.settings.site import AcceptConfig, AdaptConfig
 from mribatch.training.augment_intensity import equalized_locally
 
 log = logging.getLogger("bench")
