@@ -256,7 +256,9 @@ def _replace_rows(fence: lock.Fence, plan: ledger.Plan, rows: pa.Table) -> None:
 def _write(config: NightlyConfig, night: Night, reading: Reading) -> str:
     """Write nightly.json and nightly.html, and return the page's URI."""
     default = uris.join(config.output, "_nights", night.run_id)
-    folder, work = config.report or default, pa.Table.from_pylist([asdict(scan) for scan in night.worklist])
+    folder, columns = config.report or default, schema.prediction_schema(())
+    keys = pa.schema([columns.field(name) for name in (*schema.KEY, "container")])
+    work = pa.Table.from_pylist([asdict(scan) for scan in night.worklist], schema=keys)
     files = {"nightly.json": "all of this page, and the lists in full"}
     if not config.report:
         files |= {
