@@ -110,5 +110,5 @@ def test_every_refusal_of_promote_names_only_its_own_flags(models: Path) -> None
     refused("stranger", "cat, dog.*correct --candidate")
     for number in range(20):
         (models.parent / "labelled" / "glioma" / f"{number}.jpg").write_bytes(b"no scan")
-    refused("two", r"more than 5% of the scans .* raise --max-reject-rate")
+    refused("two", r"failed more scans .* than --max-reject-rate 0\.05 allows, so nothing was promoted")
     assert not (models / "_promotions").exists()
