@@ -14,7 +14,7 @@ from mribatch.errors import ConfigError
 from mribatch.models import openvino_network
 from mribatch.models.engine import Outputs
 from mribatch.models.format import Model
-from mribatch.models.openvino_library import openvino
+from mribatch.models.openvino_library import core, openvino
 from mribatch.models.openvino_network import OUTPUTS
 from mribatch.statistics.referral import Features
 
@@ -34,9 +34,8 @@ class OpenVINOEngine:
 
     def __init__(self, model: Model, threads: int | None = None, with_layers: bool = False) -> None:
         threads, self._with_layers = threads or os.cpu_count() or 1, with_layers
-        core = ov.Core()
         if model.precision == "bf16":
-            _check_bf16(model, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+            _check_bf16(model, core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         is_quantized = model.precision == "int8"  # the rest of its operations are computed in f32
         graph = openvino_network.stored(model) if is_quantized else openvino_network.build(model)
         settings = {
@@ -46,7 +45,7 @@ class OpenVINOEngine:
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # several predictors would be pinned to the same cores
         }
-        compiled = core.compile_model(graph, "CPU", settings)
+        compiled = core().compile_model(graph, "CPU", settings)
         self._sizes = [compiled.output(number).shape[1] for number in range(len(OUTPUTS))]
         self._queue = ov.AsyncInferQueue(compiled, threads)
 

@@ -1,11 +1,12 @@
 """Import OpenVINO without its model converter, whose import reports to the maker of OpenVINO over the network."""
 
 import sys
+from functools import cache
 from typing import Any
 
 from mribatch.errors import ConfigError
 
-__all__ = ["openvino"]
+__all__ = ["core", "openvino"]
 
 _CONVERTER = "openvino.tools.ovc"  # loads openvino_telemetry and sends an event as soon as it is imported
 
@@ -30,3 +31,14 @@ def openvino() -> tuple[Any, Any]:
         if unset:
             sys.modules.pop(_CONVERTER, None)
     return library, opset13
+
+
+@cache
+def core() -> Any:
+    """Return the `Core` of this process, which is never destroyed. Raises ConfigError as `openvino` does.
+
+    It gives its thread a stack for signal handlers. If another thread destroys it, that stack is gone, and the next signal
+    that Python handles ends the process with a segmentation fault.
+    """
+    library, _ = openvino()
+    return library.Core()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mribatch.errors import ModelError
 from mribatch.models import directory
 from mribatch.models.format import PIXELS, Model
-from mribatch.models.openvino_library import openvino
+from mribatch.models.openvino_library import core, openvino
 
 __all__ = ["OUTPUTS", "build", "stored"]
 
@@ -59,7 +59,7 @@ def stored(model: Model) -> Any:
     """
     graph, weights = (directory.read_file(model, role) for role in ("graph", "weights"))
     try:
-        network = ov.Core().read_model(graph, weights)
+        network = core().read_model(graph, weights)
         _check_shape(network, len(model.labels))
     except (ValueError, RuntimeError) as err:
         raise ModelError(
