@@ -37,8 +37,8 @@ def openvino() -> tuple[Any, Any]:
 def core() -> Any:
     """Return the `Core` of this process, which is never destroyed. Raises ConfigError as `openvino` does.
 
-    It gives its thread a stack for signal handlers. If another thread destroys it, that stack is gone, and the next signal
-    that Python handles ends the process with a segmentation fault.
+    A `Core` gives its thread a stack for signal handlers. If another thread destroys it, or a later one outlives it, that stack
+    is gone, and the next signal that Python handles ends the process with a segmentation fault (OpenVINO 2026.4).
     """
     library, _ = openvino()
     return library.Core()

@@ -179,3 +179,23 @@ def test_the_engine_is_no_part_of_the_fingerprint() -> None:
     ):
         plain, named = (kind(model="m", output="o", engine=name, **inputs) for name in ("auto", "tensorflow"))
         assert plain.fingerprint() == named.fingerprint()
+
+
+HANDLES_A_SIGNAL_AFTER_TWO_ENGINES = """
+import gc, os, signal, sys
+from mribatch.models import directory
+from mribatch.models.openvino_engine import OpenVINOEngine
+first, second = (OpenVINOEngine(directory.open_model(sys.argv[1]), 1) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_process_that_has_dropped_its_engines_still_handles_signals(tiny_model: Model) -> None:
+    command = [sys.executable, "-c", HANDLES_A_SIGNAL_AFTER_TWO_ENGINES, tiny_model.uri]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
