@@ -9,7 +9,6 @@ OUTPUT/ keeps the pages, the filtered copies and the adapted models.
 import csv
 import json
 import logging
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import bare
 import machine
 import numpy as np
+import recorded
 import tyro
 from honesty_scans import Scans, listed, one_of_each_cluster, sample
 from PIL import Image
@@ -92,7 +92,7 @@ def measure(config: SiteConfig, words: Sequence[str]) -> str:
         adapted_to(config, "another source", other, "held-back scans", own),
         adapted_to(config, "held-back scans", public, "all held-back scans", config.data),
     ]
-    command = shlex.join(["python", "benchmarks/acceptance.py", *(_portable(word) for word in words)])
+    command = recorded.portable("acceptance", words)
     facts = {"model": config.model, "command": command, **machine.facts(), "accepted": accepted, "adapted": adapted}
     Path(f"{config.output}.json").write_text(json.dumps(facts, indent=1) + "\n")
     markdown = page_of(facts)
@@ -176,11 +176,6 @@ def _adapted_row(row: Mapping[str, Any]) -> str:
     duel = row["duel"]
     cells = f"{row['judges']}, {duel['scans']}", f"{duel['before']:.1%}", f"{duel['after']:.1%}", "written"
     return f"| {row['scans']} scans: {row['site']} | {' | '.join(cells)} |"
-
-
-def _portable(word: str) -> str:
-    """Return a word of the command line without the folders of this machine."""
-    return Path(word).name if word.startswith("/") else word
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ def table(config: CostConfig) -> str:
     lines = ["| | hours of the machine | price |", "|---|---|---|"]
     if config.scans_per_s is not None:
         return "\n".join([*lines, _row("mribatch", MILLION / config.scans_per_s / 3600, config.price_per_hour)])
+    if not Path(config.measured).exists():
+        raise ConfigError(
+            f"no measurements at {config.measured}: run side_by_side.py --scans 17 256, or pass --scans-per-s"
+        )
     result = json.loads(Path(config.measured).read_text())
     if len(result["sizes"]) < 2:
         raise ConfigError(

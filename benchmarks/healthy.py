@@ -21,13 +21,14 @@ from typing import Any
 
 import machine
 import pyarrow.dataset
+import recorded
 import tyro
 from children import run
 from material import shown
 
 from mribatch.errors import InputError
 from mribatch.models import directory
-from mribatch.models.card import healthy_table, model_card
+from mribatch.models.card import healthy_table
 from mribatch.settings.score import ScoreConfig
 
 log = logging.getLogger("bench")
@@ -125,14 +126,6 @@ def measured(config: HealthyConfig) -> dict[str, Any]:
     }
 
 
-def describe(config: HealthyConfig, result: dict[str, Any]) -> None:
-    """Write the counts into the model's card and model.json. The digest does not change."""
-    model = directory.load_model(config.model)
-    healthy = {"about": config.about, "by_kind": result["by_kind"], "default": result["default"]}
-    facts = model.facts | {"healthy": healthy}
-    directory.redescribe(model, facts, model_card(facts))
-
-
 def manual(page: str, result: dict[str, Any], about: str) -> str:
     """Return the page of the manual with its last section written anew."""
     before, heading, _ = page.partition(_SECTION)
@@ -170,7 +163,8 @@ def main() -> int:
     Path(f"{config.output}.json").write_text(json.dumps(result, indent=1) + "\n")
     Path(f"{config.output}.md").write_text(text)
     if config.about:
-        describe(config, result)
+        facts = {"about": config.about, "by_kind": result["by_kind"], "default": result["default"]}
+        recorded.record(config.model, healthy=facts)
         _MANUAL.write_text(manual(_MANUAL.read_text(), result, config.about))
     log.info("%s", text)
     return 0

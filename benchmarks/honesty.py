@@ -8,7 +8,6 @@ No Ray: one process scores all scans in batches. Writes OUTPUT.json (all numbers
 
 import json
 import logging
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,13 +18,12 @@ from typing import Any
 import honesty_results
 import machine
 import numpy as np
+import recorded
 import tyro
 from corruptions import CORRUPTIONS, Change, filtered, only_box, painted_out
 from honesty_scans import Judge, Scans, apart, listed, sample
 
 from mribatch.errors import InputError, MribatchError
-from mribatch.models import directory
-from mribatch.models.card import model_card
 from mribatch.sources.lesions import lesion_boxes
 from mribatch.stores import uris
 
@@ -107,27 +105,15 @@ def honesty(config: HonestyConfig, words: Sequence[str]) -> str:
     sets |= _lesions(config, judge, data)
     facts = {
         "model": {"name": Path(config.model).name, "digest": judge.digest, "image_side_px": judge.side_px},
-        "command": shlex.join(["python", "benchmarks/honesty.py", *map(_portable, words)]),
+        "command": recorded.portable("honesty", words),
         **machine.facts(),
         "sets": sets,
         "corruptions": _corrupted(judge, drawn),
     }
     facts["seconds"] = round(time.monotonic() - start)
     if config.record:
-        record(config.model, facts)
+        recorded.record(config.model, honesty={name: facts[name] for name in ("command", "sets", "corruptions")})
     return honesty_results.write(config.output, facts, earlier)
-
-
-def record(uri: str, result: dict[str, Any]) -> None:
-    """Write the figures into the model's card and model.json. The digest does not change."""
-    model = directory.load_model(uri)
-    facts = model.facts | {"honesty": {name: result[name] for name in ("command", "sets", "corruptions")}}
-    directory.redescribe(model, facts, model_card(facts))
-
-
-def _portable(word: str) -> str:
-    """Return a word of the command line without the folders of this machine."""
-    return Path(word).name if word.startswith("/") else word
 
 
 def _sets(config: HonestyConfig, judge: Judge, data: Scans) -> list[tuple[str, dict[str, Any]]]:

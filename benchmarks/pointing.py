@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import recorded
 import tyro
 from numpy.typing import NDArray
 
 from mribatch.errors import InputError
-from mribatch.models import card, directory, lookup
+from mribatch.models import directory, lookup
 from mribatch.models.format import Model
 from mribatch.models.pointing import pointing_facts
 from mribatch.scans.decode import decode
@@ -190,8 +191,7 @@ def main() -> int:
     methods = {method: measured(model, method, boxes, config.data) for method in config.methods}
     log.info("%s", table(methods))
     if config.record:
-        facts = model.facts | {"pointing": pointing_facts(model.digest, methods, command(config))}
-        directory.redescribe(model, facts, card.model_card(facts))
+        recorded.record(model.uri, pointing=pointing_facts(model.digest, methods, command(config)))
     return 0
 
 

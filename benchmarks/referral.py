@@ -13,7 +13,6 @@ import argparse
 import csv
 import io
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +21,18 @@ from typing import Any
 
 import machine
 import numpy as np
+import recorded
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from sklearn.metrics import roc_auc_score
 
 from mribatch.models import directory
-from mribatch.models.card import model_card
 from mribatch.models.card_measures import referral_goals, referral_table
 from mribatch.models.engine import Engine
 from mribatch.models.format import Model
 from mribatch.models.referral import stored_detector
 from mribatch.scans.decode import frames
+from mribatch.settings.calibrate import FALSE_REFERRALS
 from mribatch.statistics import calibration
 from mribatch.statistics.referral import Detector, Features, fit_detector, with_thresholds
 
@@ -249,11 +249,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _command(words: Sequence[str]) -> str:
-    """Return the command without the folders of this machine."""
-    return shlex.join(["python", *(Path(word).name if word.startswith("/") else word for word in words)])
-
-
 def page_of(facts: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
     lines = [
@@ -268,29 +263,24 @@ def page_of(facts: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def record(uri: str, result: Mapping[str, Any]) -> None:
-    """Write the figures into the model's card and model.json. The digest does not change."""
-    model = directory.load_model(uri)
-    facts = model.facts | {"referred": {name: result[name] for name in ("command", "kinds")}}
-    directory.redescribe(model, facts, model_card(facts))
-
-
 def main() -> None:
     """Measure and write both files."""
     parser = argparse.ArgumentParser(description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "data", "groups", "foreign", "external", "cache", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--share", type=float, default=0.06, help="of false referrals, for a model without referral")
+    parser.add_argument(
+        "--share", type=float, default=FALSE_REFERRALS, help="of false referrals, for a model without referral"
+    )
     parser.add_argument("--disturbed", type=int, default=149, help="held-back scans to disturb")
     parser.add_argument("--record", action="store_true", help="write the figures into the card and model.json")
     arguments = parser.parse_args()
     for folder in (arguments.cache, arguments.output):
         folder.mkdir(parents=True, exist_ok=True)
-    facts = measure(arguments) | machine.facts() | {"command": _command(sys.argv)}
+    facts = measure(arguments) | machine.facts() | {"command": recorded.portable("referral", sys.argv[1:])}
     (arguments.output / "referral.json").write_text(json.dumps(facts, indent=1))
     (arguments.output / "referral.md").write_text(page_of(facts))
     if arguments.record:
-        record(str(arguments.model), facts)
+        recorded.record(str(arguments.model), referred={name: facts[name] for name in ("command", "kinds")})
     print(page_of(facts))
 
 

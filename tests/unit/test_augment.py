@@ -86,6 +86,13 @@ def test_heads_of_all_sizes_become_the_same_sizes() -> None:
     assert large.max() > 1.5 * large.min(), "and they vary"
 
 
+def test_about_a_fifth_of_the_scans_keep_their_grey_levels_and_quality(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment_intensity, "stored", lambda grey, _: np.full_like(grey, 255))
+    changed = augment.strong(colour(*[head(0.8)] * 200), keys(200))
+    kept = (changed.min(axis=(1, 2, 3)) < 255).mean()
+    assert 0.1 < kept < 0.3
+
+
 def test_the_outline_of_a_head_is_where_the_head_is() -> None:
     place = augment_geometry.head_of(head(0.6))
     np.testing.assert_allclose(place.box, (0.26, 0.2, 0.74, 0.8), atol=0.05)
