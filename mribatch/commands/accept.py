@@ -61,7 +61,6 @@ def _listed(config: AcceptConfig) -> pa.Table:
     """Return the labelled scans (schema LABELLED), or the drawn ones of those without labels (schema PLAN)."""
     if config.data is not None:
         return list_labelled(config.data, exclude=config.exclude, outputs=(config.output,))
-    log.info("listing %s …", ", ".join(config.input))
     listing = list_scans(config.input, config.exclude)
     drawn = np.random.default_rng(config.seed).permutation(listing.num_rows)[: config.limit]
     return listing.take(pa.array(np.sort(drawn)))

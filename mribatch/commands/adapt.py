@@ -134,7 +134,6 @@ def _check(config: AdaptConfig, model: Model) -> None:
 
 def _drawn(config: AdaptConfig) -> pa.Table:
     """Return at most config.limit scans of the input, drawn by the seed. Raises InputError for fewer than LEAST_SCANS."""
-    log.info("listing %s …", ", ".join(config.input))
     listing = list_scans(config.input, config.exclude)
     if listing.num_rows < LEAST_SCANS:
         raise _too_few(listing.num_rows, config)

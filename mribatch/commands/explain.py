@@ -1,7 +1,6 @@
 """Explain: chosen scans → class activation maps → overlays, a table of their peaks, and a page."""
 
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -28,8 +27,6 @@ from mribatch.stores import uris
 from mribatch.version import __version__
 
 __all__ = ["EXPLANATIONS", "Explained", "explain"]
-
-log = logging.getLogger("mribatch.explain")
 
 EXPLANATIONS = pa.schema(
     [
@@ -87,7 +84,6 @@ def explain(config: ExplainConfig) -> Explained:
     config = replace(config, output=uris.absolute(config.output))
     model = directory.load_model(lookup.locate(config.model))
     uris.check_writable(config.output)
-    log.info("listing %s …", ", ".join(config.input))
     chosen = _chosen(keys_of(list_scans(config.input, config.exclude)), config)
     reading = Reading(selection=Selection(window=config.window))
     settings = MapSettings(method=config.method, show_unproven=config.show_unproven, reading=reading)

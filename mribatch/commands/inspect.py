@@ -64,7 +64,6 @@ def inspect(config: InspectConfig) -> Inspected:
     """
     if config.output:
         uris.check_writable(config.output)
-    log.info("listing %s …", ", ".join(config.input))
     listing = list_scans(config.input, config.exclude)
     step = 1 if config.limit is None else max(1, -(-listing.num_rows // config.limit))
     chosen = keys_of(listing)[::step]

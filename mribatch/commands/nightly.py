@@ -58,7 +58,6 @@ def nightly(config: NightlyConfig) -> "Done | Forecast":
     model = directory.load_model(lookup.locate(config.model))
     required_acceptance(config, model)
     output, run_id = uris.absolute(config.output), new_run_id()
-    log.info("listing %s …", ", ".join(config.input))
     if config.dry_run:
         return _forecast(config, model, list_scans(config.input, config.exclude), output)
     if config.report:

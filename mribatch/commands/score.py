@@ -40,7 +40,6 @@ def score(config: ScoreConfig) -> Scored:
     """
     model = directory.load_model(lookup.locate(config.model))
     required_acceptance(config, model)  # before a listing that may take long
-    log.info("listing %s …", ", ".join(config.input))
     scored = score_listing(config, model, list_scans(config.input, config.exclude))
     if scored.planned:
         write_index(scored.output)

@@ -20,6 +20,8 @@ __all__ = ["Listing", "archive", "content_digests", "keys_of", "list_inputs", "l
 
 log = logging.getLogger("mribatch.listing")
 
+_INPUTS_SHOWN = 3  # in messages
+
 _READERS = 16  # scans read at once to digest their bytes
 
 
@@ -76,13 +78,20 @@ def list_scans(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> p
 
 def archive(inputs: Sequence[str], exclude: Sequence[str] | None = None) -> tuple[pa.Table, Callable[[str], bool]]:
     """Return `list_scans`, and a function that tells whether a URI would be in the listing if it existed."""
+    log.info("listing %s …", _shown(inputs))
     listing = list_inputs(inputs, exclude)
     if not listing.versions:
         no_scans = ["mribatch's own output"] * bool(listing.own) + ["excluded"] * bool(exclude)
         which = f" that is not {' and not '.join(no_scans)}" if no_scans else ""
-        raise InputError(f"no scans in {', '.join(inputs)}: expected a folder or prefix with at least one file{which}")
+        raise InputError(f"no scans in {_shown(inputs)}: expected a folder or prefix with at least one file{which}")
     names = sorted(listing.versions)
     return pa.table([names, [listing.versions[name] for name in names]], schema=schema.PLAN), listing.covers
+
+
+def _shown(inputs: Sequence[str]) -> str:
+    """Return the first inputs, and how many more there are: a glob that the shell expands gives thousands."""
+    more = len(inputs) - _INPUTS_SHOWN
+    return ", ".join(inputs[:_INPUTS_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def content_digests(listing: pa.Table) -> set[str]:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from mribatch.errors import InputError
 from mribatch.sources.label_names import looks_like_split, same_class, split_of
 from mribatch.sources.labels import labelled
+from mribatch.sources.listing import list_scans
 from tests.unit.test_labelled import labels_of, touch, wrong
 
 # Splits
@@ -194,3 +196,10 @@ def test_pictures_and_their_annotations_are_no_classes(tmp_path: Path, names: tu
 def test_a_file_that_is_no_manifest_says_what_one_is(tmp_path: Path, name: str) -> None:
     touch(tmp_path, name)
     assert f"a manifest (.csv, .tsv, .txt, .parquet), got {tmp_path}/{name}" in wrong(tmp_path / name)
+
+
+def test_of_many_inputs_only_the_first_three_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mribatch.listing")
+    with pytest.raises(InputError, match="and 1,997 more: expected a folder"):
+        list_scans([str(tmp_path)] * 2000)
+    assert caplog.messages[0].endswith("and 1,997 more …")
