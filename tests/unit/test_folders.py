@@ -199,7 +199,7 @@ def test_a_file_that_is_no_manifest_says_what_one_is(tmp_path: Path, name: str) 
 
 
 def test_of_many_inputs_only_the_first_three_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "mribatch.listing")
+    caplog.set_level("INFO", "mribatch")
     with pytest.raises(InputError, match="and 1,997 more: expected a folder"):
         list_scans([str(tmp_path)] * 2000)
     assert caplog.messages[0].endswith("and 1,997 more …")

@@ -305,8 +305,8 @@ def test_an_exclusion_that_matches_nothing_is_told_in_one_line(
 ) -> None:
     touch(tmp_path, "one/a.jpg", "one/b/c.jpg", "two/d.jpg")
     archive_of(tmp_path, "b", "nothing/**")
-    (message,) = caplog.messages
-    assert message.startswith("--exclude nothing/** matches nothing")
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("--exclude nothing/** matches nothing")
 
 
 def test_a_listing_that_is_excluded_whole_says_so(tmp_path: Path) -> None:

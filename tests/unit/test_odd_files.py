@@ -379,6 +379,7 @@ def test_copies_are_recognized_though_some_scans_cannot_be_read(
     monkeypatch.setattr(uris, "read", odd)
     listing = list_scans([str(tmp_path)])
     expected = {decode(scan(number), SPEC).content_sha256 for number in (0, 2)}
+    caplog.clear()
     assert content_digests(listing) == expected
     assert caplog.messages == ["1 of 3 scans could not be read (OverflowError): copies of them are not recognized"]
     with pytest.raises(InputError, match=r"none of the 1 scans to compare with can be read \(OverflowError\)"):
