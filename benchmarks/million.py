@@ -99,9 +99,9 @@ def measure(config: MillionConfig) -> dict[str, Any]:
 
 def _first_rows(plan: ledger.Plan, ended: Any) -> int:
     from mribatch.cluster.blocks import growing
-    from mribatch.cluster.decoding import decoded
     from mribatch.cluster.nodes import working_cores
     from mribatch.cluster.session import session
+    from mribatch.cluster.streaming import decoded
 
     spec = ImageSpec(side_px=224)
     with session():

@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from mribatch.cluster.decoding import collected, decoded
 from mribatch.cluster.nodes import predictors, working_nodes
+from mribatch.cluster.streaming import collected, decoded
 from mribatch.models.corrupted import CorruptedPredictor
 from mribatch.models.engine import takes_gpus
 from mribatch.models.format import Model

@@ -7,8 +7,8 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from mribatch.cluster.decoding import decoded
 from mribatch.cluster.nodes import most_cores, predictors, working_nodes
+from mribatch.cluster.streaming import decoded
 from mribatch.models.exporting import Copy, CopyPredictor, Rates, measured_rates
 from mribatch.models.format import Model
 from mribatch.models.quantization import quantized_files

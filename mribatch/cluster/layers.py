@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mribatch.cluster.decoding import decoded, readable
 from mribatch.cluster.nodes import predictors, working_nodes
+from mribatch.cluster.streaming import decoded, readable
 from mribatch.models.embedding import LAYERS, LayerReader
 from mribatch.models.format import Model
 from mribatch.statistics.referral import Features

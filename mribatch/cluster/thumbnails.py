@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import ray.data
 from numpy.typing import NDArray
 
-from mribatch.cluster.decoding import decoded
 from mribatch.cluster.nodes import predictors, working_nodes
+from mribatch.cluster.streaming import decoded
 from mribatch.models.embedding import Embedder, grey_thumbnails, pixels_of
 from mribatch.models.format import Model
 from mribatch.scans.limits import ImageSpec

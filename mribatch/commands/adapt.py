@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mribatch.cluster import decoding
+from mribatch.cluster import streaming
 from mribatch.cluster.adapting import adapt_model, paired_answers
 from mribatch.cluster.nodes import check_seen
 from mribatch.cluster.session import session
@@ -160,7 +160,7 @@ def _labelled(config: AdaptConfig, model: Model) -> pa.Table | None:
 def _read(config: AdaptConfig, model: Model, scans: pa.Table) -> pa.Table:
     log.info("reading %s scans …", f"{scans.num_rows:,}")
     with progress("reading", scans.num_rows, "scans") as bar:
-        return decoding.readable(decoding.decoded(scans, model.image_spec), config.max_reject_rate, bar.advance)
+        return streaming.readable(streaming.decoded(scans, model.image_spec), config.max_reject_rate, bar.advance)
 
 
 def _different(scans: pa.Table, config: AdaptConfig) -> pa.Table:
@@ -176,7 +176,7 @@ def _compared(config: AdaptConfig, model: Model, table: pa.Table, statistics: St
     log.info("comparing on %s labelled scans …", f"{table.num_rows:,}")
     with progress("comparing", table.num_rows, "scans") as bar:
         answers = paired_answers(table, model, statistics, config.batch_size)
-        rows = decoding.readable(answers, config.max_reject_rate, bar.advance)
+        rows = streaming.readable(answers, config.max_reject_rate, bar.advance)
     if not rows.num_rows:
         raise InputError(f"none of the {table.num_rows} scans in {config.data} can be read: repair or replace them")
     truth, before, after = (class_numbers(rows[name], model.labels) for name in ("label", "before", "after"))

@@ -19,7 +19,7 @@ import ray
 from numpy.typing import NDArray
 
 from mribatch import schema
-from mribatch.cluster import decoding
+from mribatch.cluster import decoding, streaming
 from mribatch.cluster.nodes import check_seen, most_cores, predictors, working_nodes
 from mribatch.cluster.session import session
 from mribatch.commands.classes import list_labelled
@@ -151,7 +151,7 @@ def _features(config: BaselinesConfig, table: pa.Table, weights: bytes | None) -
     """Return the readable scans with their features. Raises InputError if a class has none."""
     log.info("reading %d scans …", table.num_rows)
     threads, pool = predictors(working_nodes())
-    rows = decoding.decoded(table, ImageSpec(side_px=config.image_side)).map_batches(
+    rows = streaming.decoded(table, ImageSpec(side_px=config.image_side)).map_batches(
         features.Extractor,
         fn_constructor_args=(weights, config.image_side, threads),
         batch_format="pyarrow",
@@ -160,7 +160,7 @@ def _features(config: BaselinesConfig, table: pa.Table, weights: bytes | None) -
         **pool,
     )
     with progress("reading", table.num_rows, "scans") as bar:
-        scans = decoding.readable(rows, config.max_reject_rate, bar.advance)
+        scans = streaming.readable(rows, config.max_reject_rate, bar.advance)
     lost = sorted(set(table["label"].to_pylist()) - set(scans["label"].to_pylist()))
     if lost:
         raise InputError(

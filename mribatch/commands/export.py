@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pyarrow as pa
 
-from mribatch.cluster import decoding
+from mribatch.cluster import streaming
 from mribatch.cluster.exporting import compared_answers, export_copy, rates_of
 from mribatch.cluster.nodes import check_seen
 from mribatch.cluster.session import session
@@ -74,7 +74,7 @@ def _check(config: ExportConfig, model: Model) -> None:
 def _read(config: ExportConfig, model: Model, scans: pa.Table) -> pa.Table:
     log.info("reading %s calibration scans …", f"{scans.num_rows:,}")
     with progress("reading", scans.num_rows, "scans") as bar:
-        rows = decoding.readable(decoding.decoded(scans, model.image_spec), config.max_reject_rate, bar.advance)
+        rows = streaming.readable(streaming.decoded(scans, model.image_spec), config.max_reject_rate, bar.advance)
     if rows.num_rows < LEAST_SCANS:
         raise InputError(
             f"{rows.num_rows} scans can be read in {config.calibration}, at least {LEAST_SCANS} are needed to calibrate on: "
@@ -89,7 +89,7 @@ def _compared(config: ExportConfig, model: Model, copy: Copy, scans: Scans) -> C
     log.info("comparing on %s scans …", f"{table.num_rows:,}")
     with progress("comparing", table.num_rows, "scans") as bar:
         answers = compared_answers(table, model, copy, config.batch_size)
-        rows = decoding.readable(answers, config.max_reject_rate, bar.advance)
+        rows = streaming.readable(answers, config.max_reject_rate, bar.advance)
     if not rows.num_rows:
         raise InputError(f"none of the {table.num_rows} scans to compare on can be read: repair or replace them")
     used = scans.calibration["scan_uri"] if config.precision == "int8" else pa.array([], pa.string())

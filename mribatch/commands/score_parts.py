@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from mribatch.cluster import decoding, sink
+from mribatch.cluster import sink, streaming
 from mribatch.cluster.blocks import growing
 from mribatch.cluster.guarded import WatchedPredictor
 from mribatch.cluster.nodes import addresses, check_seen, predictors, working_cores, working_nodes
@@ -48,7 +48,7 @@ def write_parts(
     log.info("loading the model … (%s %s)", engine, library(engine))
     with watched(notes, show):
         (
-            decoding.decoded(
+            streaming.decoded(
                 plan.todo,
                 model.image_spec,
                 reading=reading,

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
-from mribatch.cluster import decoding
+from mribatch.cluster import streaming
 from mribatch.cluster.nodes import check_seen, trainers, working_nodes
 from mribatch.cluster.progress import lines
 from mribatch.cluster.session import quiet_stderr, session
@@ -79,8 +79,8 @@ def train(config: TrainConfig) -> "Trained":
                 fingerprint=_fingerprint(config, data),
                 training=_with_lesions(config, _examples(scans, split.train, labels), boxes),
                 validation=_examples(scans, split.validation, labels),
-                decode=decoding.decoded,
-                decoder_cores=decoding.DECODER_CORES,
+                decode=streaming.decoded,
+                decoder_cores=streaming.DECODER_CORES,
                 lines=reporter,
             )
             result = _trainer(run, workers).fit()

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from mribatch.cluster import decoding
+from mribatch.cluster import streaming
 from mribatch.cluster.thumbnails import Thumbnails, thumbnails_of
 from mribatch.commands.groups import Grouping, grouped
 from mribatch.commands.screen import progress
@@ -47,7 +47,7 @@ def _decoded(config: LabelledSettings, table: pa.Table) -> Thumbnails:
     log.info("reading all scans …")
     with progress("reading", table.num_rows, "scans") as bar:
         decoded = thumbnails_of(table, advance=bar.advance)
-    decoding.accepted(pa.concat_tables([decoded.scans, decoded.unreadable]), config.max_reject_rate)
+    streaming.accepted(pa.concat_tables([decoded.scans, decoded.unreadable]), config.max_reject_rate)
     lost = sorted(set(table["label"].to_pylist()) - set(decoded.scans["label"].to_pylist()))
     if lost:
         raise InputError(f"no scan of {', '.join(lost)} can be read: repair them, or leave the class out of --data")

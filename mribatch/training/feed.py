@@ -37,7 +37,7 @@ class Feed:
 
     training, validation: tables with `scan_uri`, `scan_version` and `class_number` (int64), for all workers together.
     batch_scans: per worker and step. restart_flag: the flag of the user's command that starts a new training.
-    decode: such as `cluster.decoding.decoded`. augment: changes each training scan where it was decoded, by the seed, the
+    decode: such as `cluster.streaming.decoded`. augment: changes each training scan where it was decoded, by the seed, the
     epoch and the scan's row; None leaves all changes to the step. no_tumour: the class number of scans whose lesion was
     painted out by the boxes in the column `lesion` of `training` (four shares, or null); None paints nothing.
     """

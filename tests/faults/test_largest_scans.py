@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mribatch.cluster.decoding import DECODER_BYTES
+from mribatch.cluster.streaming import DECODER_BYTES
 from tests.conftest import ROOT
 from tests.unit.test_memory import LARGEST
 

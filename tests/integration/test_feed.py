@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mribatch.cluster import decoding
+from mribatch.cluster import streaming
 from mribatch.cluster.session import session
 from mribatch.errors import RunFailed
 from mribatch.scans.limits import ImageSpec
@@ -34,7 +34,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder) -> 
 
 def feed(training: pa.Table, validation: pa.Table, rank: int = 0) -> Feed:
     return Feed(
-        decode=decoding.decoded,
+        decode=streaming.decoded,
         training=training,
         validation=validation,
         side_px=SIDE,

@@ -13,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from mribatch.cluster.decoding import DECODER_BYTES
+from mribatch.cluster.streaming import DECODER_BYTES
 from mribatch.scans.limits import MAX_MEMORY_BYTES, ImageSpec
 from mribatch.scans.sandbox import Decoder
 from mribatch.schema import Reason, Status
