@@ -16,7 +16,7 @@ FOLDERS = ("mribatch", "jobs", "benchmarks", "docs", "tests")
 
 # The rooms from the ground up. A file imports from its own room and from lower floors; rooms on one line do not meet.
 FLOORS = (
-    ("mribatch.errors", "mribatch.schema", "mribatch.version", "mribatch.causes", "mribatch.junk"),
+    ("mribatch.errors", "mribatch.schema", "mribatch.version", "mribatch.causes", "mribatch.child", "mribatch.junk"),
     ("mribatch.settings",),
     ("mribatch.stores", "mribatch.scans", "mribatch.statistics"),
     ("mribatch.sources",),

@@ -6,7 +6,6 @@ being scored when its process died is taken apart, and its scans are scored one 
 
 import hashlib
 import os
-import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 
 from mribatch import schema
 from mribatch.causes import cause
+from mribatch.cluster.batch_rows import progress_of, with_values, with_work
 from mribatch.cluster.notes import is_over
 from mribatch.errors import MribatchError, RunFailed
 from mribatch.models.predictor import Predictor
-from mribatch.predictions.files import first_rows
 from mribatch.schema import Reason, Status
 
 __all__ = ["WatchedPredictor"]
@@ -64,7 +62,7 @@ class WatchedPredictor:
         """Return what `Predictor` does, with the columns of `schema.WORK`."""
         work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / 8)
         if self._timed and is_over(self._notes):
-            table = _with(table, status=Status.LEFT, pixels=None)
+            table = with_values(table, status=Status.LEFT, pixels=None)
         deaths, _ = self._begin(work)
         result = None
         if deaths < _TOGETHER:
@@ -72,11 +70,8 @@ class WatchedPredictor:
                 result = self._predict(table)
         if result is None:
             result = pa.concat_tables([self._alone(table.slice(row, 1)) for row in range(table.num_rows)])
-        self._end(work, *_progress(result))
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-        for name, value in {"predictor_peak_bytes": peak_bytes, "node": self._node}.items():
-            result = result.append_column(schema.WORK.field(name), pa.repeat(value, result.num_rows))
-        return result
+        self._end(work, *progress_of(result))
+        return with_work(result, self._node)
 
     def _alone(self, row: pa.Table) -> pa.Table:
         work = f"{_name(row)} alone"
@@ -89,7 +84,7 @@ class WatchedPredictor:
             except Exception as err:
                 self._check_model(row, err)
                 detail = f"scoring it: {cause(err)}"
-                failed = _with(row, status=Status.FAILED, reason=Reason.UNFORESEEN, detail=detail, pixels=None)
+                failed = with_values(row, status=Status.FAILED, reason=Reason.UNFORESEEN, detail=detail, pixels=None)
                 result = self._predict(failed)
         self._end(work)
         return result
@@ -100,7 +95,7 @@ class WatchedPredictor:
         Raises RunFailed if that fails too: then the cause is the model or the machine, not the scan.
         """
         side_px = self._predict.model.image_spec.side_px
-        black = _with(row, scan_uri="black", status=Status.OK, pixels=bytes(side_px * side_px * 3))
+        black = with_values(row, scan_uri="black", status=Status.OK, pixels=bytes(side_px * side_px * 3))
         try:
             self._predict(black)
         except MribatchError:
@@ -141,25 +136,7 @@ def _name(table: pa.Table) -> str:
     return hashlib.sha256(repr(list(zip(*keys, strict=True))).encode()).hexdigest()
 
 
-def _progress(result: pa.Table) -> tuple[int, int]:
-    """Return how many scans of a batch were scored or failed, and rejected; those left for another run are neither."""
-    scans = first_rows(result)  # a file of many frames or members counts once
-    rejected, left = (
-        pc.sum(pc.equal(scans["status"], status)).as_py() or 0 for status in (Status.REJECTED, Status.LEFT)
-    )
-    return scans.num_rows - rejected - left, rejected
-
-
 def _rejected(row: pa.Table, deaths: int, hung: bool) -> pa.Table:
     reason = Reason.TIMED_OUT if hung else Reason.CRASHED_DECODER
     detail = f"scoring it alone {'took too long' if hung else 'ended the process'}, {deaths} times"
-    return _with(row, status=Status.REJECTED, reason=reason, detail=detail, pixels=None)
-
-
-def _with(table: pa.Table, **values: str | bytes | None) -> pa.Table:
-    """Return a table with other values in some columns."""
-    for name, value in values.items():
-        field = table.schema.field(name)
-        column = pa.array([value] * table.num_rows, field.type)
-        table = table.set_column(table.schema.get_field_index(name), field, column)
-    return table
+    return with_values(row, status=Status.REJECTED, reason=reason, detail=detail, pixels=None)

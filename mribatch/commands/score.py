@@ -6,11 +6,13 @@
 import logging
 import math
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from mribatch.commands import score_alone
 from mribatch.commands.index import write_index
 from mribatch.commands.paying import paying
 from mribatch.commands.reading import reading_of
@@ -81,13 +83,20 @@ def score_plan(
 def _write_parts(
     config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, reading: Reading, until: float
 ) -> WrittenParts:
-    """Return what `score_parts.write_parts` does, within a session; without work, Ray is not even imported."""
+    """Write the parts of a plan: without Ray where the plan is small, and with Ray what is left of it then."""
     if not plan.todo.num_rows:
         return WrittenParts()
-    from mribatch.cluster.session import session
-
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
-    with progress("scoring", plan.todo.num_rows, "scans") as bar, session():
-        from mribatch.commands.score_parts import write_parts
+    with progress("scoring", plan.todo.num_rows, "scans") as bar:
+        before = WrittenParts()
+        if score_alone.is_small(config, model, plan):
+            before, left = score_alone.write_parts(config, model, plan, fence, reading, until, bar.count)
+            if not left.num_rows:
+                return before
+            plan = replace(plan, todo=left)
+        from mribatch.cluster.session import session
 
-        return write_parts(config, model, plan, fence, reading, until, bar.count)
+        with session():
+            from mribatch.commands import score_parts
+
+            return before.and_then(score_parts.write_parts(config, model, plan, fence, reading, until, bar.count))

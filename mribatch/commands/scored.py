@@ -28,6 +28,15 @@ class WrittenParts:
     ready_at: float | None = None  # of time.monotonic: the first model was loaded
     engine: Mapping[str, str | None] = field(default_factory=dict)  # its name and version, as on the driver's machine
 
+    def and_then(self, later: "WrittenParts") -> "WrittenParts":
+        """Return what came of this and of what was done after it."""
+        return WrittenParts(
+            receipts=[*self.receipts, *later.receipts],
+            addresses={**self.addresses, **later.addresses},
+            ready_at=later.ready_at if self.ready_at is None else self.ready_at,
+            engine=later.engine,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored(Shown):

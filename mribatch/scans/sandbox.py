@@ -1,11 +1,8 @@
 """Decode in a separate process, so that a scan that kills or hangs its decoder costs only that scan."""
 
 import mmap
-import os
 import resource
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
@@ -16,6 +13,7 @@ from functools import lru_cache
 from itertools import chain, islice
 from multiprocessing.connection import Connection
 
+from mribatch import child
 from mribatch.causes import cause
 from mribatch.errors import DecoderLost
 from mribatch.scans.decode import Opened, opened
@@ -159,21 +157,8 @@ class Decoder:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         """Start a process and wait until it is ready. If it is not, the machine is at fault and not the scan."""
-        ours, theirs = socket.socketpair()
-        limit = struct.pack("ll", int(self._timeout_s + _GRACE_S) + 1, 0)
-        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-            ours.setsockopt(socket.SOL_SOCKET, option, limit)
-        self._line = Connection(ours.detach())
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", _MAIN],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env=environment,
-                )
+            self._process, self._line = child.start(_MAIN, self._timeout_s + _GRACE_S)
             self._line.send((self._spec, self._timeout_s, self._reading))
             if self._line.poll(_START_S) and self._line.recv() == "ready":
                 return self._process
@@ -216,7 +201,7 @@ def serve() -> None:
     It is also sent the number of the first member that is due, and how many frames to send at once. An answer is the
     names of an archive's members, lists of frames, then None, or a MemoryError.
     """
-    line = Connection(os.dup(0))
+    line = child.parent()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even inside a C library
     spec, timeout_s, reading = line.recv()
     _limit_memory(spec.max_memory_bytes)

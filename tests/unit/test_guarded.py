@@ -5,7 +5,7 @@ import time
 
 import pyarrow as pa
 
-from mribatch.cluster.guarded import _progress
+from mribatch.cluster.batch_rows import progress_of
 from mribatch.cluster.work_log import WorkLog
 from mribatch.schema import Status
 
@@ -39,4 +39,4 @@ def test_a_run_is_over_at_its_moment() -> None:
 def test_a_scan_of_many_frames_counts_once_and_one_that_was_left_not_at_all() -> None:
     frames = [("ok", 0), ("ok", 1), ("ok", 2), (Status.REJECTED, 0), (Status.FAILED, 0), (Status.LEFT, 0)]
     table = pa.table({"status": [str(status) for status, _ in frames], "frame": [frame for _, frame in frames]})
-    assert _progress(table) == (2, 1)
+    assert progress_of(table) == (2, 1)

@@ -1,0 +1,129 @@
+"""Score the scans of a small plan without Ray: read → decode → predict in one process, Parquet parts in this one."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mribatch.cluster.assembly import whole_files
+from mribatch.cluster.batch_rows import progress_of
+from mribatch.cluster.one_process import NODE, OneProcess, ProcessLost, Work
+from mribatch.cluster.supervisor import ray_folder
+from mribatch.commands.scored import WrittenParts
+from mribatch.models.engine import chosen, library, sees_a_gpu, takes_gpus
+from mribatch.models.format import Model
+from mribatch.predictions.files import file_uris
+from mribatch.predictions.ledger import Plan, Receipt
+from mribatch.predictions.lock import Fence
+from mribatch.predictions.writing import write_part
+from mribatch.scans.reading import Reading
+from mribatch.settings.score import ScoreConfig
+from mribatch.stores import uris
+
+__all__ = ["MOST_FILES", "is_small", "write_parts"]
+
+log = logging.getLogger("mribatch.score")
+
+MOST_FILES = 1000  # by then, two cores have computed for half a minute, and Ray's start no longer counts
+_MOST_S3_FILES = 100  # they are read one at a time, and each takes a moment to arrive
+_MOST_BYTES = 256 << 20
+
+
+def is_small(config: ScoreConfig, model: Model, plan: Plan) -> bool:
+    """Return whether a plan is scored sooner without Ray: few scans, no cluster to join and no GPU to use."""
+    if _is_ray_here() or (takes_gpus(config.engine, model) and sees_a_gpu()):
+        return False
+    files = list(zip(*(plan.todo[name].to_pylist() for name in ("scan_uri", "scan_version")), strict=True))
+    most = _MOST_S3_FILES if any(uris.is_s3(uri) for uri, _ in files) else MOST_FILES
+    return len(files) <= most and sum(uris.size(*file) for file in files) <= _MOST_BYTES
+
+
+def _is_ray_here() -> bool:
+    """Return whether this process has joined a Ray cluster, or would, as `cluster_address` says. Does not import Ray."""
+    ray = sys.modules.get("ray")
+    has_joined = ray is not None and ray.is_initialized()
+    return (
+        has_joined or "RAY_ADDRESS" in os.environ or os.path.exists(os.path.join(ray_folder(), "ray_current_cluster"))
+    )
+
+
+def write_parts(
+    config: ScoreConfig,
+    model: Model,
+    plan: Plan,
+    fence: Fence,
+    reading: Reading,
+    until: float,
+    show: Callable[[int, int], object],
+) -> tuple[WrittenParts, pa.Table]:
+    """Score the scans of a plan in its order, as `score_parts.write_parts` does.
+
+    Return what came of it, and the scans that are left because the process was lost: Ray can find the scan at fault.
+    """
+    engine = chosen(config.engine, model, on_gpu=False)
+    log.info("loading the model … (%s %s)", engine, library(engine))
+    process = OneProcess(
+        Work(
+            todo=plan.todo,
+            model=model.uri,
+            digest=model.digest,
+            spec=model.image_spec,
+            engine=engine,
+            reading=reading,
+            batch_size=config.batch_size,
+            timeout_s=config.scan_timeout_s,
+            until=until,
+            among=plan.witnesses,
+        )
+    )
+    parts = _Parts(fence, model, config.part_rows)
+    scored = rejected = 0
+    try:
+        for rows in process.batches():
+            parts.add(rows)
+            scored, rejected = (a + b for a, b in zip((scored, rejected), progress_of(rows), strict=True))
+            show(scored, rejected)
+    except ProcessLost as lost:
+        log.warning("the process that scores was lost (%s): going on with Ray, which finds the scan at fault", lost)
+    parts.write()
+    written = WrittenParts(
+        receipts=parts.receipts,
+        addresses={NODE: "127.0.0.1"},
+        ready_at=process.ready_at,
+        engine={"name": engine, "version": library(engine)},
+    )
+    return written, parts.without(plan.todo)
+
+
+class _Parts:
+    """Rows that arrive in order, written as soon as there are enough of whole files."""
+
+    def __init__(self, fence: Fence, model: Model, part_rows: int) -> None:
+        self._fence, self._labels, self._part_rows = fence, model.labels, part_rows
+        self._waiting: list[pa.Table] = []
+        self._written: list[str] = []  # files
+        self.receipts: list[Receipt] = []
+
+    def add(self, rows: pa.Table) -> None:
+        self._waiting.append(rows)
+        if sum(rows.num_rows for rows in self._waiting) >= self._part_rows:
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows of whole files. Those of a file of which some have not arrived wait, or are lost."""
+        if not self._waiting:
+            return
+        rows = pa.concat_tables(self._waiting)
+        is_whole = whole_files(rows)
+        self._waiting = [rows.filter(pc.invert(is_whole))]
+        rows = rows.filter(is_whole)
+        if rows.num_rows:
+            self.receipts.append(write_part(self._fence, self._labels, rows, rows))
+            self._written += file_uris(rows).to_pylist()
+
+    def without(self, todo: pa.Table) -> pa.Table:
+        """Return the scans of a plan that are in none of the receipts."""
+        return todo.filter(pc.invert(pc.is_in(todo["scan_uri"], pa.array(self._written, pa.string()))))
