@@ -46,7 +46,9 @@ def _is_ray_here() -> bool:
     ray = sys.modules.get("ray")
     has_joined = ray is not None and ray.is_initialized()
     return (
-        has_joined or "RAY_ADDRESS" in os.environ or os.path.exists(os.path.join(ray_folder(), "ray_current_cluster"))
+        has_joined
+        or bool(os.environ.get("RAY_ADDRESS"))
+        or os.path.exists(os.path.join(ray_folder(), "ray_current_cluster"))
     )
 
 
@@ -104,12 +106,13 @@ class _Parts:
     def __init__(self, fence: Fence, model: Model, part_rows: int) -> None:
         self._fence, self._labels, self._part_rows = fence, model.labels, part_rows
         self._waiting: list[pa.Table] = []
+        self._due = part_rows  # rows to wait for
         self._written: list[str] = []  # files
         self.receipts: list[Receipt] = []
 
     def add(self, rows: pa.Table) -> None:
         self._waiting.append(rows)
-        if sum(rows.num_rows for rows in self._waiting) >= self._part_rows:
+        if sum(rows.num_rows for rows in self._waiting) >= self._due:
             self.write()
 
     def write(self) -> None:
@@ -119,6 +122,7 @@ class _Parts:
         rows = pa.concat_tables(self._waiting)
         is_whole = whole_files(rows)
         self._waiting = [rows.filter(pc.invert(is_whole))]
+        self._due = max(self._part_rows, 2 * self._waiting[0].num_rows)  # an archive may have thousands of members
         rows = rows.filter(is_whole)
         if rows.num_rows:
             self.receipts.append(write_part(self._fence, self._labels, rows, rows))

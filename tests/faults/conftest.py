@@ -13,7 +13,7 @@ import trustme
 
 from mribatch.models.format import Model
 from tests.faults.odd_stores import Store
-from tests.faults.processes import Job, Process, score_flags
+from tests.faults.processes import WITH_RAY, Job, Process, score_flags
 from tests.faults.s3_proxy import S3Proxy
 
 ScanFolder = Callable[..., list[str]]
@@ -55,10 +55,11 @@ def started() -> Iterator[list[Process]]:
 
 @pytest.fixture
 def start(tmp_path: Path, started: list[Process]) -> Start:
-    """Return a function that starts a job: start("score", *flags)."""
+    """Return a function that starts a job: start("score", *flags). It starts Ray, also for few scans."""
 
     def start(name: str, *argv: str, environment: dict[str, str] | None = None) -> Job:
-        job = Job(name, *argv, log=tmp_path / f"{name}-{len(started)}.log", environment=environment)
+        with_ray = WITH_RAY | (environment or {})
+        job = Job(name, *argv, log=tmp_path / f"{name}-{len(started)}.log", environment=with_ray)
         started.append(job)
         return job
 

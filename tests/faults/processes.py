@@ -12,9 +12,10 @@ from pathlib import Path
 
 from tests.conftest import as_flags
 
-__all__ = ["ROOT", "Job", "Process", "command", "new_parts", "parts", "sabotaged", "score_flags", "until"]
+__all__ = ["ROOT", "WITH_RAY", "Job", "Process", "command", "new_parts", "parts", "sabotaged", "score_flags", "until"]
 
 ROOT = Path(__file__).parent.parent.parent
+WITH_RAY = {"RAY_ADDRESS": "local"}  # of a job that starts Ray even for few scans
 _SABOTAGE = ROOT / "tests" / "sabotage"
 _NO_WORKERS = ("IDLE", "Agent")  # a raylet exits as soon as one of its agents dies: that is the loss of a node
 _MARK = "MRIBATCH_TEST_JOB"  # its own value in the environment of all processes of a job
@@ -93,6 +94,10 @@ class Job(Process):
     def ray_process(self, name: str) -> int | None:
         """Return the process id of this job's gcs_server or raylet."""
         return next((pid for pid, title in self._processes() if title.split(" ")[0].endswith(f"/{name}")), None)
+
+    def processes(self, word: str) -> list[int]:
+        """Return the processes of this job with a word in their title."""
+        return [pid for pid, title in self._processes() if word in title]
 
     def workers(self, doing: str = "") -> list[int]:
         """Return the workers of this job whose title names an actor or a task, and holds the word `doing`."""

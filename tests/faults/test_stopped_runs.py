@@ -192,7 +192,7 @@ def test_the_address_file_of_a_killed_head_is_reported(
     source = archive(QUICK)
     short = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # the paths of sockets must be short
     with short as folder:
-        environment = {"RAY_TMPDIR": folder}
+        environment = {"RAY_TMPDIR": folder, "RAY_ADDRESS": ""}
         ray = str(Path(sys.executable).with_name("ray"))
         options = as_flags(ray_client_server_port=free_port(), object_store_memory=100 << 20, num_cpus=1, port=0)
         switches = ("--block", "--include-dashboard=false", "--disable-usage-stats")

@@ -31,7 +31,7 @@ def test_a_terminal_shows_a_bar_within_two_seconds_and_in_the_end_a_drawn_table(
     assert terminal.seconds_until("━") < SOON_S, "a bar, while libraries are still loaded"
     assert terminal.close() == 0
     text = terminal.output.decode()
-    for words in ("starting Ray …", "loading the model …", "0/9 scans", "9/9 scans", "1 rejected"):
+    for words in ("listing ", "loading the model …", "0/9 scans", "9/9 scans", "1 rejected"):
         assert words in text, words
     table = text[text.rindex("━") :]
     assert re.search(r"╭─+.*scored +│ +8 .*rejected +│ +1 .*╰─+.*Predictions: ", table, re.DOTALL), table

@@ -1,0 +1,117 @@
+"""A run of few scans needs no Ray: it loses nothing when it is killed, and Ray takes over when its one process is lost."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mribatch.models.format import Model
+from tests.conftest import write_scans
+from tests.faults import standard
+from tests.faults.conftest import Archive, Archives, Start, Tell
+from tests.faults.processes import Job, parts, sabotaged, score_flags, until
+from tests.faults.test_killed_runs import STEPS
+
+ALONE = {"RAY_ADDRESS": ""}
+QUICK = 200
+
+
+def scoring(job: Job) -> list[int]:
+    """Return the process that scores, if it runs."""
+    return job.processes("one_process")
+
+
+def complete(start: Start, flags: list[str], source: Archive, output: Path) -> Job:
+    """Run a job to its end and make the standard check."""
+    last = start("score", *flags, environment=ALONE)
+    assert last.end() == 0, last.log.read_text()
+    standard.check(str(output), source.uris, str(source.undisturbed))
+    return last
+
+
+def test_few_scans_are_scored_without_ray_with_the_rows_that_ray_writes(
+    tiny_model: Model, archive: Archives, tmp_path: Path, start: Start
+) -> None:
+    source, output = archive(QUICK), tmp_path / "out"
+    last = complete(start, score_flags(tiny_model.uri, source.folder, output), source, output)
+    assert "Ray" not in last.log.read_text()
+    (record,) = standard.records(str(output))
+    assert [(node["id"], node["scans"]) for node in record["nodes"]] == [("this machine", QUICK)]
+    assert len(parts(output)) > QUICK // 16, "parts are written as the run goes on"
+
+
+@pytest.mark.parametrize("step", [step for step in STEPS if "lock" not in step])
+def test_a_run_without_ray_killed_at_a_step_of_the_commit_loses_nothing(
+    step: str, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
+    job = start("score", *flags, environment=ALONE | sabotaged(SABOTAGE=STEPS[step]))
+    assert job.end() == -signal.SIGKILL, job.log.read_text()
+    until(lambda: not job.processes(""), 20)
+    time.sleep(2)  # the lease
+    complete(start, flags, source, output)
+    tell("SIGKILL of a run without Ray", step, "no process is left; the next run completes it")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ray_takes_over_where_the_process_that_scores_is_lost(
+    number: signal.Signals, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    source, output = archive(QUICK), tmp_path / "out"
+    job = start("score", *score_flags(tiny_model.uri, source.folder, output), environment=ALONE)
+    until(lambda: bool(parts(output)) or job.process.poll() is not None)
+    for process in scoring(job):
+        os.kill(process, number)
+    assert job.end() == 0, job.log.read_text()
+    assert f"(it ended by {number.name}): going on with Ray" in job.log.read_text()
+    standard.check(str(output), source.uris, str(source.undisturbed))
+    (record,) = standard.records(str(output))
+    assert sum(node["scans"] for node in record["nodes"]) == QUICK
+    assert len(record["nodes"]) == 2
+    tell("the one process of a run without Ray ends", number.name, "Ray scores what is left; exit code 0")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_without_ray_that_is_stopped_releases_its_lock_and_leaves_no_process(
+    number: signal.Signals, code: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
+    job = start("score", *flags, environment=ALONE)
+    until(lambda: bool(parts(output)) or job.process.poll() is not None)
+    job.process.send_signal(number)
+    assert job.end() == code, job.log.read_text()
+    assert not job.processes("")
+    complete(start, flags, source, output)  # at once
+    tell("a run without Ray is stopped", number.name, f"exit code {code}, the lock is released, no process is left")
+
+
+def test_a_scan_that_kills_the_process_that_scores_costs_no_other_scan(
+    tiny_model: Model, tmp_path: Path, start: Start, tell: Tell
+) -> None:
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    good = write_scans(scans, {"glioma": 20, "notumor": 20})
+    (scans / "glioma" / "kills-its-predictor.jpg").write_bytes(Path(good[1]).read_bytes())
+    job = start("score", *score_flags(tiny_model.uri, scans, output), environment=ALONE | sabotaged())
+    assert job.end() == 0, job.log.read_text()
+    rows = standard.rows(str(output)).to_pylist()
+    odd = {row["scan_uri"].rpartition("/")[2]: row["reason"] for row in rows if row["status"] != "ok"}
+    assert odd == {"kills-its-predictor.jpg": "crashed_decoder"}
+    assert len({row["scan_uri"] for row in rows}) == len(rows) == len(good) + 1
+    tell("a scan that kills the one process of a run without Ray", "1 of 41", "Ray tries it alone: `crashed_decoder`")
+
+
+def test_scans_that_a_night_without_ray_does_not_begin_in_time_are_left(
+    tiny_model: Model, archive: Archives, tmp_path: Path, start: Start
+) -> None:
+    source, output = archive(QUICK), tmp_path / "out"
+    flags = score_flags(tiny_model.uri, source.folder, output)
+    job = start("nightly", *flags, "--max-hours", "0.0001", environment=ALONE)
+    assert job.end() == 0, job.log.read_text()
+    (record,) = standard.records(str(output))
+    assert record["counts"]["left"] > 0
+    assert record["counts"]["ok"] + record["counts"]["left"] == record["plan"]["planned"] == QUICK
+    complete(start, flags, source, output)
