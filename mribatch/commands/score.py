@@ -89,7 +89,7 @@ def _write_parts(
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
     with progress("scoring", plan.todo.num_rows, "scans") as bar:
         before = WrittenParts()
-        if score_alone.is_small(config, model, plan):
+        if score_alone.is_small(config, model, plan.todo):
             before, left = score_alone.write_parts(config, model, plan, fence, reading, until, bar.count)
             if not left.num_rows:
                 return before

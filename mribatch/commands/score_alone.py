@@ -32,11 +32,11 @@ _MOST_S3_FILES = 100  # they are read one at a time, and each takes a moment to 
 _MOST_BYTES = 256 << 20
 
 
-def is_small(config: ScoreConfig, model: Model, plan: Plan) -> bool:
-    """Return whether a plan is scored sooner without Ray: few scans, no cluster to join and no GPU to use."""
+def is_small(config: ScoreConfig, model: Model, todo: pa.Table) -> bool:
+    """Return whether the scans of a plan are scored sooner without Ray: few, no cluster to join and no GPU to use."""
     if _is_ray_here() or (takes_gpus(config.engine, model) and sees_a_gpu()):
         return False
-    files = list(zip(*(plan.todo[name].to_pylist() for name in ("scan_uri", "scan_version")), strict=True))
+    files = list(zip(*(todo[name].to_pylist() for name in ("scan_uri", "scan_version")), strict=True))
     most = _MOST_S3_FILES if any(uris.is_s3(uri) for uri, _ in files) else MOST_FILES
     return len(files) <= most and sum(uris.size(*file) for file in files) <= _MOST_BYTES
 

@@ -1,0 +1,103 @@
+"""Which runs need no Ray, and how a part is made of rows that one process sends."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from mribatch import schema
+from mribatch.cluster import one_process
+from mribatch.commands import score_alone
+from mribatch.commands.score_alone import MOST_FILES, _Parts, is_small
+from mribatch.models.format import Model
+from mribatch.settings.score import ScoreConfig
+from tests.unit.test_assembly import member_rows, rows
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+
+
+def files(count: int, *, root: str = "/scans", size: int = 1000) -> pa.Table:
+    version = f"etag-{size}" if root.startswith("s3://") else f"{size}-1"
+    return pa.table([[f"{root}/{n}.png" for n in range(count)], [version] * count], schema=schema.PLAN)
+
+
+@pytest.fixture
+def small(tiny_model: Model) -> Any:
+    config = ScoreConfig(model="m", input=("/scans",), output="/out")
+    return lambda todo: is_small(config, tiny_model, todo)
+
+
+def test_a_thousand_files_on_disk_and_a_hundred_in_s3_need_no_ray(small: Any) -> None:
+    assert small(files(MOST_FILES))
+    assert not small(files(MOST_FILES + 1))
+    assert small(files(100, root="s3://bucket"))
+    assert not small(files(101, root="s3://bucket"))
+
+
+def test_large_files_are_many_scans(small: Any) -> None:
+    assert small(files(2, size=128 << 20))
+    assert not small(files(2, size=(128 << 20) + 1))
+
+
+def test_a_cluster_is_joined_for_one_scan_too(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
+    assert not small(files(1))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    assert small(files(1))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert not small(files(1))
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").touch()
+    assert not small(files(1))
+
+
+def test_a_gpu_that_may_compute_the_model_is_used(
+    small: Any, tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert not small(files(1))
+    on_cpu = ScoreConfig(model="m", input=("/scans",), output="/out", engine="openvino")
+    assert is_small(on_cpu, tiny_model, files(1))
+
+
+def test_parts_hold_whole_files_of_enough_rows_and_a_file_that_is_lost_is_planned_again(
+    tiny_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[str]] = []
+    monkeypatch.setattr(
+        score_alone, "write_part", lambda _fence, _labels, rows, _: written.append(rows["scan_uri"].to_pylist())
+    )
+    fence: Any = None
+    parts = _Parts(fence, tiny_model, part_rows=4)
+    parts.add(rows("a", range(1), 1))
+    parts.add(rows("b", range(2), 3))
+    assert written == []
+    parts.add(pa.concat_tables([rows("b", range(2, 3), 3), rows("c", range(2), 4)]))
+    assert written == [["a", "b", "b", "b"]]
+    parts.add(member_rows("z", range(3), 5))
+    parts.write()
+    assert written == [["a", "b", "b", "b"]], "neither c nor the archive is whole"
+    todo = pa.table([["a", "b", "c", "z"], ["1"] * 4], schema=schema.PLAN)
+    assert parts.without(todo)["scan_uri"].to_pylist() == ["c", "z"]
+
+
+def test_a_container_limits_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_process.os, "sched_getaffinity", lambda _: range(64), raising=False)
+    monkeypatch.setattr(one_process, "_CGROUP", str(tmp_path / "cpu.max"))
+    assert one_process._threads() == 16
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert one_process._threads() == 16
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    assert one_process._threads() == 2
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert one_process._threads() == 1
