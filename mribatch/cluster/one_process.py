@@ -3,6 +3,7 @@
 import os
 import queue
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ NODE = "this machine"
 
 _MAIN = "from mribatch.cluster.one_process import serve; serve()"
 _LOAD_S = 600.0  # for a model from a slow storage
+_GRACE_S = 5.0
 _AHEAD = 2  # decoded batches that wait for the model
 _MOST_THREADS = 16
 _CGROUP = "/sys/fs/cgroup/cpu.max"
@@ -79,7 +81,7 @@ class OneProcess:
             while (rows := self._received(line)) is not None:
                 yield rows
         except (EOFError, OSError) as err:
-            raise ProcessLost(_ending(process.wait())) from err
+            raise ProcessLost(_ending(process)) from err
         finally:
             line.close()
             process.kill()
@@ -92,7 +94,12 @@ class OneProcess:
         return answer
 
 
-def _ending(code: int) -> str:
+def _ending(process: "subprocess.Popen[bytes]") -> str:
+    """Say how a process ended that no longer answers, after a moment to end in."""
+    try:
+        code = process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        return "it no longer answers"
     return f"it ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
 
 
