@@ -33,10 +33,10 @@ class Ended:
     """Processor time of the process and of all that it started."""
 
 
-def run(command: str, log: Path) -> Ended:
+def run(command: str, log: Path, **variables: str) -> Ended:
     """Run `python SCRIPT …`, with SCRIPT relative to the root of the repository; all output goes to the log file.
 
-    Raises RunFailed with the last lines of the log if the exit code is not 0.
+    variables: of the environment, beside those of this process. Raises RunFailed with the last lines of the log if the exit code is not 0.
     """
     _, script, *flags = shlex.split(command)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # use this machine only
@@ -47,7 +47,7 @@ def run(command: str, log: Path) -> Ended:
             [sys.executable, str(REPOSITORY / script), *flags],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment | cpu.environment,
+            env=environment | cpu.environment | variables,
         )
         try:
             code = child.wait()

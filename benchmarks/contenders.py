@@ -22,7 +22,7 @@ from mribatch.models import directory
 from mribatch.settings.score import ScoreConfig
 from mribatch.statistics.calibration import calibrated
 
-__all__ = ["HELP", "MRIBATCH", "NOTHING", "PEERS", "RERUN", "Contenders", "Peer"]
+__all__ = ["HELP", "MRIBATCH", "NOTHING", "ON_RAY", "PEERS", "RERUN", "Contenders", "Peer"]
 
 
 class Peer(NamedTuple):
@@ -46,7 +46,8 @@ PEERS = (
     Peer("plain loop, ONNX Runtime", "onnx_loop", "onnxruntime"),
     Peer("plain loop, OpenVINO f32", "openvino_loop"),
 )
-MRIBATCH, RERUN, HELP = "mribatch", "mribatch, nothing to do", "mribatch score --help"
+MRIBATCH, ON_RAY = "mribatch", "mribatch, on Ray"
+RERUN, HELP = "mribatch, nothing to do", "mribatch score --help"
 
 Run = dict[str, Any]
 
@@ -70,11 +71,16 @@ class Contenders:
     def mribatch(self, number: int) -> Run:
         """Run `score` as a user does."""
         output = self.work / f"mribatch-{number}"
-        return self._ran(MRIBATCH, self._score(number), output)
+        return self._ran(MRIBATCH, self._score(output), output)
+
+    def on_ray(self, number: int) -> Run:
+        """Run `score` with a Ray cluster of its own, which few scans do without."""
+        output = self.work / f"on-ray-{number}"
+        return self._ran(ON_RAY, self._score(output), output, RAY_ADDRESS="local")
 
     def rerun(self, number: int) -> Run:
         """Run `score` once more on an output that has all rows."""
-        return self._ran(RERUN, self._score(number))
+        return self._ran(RERUN, self._score(self.work / f"mribatch-{number}"))
 
     def help(self) -> Run:
         """Run `score --help`."""
@@ -114,11 +120,11 @@ class Contenders:
         changed = int((ours.argmax(axis=1) != theirs.argmax(axis=1)).sum())
         return {"largest_difference": round(float(np.abs(ours - theirs).max()), 6), "changed_classes": changed}
 
-    def _score(self, number: int) -> str:
+    def _score(self, output: Path) -> str:
         return ScoreConfig(
             model=self.model,
             input=(str(self.scans),),
-            output=str(self.work / f"mribatch-{number}"),
+            output=str(output),
             batch_size=self.batch_size,
         ).command("jobs/score.py")
 
@@ -126,9 +132,9 @@ class Contenders:
         flags = f"--model {self.model} --data {self.scans} --output {output} --batch-size {self.batch_size}"
         return f"python benchmarks/peers/{peer.script}.py {flags}"
 
-    def _ran(self, name: str, command: str, output: Path | None = None) -> Run:
+    def _ran(self, name: str, command: str, output: Path | None = None, **variables: str) -> Run:
         load = os.getloadavg()[0]
-        ended = run(command, self.work / "run.log")
+        ended = run(command, self.work / "run.log", **variables)
         took: Run = {"name": name, "wall_s": round(ended.seconds, 2), "cpu_s": round(ended.cpu_s, 2)}
         if output is not None:
             took["first_row_s"] = round(_first_row(output) - ended.started_at.timestamp(), 2)

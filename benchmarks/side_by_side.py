@@ -105,6 +105,7 @@ def _size(contenders: Contenders, peers: list[Peer], rounds: int) -> dict[str, A
         for peer in order if number % 2 == 0 else reversed(order):
             if peer is None:
                 runs.append({"round": number, **contenders.mribatch(number)})
+                runs.append({"round": number, **contenders.on_ray(number)})
             elif peer.name not in failed:
                 runs += _runs_of(contenders, peer, number, failed)
     extra = [contenders.rerun(number) for number in range(rounds)] + [contenders.help() for _ in range(rounds)]
