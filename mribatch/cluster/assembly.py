@@ -1,4 +1,4 @@
-"""Bring the rows of a file together that Ray Data has spread over several writes, so that they enter one part."""
+"""Bring the rows of a file together that arrive in several batches or writes, so that they enter one part."""
 
 from collections.abc import Iterator, Sequence
 

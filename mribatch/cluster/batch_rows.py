@@ -1,11 +1,9 @@
 """Change, mark and count the rows of a batch that a predictor scores."""
 
-import resource
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mribatch import schema
+from mribatch import child, schema
 from mribatch.predictions.files import first_rows
 from mribatch.schema import Status
 
@@ -32,7 +30,6 @@ def with_values(table: pa.Table, **values: str | bytes | None) -> pa.Table:
 
 def with_work(table: pa.Table, node: str) -> pa.Table:
     """Return a batch with what is known of the process that scored it, this one: the columns of `schema.WORK`."""
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    for name, value in {"predictor_peak_bytes": peak_bytes, "node": node}.items():
+    for name, value in {"predictor_peak_bytes": child.peak_bytes(), "node": node}.items():
         table = table.append_column(schema.WORK.field(name), pa.repeat(value, table.num_rows))
     return table

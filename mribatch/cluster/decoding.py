@@ -1,6 +1,5 @@
 """Read and decode the scans of a table, one row per frame."""
 
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mribatch import schema
+from mribatch import child, schema
 from mribatch.causes import cause
 from mribatch.errors import (
     ConfigError,
@@ -77,7 +76,7 @@ def _block(table: pa.Table, rows: Sequence[tuple[int, Frame]], spec: ImageSpec, 
     frames = [frame for _, frame in rows]
     files = table.take(pa.array([number for number, _ in rows], pa.int64()))
     names = files["scan_uri"].to_pylist()
-    peak = 0 if by is None else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) + by.peak_bytes()
+    peak = 0 if by is None else child.peak_bytes() + by.peak_bytes()
     try:
         columns = _columns(frames, names, fields, peak)
     except Exception:  # a row does not fit its columns: find out which

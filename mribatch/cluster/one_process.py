@@ -1,13 +1,14 @@
 """Score scans in one process beside the driver's, without Ray, whose start takes longer than to score a few scans."""
 
+import logging
 import os
 import queue
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -23,16 +24,21 @@ from mribatch.errors import MribatchError
 from mribatch.models.engine import Name
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.reading import Reading
-from mribatch.schema import Status
+from mribatch.scans.sandbox import Decoder, decoder
+from mribatch.schema import WORK, Status
 from mribatch.stores.access import Witness
 
-__all__ = ["NODE", "OneProcess", "ProcessLost", "Work", "serve"]
+__all__ = ["NODE", "OneProcess", "Order", "ProcessLost", "serve"]
+
+log = logging.getLogger("mribatch.progress")
 
 NODE = "this machine"
 """Stands for a node of a cluster in the rows and in the record of a run."""
 
 _MAIN = "from mribatch.cluster.one_process import serve; serve()"
+_START_S = 120.0  # for Python and its imports, from a slow disk
 _LOAD_S = 600.0  # for a model from a slow storage
+_QUIET_S = 600.0
 _GRACE_S = 5.0
 _AHEAD = 2  # decoded batches that wait for the model
 _MOST_THREADS = 16
@@ -44,8 +50,8 @@ class ProcessLost(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What the process is to score, and how."""
+class Order:
+    """What the process is to score, and how. `todo` holds no rows but its own: a slice is sent with its parent's."""
 
     todo: pa.Table  # schema PLAN
     model: str
@@ -62,8 +68,8 @@ class Work:
 class OneProcess:
     """The process, as the driver sees it. `ready_at` is the moment of time.monotonic at which it had loaded the model."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, order: Order) -> None:
+        self._order = order
         self.ready_at: float | None = None
 
     def batches(self) -> Iterator[pa.Table]:
@@ -76,31 +82,37 @@ class OneProcess:
         except OSError as err:
             raise ProcessLost(cause(err)) from err
         try:
-            line.send(self._work)
-            self.ready_at = self._received(line)
-            while (rows := self._received(line)) is not None:
+            line.send(self._order)
+            if not line.poll(_START_S + _LOAD_S):
+                raise ProcessLost("it did not load the model")
+            self.ready_at = _received(line)
+            while (rows := _received(line)) is not None:
                 yield rows
         except (EOFError, OSError) as err:
             raise ProcessLost(_ending(process)) from err
         finally:
             line.close()
             process.kill()
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
 
-    def _received(self, line: Connection) -> Any:
-        answer = line.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+
+def _received(line: Connection) -> Any:
+    """Return an answer, or raise the error that came in its place. Says so when none has come for long."""
+    while not line.poll(_QUIET_S):
+        log.warning("no scan was scored for %d min: does the storage answer?", _QUIET_S / 60)
+    answer = line.recv()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _ending(process: "subprocess.Popen[bytes]") -> str:
     """Say how a process ended that no longer answers, after a moment to end in."""
     try:
-        code = process.wait(_GRACE_S)
+        return f"it ended by {child.ending(process.wait(_GRACE_S))}"
     except subprocess.TimeoutExpired:
         return "it no longer answers"
-    return f"it ended by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
 
 
 # The process
@@ -110,10 +122,10 @@ def serve() -> None:
     """Run as the process: send the moment at which the model is loaded, the rows of each batch, then None; or an error."""
     line = child.parent()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even inside a C library
-    work: Work = line.recv()
+    order: Order = line.recv()
     threading.Thread(target=_end_with, args=[line], daemon=True).start()
     try:
-        for answer in _answers(work):
+        for answer in _answers(order):
             line.send(answer)
         line.send(None)
     except MribatchError as err:
@@ -130,35 +142,50 @@ def _end_with(line: Connection) -> None:
         os._exit(0)
 
 
-def _answers(work: Work) -> Iterator[float | pa.Table]:
+def _answers(order: Order) -> Iterator[float | pa.Table]:
     from mribatch.models.predictor import Predictor  # meanwhile, the decoder starts
 
-    batches = _ahead(_decoded(work))
-    with _limited(_LOAD_S):
-        predict = Predictor(work.model, work.digest, _threads(), work.engine)
+    batches = _ahead(_decoded(order))
+    with child.limited(_LOAD_S):
+        predict = Predictor(order.model, order.digest, _threads(), order.engine)
     yield time.monotonic()
     for table in batches:
-        if _is_over(work.until):
+        if _is_over(order.until):
             table = with_values(table, status=Status.LEFT, pixels=None)
-        with _limited(work.timeout_s * max(2.0, table.num_rows / 8)):
-            rows = predict(table)
-        yield with_work(rows, NODE)
+        with child.limited(order.timeout_s * max(2.0, table.num_rows / 8)):
+            yield with_work(_predicted(predict, table), NODE)
 
 
-def _decoded(work: Work) -> Iterator[pa.Table]:
+def _predicted(predict: Callable[[pa.Table], pa.Table], table: pa.Table) -> pa.Table:
+    """Raises ProcessLost for any error: a scan may be at fault, which Ray's predictors find out."""
+    try:
+        return predict(table)
+    except Exception as err:
+        raise ProcessLost(cause(err)) from err
+
+
+def _decoded(order: Order) -> Iterator[pa.Table]:
     """Yield decoded rows in batches of `batch_size` at most."""
-    for start in range(0, work.todo.num_rows, work.batch_size):
+    for start in range(0, order.todo.num_rows, order.batch_size):
         blocks = decode_blocks(
-            work.todo.slice(start, work.batch_size),
-            spec=work.spec,
-            reading=work.reading,
-            timeout_s=work.timeout_s,
-            over=partial(_is_over, work.until),
-            among=work.among,
+            order.todo.slice(start, order.batch_size),
+            spec=order.spec,
+            reading=order.reading,
+            timeout_s=order.timeout_s,
+            over=partial(_is_over, order.until),
+            among=order.among,
         )
         for block in blocks:
-            for first in range(0, block.num_rows, work.batch_size):
-                yield block.slice(first, work.batch_size)
+            block = _with_decoder_alone(block, decoder(order.spec, order.timeout_s, order.reading))
+            for first in range(0, block.num_rows, order.batch_size):
+                yield block.slice(first, order.batch_size)
+
+
+def _with_decoder_alone(block: pa.Table, by: Decoder) -> pa.Table:
+    """Return decoded rows with the memory of the decoder: this process, which reads the scans, holds the model, too."""
+    field = WORK.field("decoder_peak_bytes")
+    index = block.schema.get_field_index(field.name)
+    return block.set_column(index, field, pa.repeat(pa.scalar(by.peak_bytes(), field.type), block.num_rows))
 
 
 def _is_over(until: float) -> bool:
@@ -167,14 +194,14 @@ def _is_over(until: float) -> bool:
 
 def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Begin at once to compute tables in a thread, and return an iterator over them, which raises what computing them raises."""
-    waiting: queue.Queue[pa.Table | Exception | None] = queue.Queue(_AHEAD)
+    waiting: queue.Queue[pa.Table | BaseException | None] = queue.Queue(_AHEAD)
 
     def compute() -> None:
         try:
             for table in tables:
                 waiting.put(table)
             waiting.put(None)
-        except Exception as err:
+        except BaseException as err:
             waiting.put(err)
 
     threading.Thread(target=compute, daemon=True).start()
@@ -183,19 +210,11 @@ def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         while (table := waiting.get()) is not None:
             if isinstance(table, Exception):
                 raise table
+            if isinstance(table, BaseException):
+                raise ProcessLost(cause(table)) from table
             yield table
 
     return arrived()
-
-
-@contextmanager
-def _limited(limit_s: float) -> Iterator[None]:
-    """Let SIGALRM end this process at the limit."""
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _threads() -> int:

@@ -71,7 +71,8 @@ def stoppable() -> Iterator[None]:
 
 def ray_folder() -> str:
     """The folder in which Ray keeps its sessions and the address of the cluster that this machine belongs to."""
-    return os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+    own = os.environ.get("TMPDIR") if sys.platform == "linux" else None
+    return os.path.join(os.environ.get("RAY_TMPDIR") or own or "/tmp", "ray")
 
 
 def ray_logs() -> str:

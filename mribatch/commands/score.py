@@ -89,7 +89,7 @@ def _write_parts(
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)
     with progress("scoring", plan.todo.num_rows, "scans") as bar:
         before = WrittenParts()
-        if score_alone.is_small(config, model, plan.todo):
+        if score_alone.needs_no_ray(config, model, plan.todo):
             before, left = score_alone.write_parts(config, model, plan, fence, reading, until, bar.count)
             if not left.num_rows:
                 return before
@@ -99,4 +99,9 @@ def _write_parts(
         with session():
             from mribatch.commands import score_parts
 
-            return before.and_then(score_parts.write_parts(config, model, plan, fence, reading, until, bar.count))
+            done = before.progress
+
+            def show(scored: int, rejected: int) -> None:
+                bar.count(scored + done[0], rejected + done[1])
+
+            return before.and_then(score_parts.write_parts(config, model, plan, fence, reading, until, show))

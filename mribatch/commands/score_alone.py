@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from mribatch.cluster.assembly import whole_files
 from mribatch.cluster.batch_rows import progress_of
-from mribatch.cluster.one_process import NODE, OneProcess, ProcessLost, Work
+from mribatch.cluster.one_process import NODE, OneProcess, Order, ProcessLost
 from mribatch.cluster.supervisor import ray_folder
 from mribatch.commands.scored import WrittenParts
 from mribatch.models.engine import chosen, library, sees_a_gpu, takes_gpus
@@ -23,26 +24,30 @@ from mribatch.scans.reading import Reading
 from mribatch.settings.score import ScoreConfig
 from mribatch.stores import uris
 
-__all__ = ["MOST_FILES", "is_small", "write_parts"]
+__all__ = ["MOST_FILES", "needs_no_ray", "write_parts"]
 
 log = logging.getLogger("mribatch.score")
 
 MOST_FILES = 1000  # by then, two cores have computed for half a minute, and Ray's start no longer counts
 _MOST_S3_FILES = 100  # they are read one at a time, and each takes a moment to arrive
 _MOST_BYTES = 256 << 20
+_PACKED = (".zip", ".tar", ".tgz", ".gz", ".nii")  # hold many scans in a few bytes
+_PACKED_WEIGHT = 8
 
 
-def is_small(config: ScoreConfig, model: Model, todo: pa.Table) -> bool:
-    """Return whether the scans of a plan are scored sooner without Ray: few, no cluster to join and no GPU to use."""
-    if _is_ray_here() or (takes_gpus(config.engine, model) and sees_a_gpu()):
+def needs_no_ray(config: ScoreConfig, model: Model, todo: pa.Table) -> bool:
+    """Return whether one process scores the scans of a plan sooner: they are few, and there is no cluster and no GPU to use."""
+    if todo.num_rows > MOST_FILES or _is_ray_here() or (takes_gpus(config.engine, model) and sees_a_gpu()):
         return False
     files = list(zip(*(todo[name].to_pylist() for name in ("scan_uri", "scan_version")), strict=True))
-    most = _MOST_S3_FILES if any(uris.is_s3(uri) for uri, _ in files) else MOST_FILES
-    return len(files) <= most and sum(uris.size(*file) for file in files) <= _MOST_BYTES
+    if len(files) > _MOST_S3_FILES and any(uris.is_s3(uri) for uri, _ in files):
+        return False
+    weights = (_PACKED_WEIGHT if uri.lower().endswith(_PACKED) else 1 for uri, _ in files)
+    return sum(weight * uris.size(*file) for weight, file in zip(weights, files, strict=True)) <= _MOST_BYTES
 
 
 def _is_ray_here() -> bool:
-    """Return whether this process has joined a Ray cluster, or would, as `cluster_address` says. Does not import Ray."""
+    """Return whether this process has joined a Ray cluster, or was given one to join. Does not import Ray."""
     ray = sys.modules.get("ray")
     has_joined = ray is not None and ray.is_initialized()
     return (
@@ -68,8 +73,8 @@ def write_parts(
     engine = chosen(config.engine, model, on_gpu=False)
     log.info("loading the model … (%s %s)", engine, library(engine))
     process = OneProcess(
-        Work(
-            todo=plan.todo,
+        Order(
+            todo=plan.todo.take(pa.array(range(plan.todo.num_rows), pa.int64())),
             model=model.uri,
             digest=model.digest,
             spec=model.image_spec,
@@ -93,7 +98,7 @@ def write_parts(
     parts.write()
     written = WrittenParts(
         receipts=parts.receipts,
-        addresses={NODE: "127.0.0.1"},
+        addresses={NODE: socket.gethostname()},
         ready_at=process.ready_at,
         engine={"name": engine, "version": library(engine)},
     )

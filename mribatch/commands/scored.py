@@ -1,12 +1,12 @@
 """Sum up what a scoring run did: for the screen, for its record in `_runs/`, and as an exit code."""
 
-import resource
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from mribatch import child
 from mribatch.commands.screen import Block, Shown, Table, duration
 from mribatch.predictions import ledger
 from mribatch.predictions.ledger import Plan, Receipt
@@ -27,6 +27,12 @@ class WrittenParts:
     addresses: Mapping[str, str] = field(default_factory=dict)  # by node ID
     ready_at: float | None = None  # of time.monotonic: the first model was loaded
     engine: Mapping[str, str | None] = field(default_factory=dict)  # its name and version, as on the driver's machine
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many scans were scored, skipped or failed, and rejected."""
+        others = sum(done.scored + sum(done.skipped.values()) + len(done.failed) for done in self.receipts)
+        return others, sum(sum(done.rejected.values()) for done in self.receipts)
 
     def and_then(self, later: "WrittenParts") -> "WrittenParts":
         """Return what came of this and of what was done after it."""
@@ -207,7 +213,7 @@ def _failed(receipts: Sequence[Receipt]) -> dict[str, str]:
 
 
 def _peak_bytes(receipts: Sequence[Receipt]) -> dict[str, int]:
-    peaks = {"driver": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
+    peaks = {"driver": child.peak_bytes()}
     for receipt in receipts:
         for role, size in sorted(receipt.peak_bytes.items()):
             peaks[role] = max(peaks.get(role, 0), size)

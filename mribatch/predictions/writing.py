@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import resource
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from mribatch import schema
+from mribatch import child, schema
 from mribatch.errors import OutputHeld
 from mribatch.predictions.files import file_uris, first_rows, of_files, outcomes
 from mribatch.predictions.ledger import Receipt
@@ -46,7 +45,7 @@ def write_part(fence: Fence, labels: Sequence[str], rows: pa.Table, arrived: pa.
         peak_bytes={
             "decoder": pc.max(arrived["decoder_peak_bytes"]).as_py(),
             "predictor": pc.max(arrived["predictor_peak_bytes"]).as_py(),
-            "writer": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+            "writer": child.peak_bytes(),
         },
     )
 

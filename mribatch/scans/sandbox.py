@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
@@ -116,18 +116,12 @@ class Decoder:
         if exit_code == -signal.SIGALRM:
             detail = f"decoding took more than {self._timeout_s:g} s, {tries} times"
             return Frame(status=Status.REJECTED, reason=Reason.TIMED_OUT, detail=detail)
-        detail = f"decoding ended its process ({_ending(exit_code)}), {tries} times"
+        detail = f"decoding ended its process ({child.ending(exit_code)}), {tries} times"
         return Frame(status=Status.REJECTED, reason=Reason.CRASHED_DECODER, detail=detail)
 
     def peak_bytes(self) -> int:
         """Return the peak memory of the running process."""
-        if self._process is None:
-            return 0
-        try:
-            with open(f"/proc/{self._process.pid}/status") as lines:
-                return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
-        except OSError:
-            return 0  # it has just died, or there is no /proc
+        return 0 if self._process is None else child.peak_bytes(self._process.pid)
 
     def _answers(
         self, data: bytes, process: "subprocess.Popen[bytes]", due: _Place, piece_frames: int
@@ -167,7 +161,9 @@ class Decoder:
         raise self._not_started()
 
     def _not_started(self) -> DecoderLost:
-        problem = "it is out of processes or memory" if self._process is None else _ending(self._end(self._process))
+        problem = (
+            "it is out of processes or memory" if self._process is None else child.ending(self._end(self._process))
+        )
         return DecoderLost(
             f"no decoder could be started on this machine ({problem}): check that it can run {sys.executable}",
             detail=f"no decoder could be started on its machine ({problem})",
@@ -219,7 +215,7 @@ def _answer(
 ) -> None:
     """Send the names of a file's members, then its frames piece by piece. The time limit holds for each piece, not for the wait until it is taken."""
     try:
-        with _limited(timeout_s):
+        with child.limited(timeout_s):
             file = _opened(data, spec, reading)
         line.send(file.names)
         scans = enumerate(file.scans(first), first)
@@ -233,17 +229,8 @@ def _answer(
 
 
 def _next(frames: Iterator[Frame], count: int, timeout_s: float) -> list[Frame]:
-    with _limited(timeout_s):
+    with child.limited(timeout_s):
         return list(islice(frames, count))
-
-
-@contextmanager
-def _limited(timeout_s: float) -> Iterator[None]:
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _opened(data: bytes, spec: ImageSpec, reading: Reading) -> Opened:
@@ -310,7 +297,3 @@ def _has_memory() -> bool:
 def _chunks(frames: list[Frame]) -> Iterator[list[Frame]]:
     for first in range(0, len(frames), PIECE_FRAMES):
         yield frames[first : first + PIECE_FRAMES]
-
-
-def _ending(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

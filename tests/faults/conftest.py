@@ -123,7 +123,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder, t
         if count not in made:
             root = tmp_path_factory.mktemp(f"archive-{count}")
             uris = scan_folder(root / "scans", {"glioma": count // 2, "notumor": count - count // 2})
-            job = Job("score", *score_flags(tiny_model.uri, root / "scans", root / "out"), log=root / "log")
+            flags = score_flags(tiny_model.uri, root / "scans", root / "out")
+            job = Job("score", *flags, log=root / "log", environment=WITH_RAY)
             assert job.end(300 + count / 10) == 0, (root / "log").read_text()
             made[count] = Archive(folder=root / "scans", uris=uris, undisturbed=root / "out")
         return made[count]

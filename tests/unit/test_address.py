@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from mribatch.cluster.address import cluster_address
+from mribatch.cluster.supervisor import ray_folder
 from mribatch.errors import ConfigError, RunFailed
 
 PATIENCE_S = 1.0
@@ -127,3 +128,14 @@ def test_the_note_of_a_head_that_died_is_named_with_its_remedy(
         cluster_address(PATIENCE_S)
     for words in (address.rpartition(":")[2], str(folder / "ray_current_cluster"), "ray stop", "RAY_ADDRESS=local"):
         assert words in str(caught.value)
+
+
+def test_the_folder_of_ray_is_the_one_that_ray_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._common.utils import get_default_ray_temp_dir
+
+    for name, folder in (("TMPDIR", "/somewhere"), ("RAY_TMPDIR", "/elsewhere")):
+        monkeypatch.setenv(name, folder)
+        assert ray_folder() == get_default_ray_temp_dir()
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.delenv("RAY_TMPDIR")
+    assert ray_folder() == get_default_ray_temp_dir() == "/tmp/ray"

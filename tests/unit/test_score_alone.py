@@ -1,6 +1,9 @@
 """Which runs need no Ray, and how a part is made of rows that one process sends."""
 
+import math
+import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +14,11 @@ import pytest
 from mribatch import schema
 from mribatch.cluster import one_process
 from mribatch.commands import score_alone
-from mribatch.commands.score_alone import MOST_FILES, _Parts, is_small
+from mribatch.commands.score_alone import MOST_FILES, _Parts, needs_no_ray
+from mribatch.commands.scored import WrittenParts
 from mribatch.models.format import Model
+from mribatch.predictions.ledger import Plan, Receipt
+from mribatch.scans.reading import Reading
 from mribatch.settings.score import ScoreConfig
 from tests.unit.test_assembly import member_rows, rows
 
@@ -33,7 +39,7 @@ def files(count: int, *, root: str = "/scans", size: int = 1000) -> pa.Table:
 @pytest.fixture
 def small(tiny_model: Model) -> Any:
     config = ScoreConfig(model="m", input=("/scans",), output="/out")
-    return lambda todo: is_small(config, tiny_model, todo)
+    return lambda todo: needs_no_ray(config, tiny_model, todo)
 
 
 def test_a_thousand_files_on_disk_and_a_hundred_in_s3_need_no_ray(small: Any) -> None:
@@ -46,6 +52,44 @@ def test_a_thousand_files_on_disk_and_a_hundred_in_s3_need_no_ray(small: Any) ->
 def test_large_files_are_many_scans(small: Any) -> None:
     assert small(files(2, size=128 << 20))
     assert not small(files(2, size=(128 << 20) + 1))
+
+
+def test_archives_and_volumes_count_eightfold(small: Any) -> None:
+    version = f"{16 << 20}-1"
+    assert small(pa.table([["/a.zip", "/b.nii.gz"], [version] * 2], schema=schema.PLAN))
+    assert not small(pa.table([["/a.zip", "/b.nii.gz", "/c.png"], [version] * 3], schema=schema.PLAN))
+
+
+def test_ray_goes_on_counting_where_the_process_was_lost() -> None:
+    facts: dict[str, Any] = {"by_class": {}, "by_node": {}, "peak_bytes": {}, "left": [], "rows": 0, "part": None}
+    receipts = [
+        Receipt(scored=3, rejected={"corrupt": 1}, failed=[("/a", "cause")], **facts),
+        Receipt(scored=1, rejected={}, skipped={"no_pixels": 2}, failed=[], **facts),
+    ]
+    assert WrittenParts(receipts=receipts).progress == (7, 1)
+
+
+def test_only_the_scans_of_the_plan_are_sent(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: list[one_process.Order] = []
+    monkeypatch.setattr(one_process.OneProcess, "batches", lambda self: orders.append(self._order) or iter(()))
+    todo = files(100_000).slice(0, 10)
+    plan = Plan(listed=10, done=0, todo=todo, parts=frozenset())
+    config = ScoreConfig(model="m", input=("/scans",), output="/out")
+    fence: Any = None
+    _, left = score_alone.write_parts(config, tiny_model, plan, fence, Reading(), math.inf, lambda *_: None)
+    assert left.num_rows == 10
+    assert len(pickle.dumps(orders[0])) < 20_000
+
+
+def test_whatever_ends_the_decoding_thread_ends_the_run() -> None:
+    def decoded() -> Iterator[pa.Table]:
+        yield files(1)
+        raise SystemExit(3)
+
+    arrived = one_process._ahead(decoded())
+    assert next(arrived).num_rows == 1
+    with pytest.raises(one_process.ProcessLost):
+        next(arrived)
 
 
 def test_a_cluster_is_joined_for_one_scan_too(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -67,7 +111,7 @@ def test_a_gpu_that_may_compute_the_model_is_used(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert not small(files(1))
     on_cpu = ScoreConfig(model="m", input=("/scans",), output="/out", engine="openvino")
-    assert is_small(on_cpu, tiny_model, files(1))
+    assert needs_no_ray(on_cpu, tiny_model, files(1))
 
 
 def test_parts_hold_whole_files_of_enough_rows_and_a_file_that_is_lost_is_planned_again(
