@@ -8,7 +8,7 @@ from mribatch.settings.flags import Flag
 
 __all__ = ["FALSE_REFERRALS", "CalibrateConfig"]
 
-FALSE_REFERRALS = 0.07
+FALSE_REFERRALS = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from mribatch.errors import InputError
 
 __all__ = ["REASONS", "Detector", "Features", "Reason", "Verdicts", "detector", "fit_detector", "with_thresholds"]
 
-_COMPONENTS = 48  # principal components of the intermediate layer
+_COMPONENTS = 160  # principal components of the intermediate layer; head CTs among the scans take up the first ones
 _NEIGHBOURS = 320  # training scans that are kept; 128 half-precision numbers each take 80 KB
 _NEAREST = 3  # the distance to the third one does not hang on a single odd scan
 _SHARES = np.array([4.0, 1.0, 1.0])  # of the referrals; a picture that is no scan of the brain is the worst to believe
@@ -108,9 +108,8 @@ def fit_detector(reference: Features, seed: int = 0) -> Detector:
 
     center, scale = _center_and_scale(reference.intermediate)
     standard = (reference.intermediate - center) / scale
-    components = (
-        PCA(min(_COMPONENTS, *(side - 1 for side in standard.shape)), random_state=seed).fit(standard).components_
-    )
+    count = min(_COMPONENTS, len(standard) // 4, standard.shape[1] - 1)  # more would describe single scans
+    components = PCA(count, random_state=seed).fit(standard).components_
     kept = np.random.default_rng(seed).permutation(len(standard))[:_NEIGHBOURS]
     return Detector(
         center=center,
