@@ -259,7 +259,14 @@ class _Display:
     def update(self, bar: Bar, figures: str) -> None:
         """Show the figures of some work; its name takes the place of the phase once a unit is done."""
         name = bar.name if bar.done else self._phase
-        self.progress.update(self._task, total=bar.total, completed=bar.done, description=name, figures=figures)
+        self.progress.update(
+            self._task,
+            total=bar.total,
+            completed=bar.done,
+            description=name,
+            figures=figures,
+            refresh=bar.done >= bar.total,  # the end is shown, however soon the next phase begins
+        )
 
     def reset(self) -> None:
         """Show neither figures nor a phase until the next one begins."""

@@ -212,6 +212,7 @@ def test_classes_and_counts_are_shown_before_ray_starts(
     name: str, job: Job, tiny_model: Model, scans: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.init", no_ray)
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # few scans are scored without Ray otherwise
     code, stderr = job(name, *on_labelled(name, scans, tiny_model, tmp_path))
     assert code == 1
     assert stderr.index(f"6 labelled scans of 2 classes in {scans}") < stderr.index("Ray is about to start")
