@@ -25,7 +25,7 @@ from tests.unit.test_night_page import STARTED, change, comparison, reject, tall
 from tests.unit.test_site_page import page as acceptance_page
 
 LABELS = ("glioma", "meningioma", "notumor", "pituitary")
-DIGEST = "988636297e58"
+DIGEST = "1d0d0ebde5d4"
 SCAN = "s3://radiology-archive/2026/11/series-{:04d}/slice-0042.dcm"
 
 

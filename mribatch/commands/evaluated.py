@@ -115,10 +115,11 @@ def _trust_lines(numbers: Mapping[str, Any]) -> Iterator[str]:
     error, brier = decimal(measured["adaptive_calibration_error"]), decimal(measured["brier"])
     yield f"adaptive calibration error {error}{earlier}, {floor} by chance alone · Brier score {brier}"
     if referral:
-        yield (
-            f"for review: {referral['review']:,} scans ({percent(referral['share'])}), with "
-            f"{referral['wrong_in_review']:,} of the {referral['wrong']:,} wrong answers"
+        review = referral["review"]
+        among = f", with {referral['wrong_in_review']:,} of the {referral['wrong']:,} wrong answers" * bool(
+            referral["wrong"]
         )
+        yield f"for review: {review:,} scan{'' if review == 1 else 's'} ({percent(referral['share'])}){among}"
 
 
 def _scan_row(row: Mapping[str, Any]) -> tuple[str, ...]:

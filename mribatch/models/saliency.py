@@ -49,13 +49,15 @@ def hires_cam(activations: Any, gradients: Any) -> Any:
 class Explainer:
     """A network with the maps of its answers.
 
-    network: from `networks`, with its weights; backbone: its name. Each scan is also computed mirrored, and the two maps are
-    averaged, which evens out the coarse grid that maps lie on. Scans stand on a grid of `side_px`.
+    network: from `networks`, with its weights; backbone: its name. Each scan is also computed mirrored and shifted by half a
+    place of the map's coarse grid, and the ten maps are averaged, which evens out that grid. Scans are `side_px` wide.
     """
 
     def __init__(self, network: keras.Model, backbone: str, side_px: int, method: Method) -> None:
         parts = _parts(network, backbone)
-        self._compute = frozen(partial(_explained, parts, _METHODS[method], side_px), side_px)
+        layer, recipe = _METHODS[method]
+        step_px = side_px // _places(parts, layer) // 2
+        self._compute = frozen(partial(_explained, parts, recipe, side_px, step_px), side_px)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Maps:
         """Explain a batch of scans, (N, side, side, 3) uint8 RGB."""
@@ -99,9 +101,23 @@ def _activations(base: keras.Model, backbone: str) -> tuple[Any, Any]:
     return middle, last
 
 
-def _explained(parts: _Parts, method: "_Recipe", side_px: int, images: Any) -> tuple[Any, Any]:
-    """Return probabilities and maps of scaled images, as tensors."""
+def _places(parts: _Parts, layer: str) -> int:
+    """Return how many places the map of a layer has in a row."""
+    return int({"middle": parts.lower.output, "last": parts.upper.outputs[0]}[layer].shape[1])
+
+
+def _explained(parts: _Parts, method: "_Recipe", side_px: int, step_px: int, images: Any) -> tuple[Any, Any]:
+    """Return probabilities and maps of scaled images, as tensors. step_px: how far they are shifted down, up, left and right."""
     logits, maps = _signed(parts, method, side_px, images)
+    classes = tf.argmax(logits, 1)
+
+    def shifted(shift: Any) -> Any:
+        _, there = _signed(parts, method, side_px, tf.roll(images, shift, (1, 2)), classes)
+        return tf.roll(there, -shift, (1, 2))
+
+    shifts = tf.constant([(down, right) for down in (-step_px, step_px) for right in (-step_px, step_px)])
+    one_by_one = tf.map_fn(shifted, shifts, fn_output_signature=tf.float32, parallel_iterations=1)
+    maps += tf.reduce_sum(one_by_one, 0)
     highest = tf.nn.relu(tf.reduce_max(maps, (1, 2), keepdims=True))
     return tf.nn.softmax(logits), tf.math.divide_no_nan(maps, highest)
 
@@ -133,7 +149,7 @@ def _single(cam: Callable[[Any, Any], Any], layer: str, activations: _Activation
     return tf.image.resize(coarse, (side_px, side_px), tf.image.ResizeMethod.BICUBIC)[..., 0]
 
 
-_METHODS: Mapping[Method, _Recipe] = {
-    "grad-cam": partial(_single, grad_cam, "last"),
-    "hires-cam": partial(_single, hires_cam, "middle"),
+_METHODS: Mapping[Method, tuple[str, _Recipe]] = {
+    "grad-cam": ("last", partial(_single, grad_cam, "last")),
+    "hires-cam": ("middle", partial(_single, hires_cam, "middle")),
 }

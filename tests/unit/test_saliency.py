@@ -132,7 +132,7 @@ def test_the_maps_of_the_shipped_model_change_when_its_head_and_its_last_block_a
     files = [min((ROOT / "samples" / label).iterdir()) for label in model.labels]
     pixels = [decode(path.read_bytes(), model.image_spec)[0].pixels for path in files]
     images = tf.cast(np.stack(pixels), tf.float32) / 127.5 - 1
-    parts, recipe = saliency._parts(network, model.backbone), saliency._METHODS[METHODS[0]]
+    parts, recipe = saliency._parts(network, model.backbone), saliency._METHODS[METHODS[0]][1]
     compute = tf.function(lambda classes: saliency._signed(parts, recipe, SIDE, images, classes), autograph=False)
     answers = tf.range(len(model.labels))
     maps = compute(answers)[1].numpy()
