@@ -92,7 +92,7 @@ def _peers(result: dict[str, Any]) -> Iterable[str]:
 
 def _method(result: dict[str, Any]) -> str:
     return (
-        f"Method: one command at a time, {result['settings']['rounds']} rounds, every second one in the opposite order; "
+        f"Method: one command at a time; rounds: {result['settings']['rounds']}, every second one in the opposite order; "
         "medians. CPU-seconds are those of all processes of a command, Ray's included. First prediction: from the start of the "
         "command to the moment at which its first batch is computed. Network and weights are those of the model directory; peers do not calibrate, so their probabilities are calibrated for the comparison. "
         "Pillow, TensorFlow and Daft decode and resize in different ways, so pixels and probabilities differ."
