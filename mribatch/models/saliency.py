@@ -112,8 +112,8 @@ def _explained(parts: _Parts, method: "_Recipe", side_px: int, step_px: int, ima
     classes = tf.argmax(logits, 1)
 
     def shifted(shift: Any) -> Any:
-        _, there = _signed(parts, method, side_px, tf.roll(images, shift, (1, 2)), classes)
-        return tf.roll(there, -shift, (1, 2))
+        _, moved = _signed(parts, method, side_px, tf.roll(images, shift, (1, 2)), classes)
+        return tf.roll(moved, -shift, (1, 2))
 
     shifts = tf.constant([(down, right) for down in (-step_px, step_px) for right in (-step_px, step_px)])
     one_by_one = tf.map_fn(shifted, shifts, fn_output_signature=tf.float32, parallel_iterations=1)
