@@ -16,6 +16,7 @@ from tests.faults.test_killed_runs import STEPS
 
 ALONE = {"RAY_ADDRESS": ""}
 QUICK = 200
+_SHORT = ("after the third part's temporary file", "before the verification", "after the record was written")
 
 
 def scoring(job: Job) -> list[int]:
@@ -42,7 +43,10 @@ def test_few_scans_are_scored_without_ray_with_the_rows_that_ray_writes(
     assert len(parts(output)) > QUICK // 16, "parts are written as the run goes on"
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if "lock" not in step])
+@pytest.mark.parametrize(
+    "step",
+    [step if step in _SHORT else pytest.param(step, marks=pytest.mark.slow) for step in STEPS if "lock" not in step],
+)
 def test_a_run_without_ray_killed_at_a_step_of_the_commit_loses_nothing(
     step: str, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
