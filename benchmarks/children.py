@@ -36,7 +36,8 @@ class Ended:
 def run(command: str, log: Path, **variables: str) -> Ended:
     """Run `python SCRIPT …`, with SCRIPT relative to the root of the repository; all output goes to the log file.
 
-    variables: of the environment, beside those of this process. Raises RunFailed with the last lines of the log if the exit code is not 0.
+    variables: of the environment, beside those of this process. Raises RunFailed with the last lines of the log if the
+    exit code is not 0.
     """
     _, script, *flags = shlex.split(command)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # use this machine only

@@ -115,10 +115,8 @@ def _trust_lines(numbers: Mapping[str, Any]) -> Iterator[str]:
     error, brier = decimal(measured["adaptive_calibration_error"]), decimal(measured["brier"])
     yield f"adaptive calibration error {error}{earlier}, {floor} by chance alone · Brier score {brier}"
     if referral:
-        review = referral["review"]
-        among = f", with {referral['wrong_in_review']:,} of the {referral['wrong']:,} wrong answers" * bool(
-            referral["wrong"]
-        )
+        review, wrong = referral["review"], referral["wrong"]
+        among = f", with {referral['wrong_in_review']:,} of the {wrong:,} wrong answers" if wrong else ""
         yield f"for review: {review:,} scan{'' if review == 1 else 's'} ({percent(referral['share'])}){among}"
 
 
