@@ -7,12 +7,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -28,9 +30,11 @@ from mribatch.scans.sandbox import Decoder, decoder
 from mribatch.schema import WORK, Status
 from mribatch.stores.access import Witness
 
-__all__ = ["NODE", "OneProcess", "Order", "ProcessLost", "serve"]
+__all__ = ["NODE", "OneProcess", "Order", "ProcessLost", "cores", "serve"]
 
 log = logging.getLogger("mribatch.progress")
+
+T = TypeVar("T")
 
 NODE = "this machine"
 """Stands for a node of a cluster in the rows and in the record of a run."""
@@ -40,7 +44,9 @@ _START_S = 120.0  # for Python and its imports, from a slow disk
 _LOAD_S = 600.0  # for a model from a slow storage
 _QUIET_S = 600.0
 _GRACE_S = 5.0
-_AHEAD = 2  # decoded batches that wait for the model
+_MOST_DECODERS = 2  # a large archive may have little else to do
+_AHEAD = 2  # decoded batches of each that wait for the model
+_AT_ONCE = 2  # batches that are scored: the second keeps the cores at work while the rows of the first are made
 _MOST_THREADS = 16
 _CGROUP = "/sys/fs/cgroup/cpu.max"
 
@@ -143,17 +149,34 @@ def _end_with(line: Connection) -> None:
 
 
 def _answers(order: Order) -> Iterator[float | pa.Table]:
-    from mribatch.models.predictor import Predictor  # meanwhile, the decoder starts
+    from mribatch.models.predictor import Predictor  # meanwhile, the decoders start
 
-    batches = _ahead(_decoded(order))
+    batches = _decoded(order)
     with child.limited(_LOAD_S):
-        predict = Predictor(order.model, order.digest, _threads(), order.engine)
+        predict = Predictor(order.model, order.digest, cores(), order.engine)
     yield time.monotonic()
+    for rows in _scored(order, predict, batches):
+        yield with_work(rows, NODE)
+
+
+def _scored(order: Order, predict: Callable[[pa.Table], pa.Table], batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows of each batch, in order. A batch that takes too long ends the process."""
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    begun: deque[tuple[int, Future[pa.Table]]] = deque()
+
+    def first() -> pa.Table:
+        count, rows = begun.popleft()
+        with child.limited(order.timeout_s * max(2.0, count / 8)):
+            return rows.result()
+
     for table in batches:
         if _is_over(order.until):
             table = with_values(table, status=Status.LEFT, pixels=None)
-        with child.limited(order.timeout_s * max(2.0, table.num_rows / 8)):
-            yield with_work(_predicted(predict, table), NODE)
+        begun.append((table.num_rows, pool.submit(_predicted, predict, table)))
+        if len(begun) == _AT_ONCE:
+            yield first()
+    while begun:
+        yield first()
 
 
 def _predicted(predict: Callable[[pa.Table], pa.Table], table: pa.Table) -> pa.Table:
@@ -165,8 +188,16 @@ def _predicted(predict: Callable[[pa.Table], pa.Table], table: pa.Table) -> pa.T
 
 
 def _decoded(order: Order) -> Iterator[pa.Table]:
-    """Yield decoded rows in batches of `batch_size` at most."""
-    for start in range(0, order.todo.num_rows, order.batch_size):
+    """Begin to decode, and return an iterator over the rows, in order, in batches of `batch_size` at most."""
+    starts = range(0, order.todo.num_rows, order.batch_size)
+    count = min(cores(), _MOST_DECODERS)
+    decoders = [_ahead(_blocks(order, starts[first::count])) for first in range(count)]
+    return (rows for number in range(len(starts)) for rows in iter(partial(next, decoders[number % count]), None))
+
+
+def _blocks(order: Order, starts: Sequence[int]) -> Iterator[pa.Table | None]:
+    """Yield the decoded rows of the batches that start there in the plan, and None after each."""
+    for start in starts:
         blocks = decode_blocks(
             order.todo.slice(start, order.batch_size),
             spec=order.spec,
@@ -179,6 +210,7 @@ def _decoded(order: Order) -> Iterator[pa.Table]:
             block = _with_decoder_alone(block, decoder(order.spec, order.timeout_s, order.reading))
             for first in range(0, block.num_rows, order.batch_size):
                 yield block.slice(first, order.batch_size)
+        yield None
 
 
 def _with_decoder_alone(block: pa.Table, by: Decoder) -> pa.Table:
@@ -192,39 +224,44 @@ def _is_over(until: float) -> bool:
     return time.monotonic() >= until
 
 
-def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Begin at once to compute tables in a thread, and return an iterator over them, which raises what computing them raises."""
-    waiting: queue.Queue[pa.Table | BaseException | None] = queue.Queue(_AHEAD)
+@dataclass(frozen=True)
+class _Ended:
+    err: BaseException | None
+
+
+def _ahead(values: Iterator[T]) -> Iterator[T]:
+    """Begin at once to compute values in a thread, and return an iterator over them, which raises what computing them raises."""
+    waiting: queue.Queue[T | _Ended] = queue.Queue(_AHEAD)
 
     def compute() -> None:
         try:
-            for table in tables:
-                waiting.put(table)
-            waiting.put(None)
+            for value in values:
+                waiting.put(value)
+            waiting.put(_Ended(None))
         except BaseException as err:
-            waiting.put(err)
+            waiting.put(_Ended(err))
 
     threading.Thread(target=compute, daemon=True).start()
 
-    def arrived() -> Iterator[pa.Table]:
-        while (table := waiting.get()) is not None:
-            if isinstance(table, Exception):
-                raise table
-            if isinstance(table, BaseException):
-                raise ProcessLost(cause(table)) from table
-            yield table
+    def arrived() -> Iterator[T]:
+        while not isinstance(value := waiting.get(), _Ended):
+            yield value
+        if isinstance(value.err, Exception):
+            raise value.err
+        if value.err is not None:
+            raise ProcessLost(cause(value.err)) from value.err
 
     return arrived()
 
 
-def _threads() -> int:
+def cores() -> int:
     """Return the cores that this process may use, as its affinity and its control group say, but 16 at most."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
         with open(_CGROUP) as file:
             quota, period = file.read().split()
         if quota != "max":
-            cores = min(cores, int(quota) / int(period))
+            count = min(count, int(quota) / int(period))
     except (OSError, ValueError):
         pass  # not in a container, or one without a limit
-    return max(1, min(_MOST_THREADS, round(cores)))
+    return max(1, min(_MOST_THREADS, round(count)))

@@ -1,4 +1,4 @@
-"""Score the scans of a small plan without Ray: read → decode → predict in one process, Parquet parts in this one."""
+"""Score the scans of a plan without Ray: read → decode → predict in one process, Parquet parts in this one."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from mribatch.cluster.assembly import whole_files
 from mribatch.cluster.batch_rows import progress_of
-from mribatch.cluster.one_process import NODE, OneProcess, Order, ProcessLost
+from mribatch.cluster.one_process import NODE, OneProcess, Order, ProcessLost, cores
 from mribatch.cluster.supervisor import ray_folder
 from mribatch.commands.scored import WrittenParts
 from mribatch.models.engine import chosen, library, sees_a_gpu, takes_gpus
@@ -29,21 +29,32 @@ __all__ = ["MOST_FILES", "needs_no_ray", "write_parts"]
 log = logging.getLogger("mribatch.score")
 
 MOST_FILES = 1000  # by then, two cores have computed for half a minute, and Ray's start no longer counts
-_MOST_S3_FILES = 100  # they are read one at a time, and each takes a moment to arrive
+_MOST_S3_FILES = 100  # they are read two at a time, and each takes a moment to arrive
 _MOST_BYTES = 256 << 20
 _PACKED = (".zip", ".tar", ".tgz", ".gz", ".nii")  # hold many scans in a few bytes
 _PACKED_WEIGHT = 8
+_FEW_CORES = 2  # Ray's own dozen processes take a sixth of a core
 
 
 def needs_no_ray(config: ScoreConfig, model: Model, todo: pa.Table) -> bool:
-    """Return whether one process scores the scans of a plan sooner: they are few, and there is no cluster and no GPU to use."""
-    if todo.num_rows > MOST_FILES or _is_ray_here() or (takes_gpus(config.engine, model) and sees_a_gpu()):
+    """Return whether one process scores the scans of a plan sooner than Ray.
+
+    It does where there is no cluster and no GPU to use, and the scans are few, or the cores are few and no scan is in S3.
+    """
+    if _is_ray_here() or (takes_gpus(config.engine, model) and sees_a_gpu()):
         return False
-    files = list(zip(*(todo[name].to_pylist() for name in ("scan_uri", "scan_version")), strict=True))
-    if len(files) > _MOST_S3_FILES and any(uris.is_s3(uri) for uri, _ in files):
-        return False
-    weights = (_PACKED_WEIGHT if uri.lower().endswith(_PACKED) else 1 for uri, _ in files)
-    return sum(weight * uris.size(*file) for weight, file in zip(weights, files, strict=True)) <= _MOST_BYTES
+    in_s3 = sum(map(uris.is_s3, todo["scan_uri"].to_pylist()))
+    return (cores() <= _FEW_CORES and not in_s3) or (
+        todo.num_rows <= (_MOST_S3_FILES if in_s3 else MOST_FILES) and _weight(todo) <= _MOST_BYTES
+    )
+
+
+def _weight(todo: pa.Table) -> int:
+    """Return the bytes of all files, those that hold many scans counted several times."""
+    files = zip(*(todo[name].to_pylist() for name in ("scan_uri", "scan_version")), strict=True)
+    return sum(
+        (_PACKED_WEIGHT if uri.lower().endswith(_PACKED) else 1) * uris.size(uri, version) for uri, version in files
+    )
 
 
 def _is_ray_here() -> bool:

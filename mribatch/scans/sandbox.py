@@ -5,11 +5,11 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain, islice
 from multiprocessing.connection import Connection
 
@@ -33,6 +33,8 @@ _PROBE_BYTES = 256 << 20
 _GRACE_S = 2.0  # an overdue decoder ends itself, unless it is stopped or stuck in the kernel
 _MAIN = "from mribatch.scans.sandbox import serve; serve()"
 
+_own = threading.local()
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -52,6 +54,13 @@ class _Place:
         """Yield a verdict for each frame of the member, or of the file, that has not arrived."""
         for number in range(self.frame, self.frames):
             yield _of_member(replace(verdict, frame=number, frames=self.frames), names, self.member)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The names of an archive's members, known before any of them is decoded."""
+
+    names: tuple[str, ...]
 
 
 class Decoder:
@@ -97,7 +106,8 @@ class Decoder:
         """
         tries = exit_code = 0
         while tries < len(_PAUSES_S):
-            time.sleep(_PAUSES_S[tries])
+            if tries:
+                time.sleep(_PAUSES_S[tries])
             process, begun = self._process or self._start(), place
             try:
                 for piece in self._answers(data, process, place, 1 if tries and self._names else PIECE_FRAMES):
@@ -132,17 +142,15 @@ class Decoder:
         is_whole = False
         try:
             while not is_whole:
-                if not self._line.poll(self._timeout_s + _GRACE_S):
-                    raise BlockingIOError
                 answer = self._line.recv()
-                is_whole = answer is None or isinstance(answer, MemoryError)
                 if isinstance(answer, MemoryError):
+                    is_whole = True
                     raise answer
-                if isinstance(answer, tuple):
-                    self._names = answer
-                elif piece := [
-                    one for one in answer or () if ((one.member or 0), one.frame) >= (due.member, due.frame)
-                ]:
+                if isinstance(answer, _Names):
+                    self._names = answer.names
+                    continue
+                piece, is_whole = answer
+                if piece := [one for one in piece if ((one.member or 0), one.frame) >= (due.member, due.frame)]:
                     yield piece
         except GeneratorExit:  # nobody wants the rest, which the process still sends
             if not is_whole:
@@ -185,17 +193,20 @@ class Decoder:
         return code
 
 
-@lru_cache(maxsize=1)
 def decoder(spec: ImageSpec, timeout_s: float = DECODE_S, reading: Reading | None = None) -> Decoder:
-    """Return this process's decoder. There is one, as a worker decodes for one run at a time."""
-    return Decoder(spec, timeout_s, reading)
+    """Return this thread's decoder. There is one, as a worker decodes for one run at a time."""
+    settings = (spec, timeout_s, reading)
+    if getattr(_own, "settings", None) != settings:
+        _own.settings, _own.decoder = settings, Decoder(*settings)
+    kept: Decoder = _own.decoder
+    return kept
 
 
 def serve() -> None:
     """Run as the decoding process: answer bytes with the frames in them, until the connection is closed.
 
-    It is also sent the number of the first member that is due, and how many frames to send at once. An answer is the
-    names of an archive's members, lists of frames, then None, or a MemoryError.
+    It is also sent the number of the first member that is due, and how many frames to send at once. An answer is the names
+    of an archive's members, and lists of frames, each with whether it is the last one; or a MemoryError.
     """
     line = child.parent()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even inside a C library
@@ -217,15 +228,17 @@ def _answer(
     try:
         with child.limited(timeout_s):
             file = _opened(data, spec, reading)
-        line.send(file.names)
+        if file.names:
+            line.send(_Names(file.names))
         scans = enumerate(file.scans(first), first)
         frames = chain.from_iterable(_guarded(scan, file.names, number) for number, scan in scans)
-        while piece := _next(frames, piece_frames, timeout_s):
-            line.send(piece)
+        is_last = False
+        while not is_last:
+            piece = _next(frames, piece_frames, timeout_s)
+            is_last = len(piece) < piece_frames
+            line.send((piece, is_last))
     except MemoryError as err:
         line.send(err)
-    else:
-        line.send(None)
 
 
 def _next(frames: Iterator[Frame], count: int, timeout_s: float) -> list[Frame]:

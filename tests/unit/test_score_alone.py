@@ -3,6 +3,7 @@
 import math
 import pickle
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,11 @@ from mribatch.commands.score_alone import MOST_FILES, _Parts, needs_no_ray
 from mribatch.commands.scored import WrittenParts
 from mribatch.models.format import Model
 from mribatch.predictions.ledger import Plan, Receipt
+from mribatch.scans.limits import ImageSpec
 from mribatch.scans.reading import Reading
 from mribatch.settings.score import ScoreConfig
+from mribatch.sources.listing import list_scans
+from tests.conftest import write_scans
 from tests.unit.test_assembly import member_rows, rows
 
 
@@ -29,6 +33,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delitem(sys.modules, "ray", raising=False)
+    monkeypatch.setattr(score_alone, "cores", lambda: 8)
 
 
 def files(count: int, *, root: str = "/scans", size: int = 1000) -> pa.Table:
@@ -47,6 +52,17 @@ def test_a_thousand_files_on_disk_and_a_hundred_in_s3_need_no_ray(small: Any) ->
     assert not small(files(MOST_FILES + 1))
     assert small(files(100, root="s3://bucket"))
     assert not small(files(101, root="s3://bucket"))
+
+
+def test_two_cores_need_no_ray_however_many_files_there_are_on_disk(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = files(5000, size=1 << 20)
+    monkeypatch.setattr(score_alone, "cores", lambda: 2)
+    assert small(many)
+    assert not small(pa.concat_tables([many, files(1, root="s3://bucket")]))
+    monkeypatch.setattr(score_alone, "cores", lambda: 3)
+    assert not small(many)
 
 
 def test_large_files_are_many_scans(small: Any) -> None:
@@ -90,6 +106,55 @@ def test_whatever_ends_the_decoding_thread_ends_the_run() -> None:
     assert next(arrived).num_rows == 1
     with pytest.raises(one_process.ProcessLost):
         next(arrived)
+
+
+def order(todo: pa.Table, **changes: Any) -> one_process.Order:
+    return one_process.Order(
+        **{
+            "todo": todo,
+            "model": "m",
+            "digest": "",
+            "spec": ImageSpec(side_px=32),
+            "engine": "openvino",
+            "reading": Reading(),
+            "batch_size": 4,
+            "timeout_s": 60.0,
+            "until": math.inf,
+            "among": (),
+        }
+        | changes
+    )
+
+
+def test_rows_come_in_the_order_of_the_plan_however_long_each_scan_takes(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"glioma": 20, "notumor": 21})
+    todo = list_scans((str(tmp_path),))
+    todo = todo.take(pa.array(range(41)[::-1]))
+    began: list[int] = []
+
+    def predict(rows: pa.Table) -> pa.Table:
+        began.append(rows.num_rows)
+        time.sleep(0.2 if len(began) == 1 else 0)
+        return rows
+
+    wanted = order(todo)
+    rows = pa.concat_tables(one_process._scored(wanted, predict, one_process._decoded(wanted)))
+    assert rows["scan_uri"].to_pylist() == todo["scan_uri"].to_pylist()
+    assert set(rows["status"].to_pylist()) == {"ok"}
+    assert sorted(began) == [1] + 10 * [4]
+
+
+def test_an_error_of_a_batch_arrives_after_the_rows_before_it() -> None:
+    def predict(rows: pa.Table) -> pa.Table:
+        if rows.num_rows == 2:
+            raise ValueError("no")
+        return rows
+
+    wanted = order(files(9))
+    scored = one_process._scored(wanted, predict, iter([files(1), files(2), files(3)]))
+    assert next(scored).num_rows == 1
+    with pytest.raises(one_process.ProcessLost, match="ValueError"):
+        next(scored)
 
 
 def test_a_cluster_is_joined_for_one_scan_too(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -138,10 +203,10 @@ def test_parts_hold_whole_files_of_enough_rows_and_a_file_that_is_lost_is_planne
 def test_a_container_limits_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_process.os, "sched_getaffinity", lambda _: range(64), raising=False)
     monkeypatch.setattr(one_process, "_CGROUP", str(tmp_path / "cpu.max"))
-    assert one_process._threads() == 16
+    assert one_process.cores() == 16
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert one_process._threads() == 16
+    assert one_process.cores() == 16
     (tmp_path / "cpu.max").write_text("250000 100000\n")
-    assert one_process._threads() == 2
+    assert one_process.cores() == 2
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert one_process._threads() == 1
+    assert one_process.cores() == 1
