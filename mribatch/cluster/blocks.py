@@ -23,6 +23,7 @@ _MOST_ROWS = 256
 
 _FILE_BYTES = 64 << 20  # files of many frames decode for long; a task that is lost is done again
 _BLOCKS_PER_CORE = 2
+_ROWS_PER_THREAD = 32  # threads that have nothing left to do wait for the last one, for 1% of the time
 
 
 def even(rows: int, most: int) -> list[int]:
@@ -36,8 +37,7 @@ def growing(table: pa.Table, batch_size: int, side_px: int, cores: int) -> list[
     The first block is one batch, so that its predictions do not wait. Each block may have twice the scans of the one
     before, up to 256 scans, 40 MB of pixels or 64 MB of files, and leaves every core at least two blocks.
     """
-    fitting = min(_MOST_ROWS, PIXEL_BYTES // (3 * side_px * side_px), table.num_rows // (_BLOCKS_PER_CORE * cores))
-    most = max(batch_size, fitting // batch_size * batch_size)
+    most = max(batch_size, _fitting(table.num_rows, side_px, cores) // batch_size * batch_size)
     blocks: list[int] = []
     rows = size = 0
     limit = batch_size
@@ -49,6 +49,19 @@ def growing(table: pa.Table, batch_size: int, side_px: int, cores: int) -> list[
             rows, size, limit = 0, 0, min(2 * limit, most)
         rows, size = rows + batch.num_rows, size + batch_bytes
     return [*blocks, rows]
+
+
+def at_once(rows: int, batch_size: int, threads: int | None, side_px: int, cores: int) -> int:
+    """Return how many scans a predictor gets at once: `batch_size`, and more where each of its threads needs more.
+
+    threads: None for a GPU. The limits are those of `growing`.
+    """
+    wanted = min(_ROWS_PER_THREAD * (threads or 0), _fitting(rows, side_px, cores))
+    return max(batch_size, wanted // batch_size * batch_size)
+
+
+def _fitting(rows: int, side_px: int, cores: int) -> int:
+    return min(_MOST_ROWS, PIXEL_BYTES // (3 * side_px * side_px), rows // (_BLOCKS_PER_CORE * cores))
 
 
 def rows_of(table: pa.Table, blocks: Sequence[int], **resources: float) -> "ray.data.Dataset":

@@ -31,6 +31,7 @@ _GRACE_S = 10.0
 _STARTS = (
     30  # give up when one actor has died this often while loading the model; fewer deaths may be someone killing it
 )
+_GPU_THREADS = 2  # for the limit of a batch
 _TOGETHER = 1  # deaths with a batch after which its scans are scored alone
 _ALONE = 2  # deaths with one scan after which it is rejected
 
@@ -38,12 +39,13 @@ _ALONE = 2  # deaths with one scan after which it is rejected
 class WatchedPredictor:
     """A `Predictor` in an actor.
 
-    timeout_s is the limit for one scan alone; eight scans in a batch need less than eight times that. A timed run asks
-    before each batch whether its time is over.
+    timeout_s is the limit for one scan alone; four scans for each thread need less than that together. A timed run asks before
+    each batch whether its time is over.
     """
 
     def __init__(self, notes: Any, timeout_s: float, timed: bool, **predictor: Any) -> None:
         self._notes, self._timeout_s, self._timed = notes, timeout_s, timed
+        self._threads = predictor.get("threads") or _GPU_THREADS
         self._node = ray.get_runtime_context().get_node_id()
         start = f"start of {ray.get_runtime_context().get_actor_id()}"
         deaths, _ = self._begin(start)
@@ -60,7 +62,7 @@ class WatchedPredictor:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return what `Predictor` does, with the columns of `schema.WORK`."""
-        work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / 8)
+        work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / (4 * self._threads))
         if self._timed and is_over(self._notes):
             table = with_values(table, status=Status.LEFT, pixels=None)
         deaths, _ = self._begin(work)

@@ -166,7 +166,7 @@ def _scored(order: Order, predict: Callable[[pa.Table], pa.Table], batches: Iter
 
     def first() -> pa.Table:
         count, rows = begun.popleft()
-        with child.limited(order.timeout_s * max(2.0, count / 8)):
+        with child.limited(order.timeout_s * max(2.0, count / (4 * cores()))):
             return rows.result()
 
     for table in batches:

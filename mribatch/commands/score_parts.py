@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mribatch.cluster import sink, streaming
-from mribatch.cluster.blocks import growing
+from mribatch.cluster.blocks import at_once, growing
 from mribatch.cluster.guarded import WatchedPredictor
 from mribatch.cluster.nodes import addresses, check_seen, predictors, working_cores, working_nodes
 from mribatch.cluster.notes import is_over, ready_at, run_notes
@@ -45,6 +45,8 @@ def write_parts(
     parts = sink.PartSink(fence, model.labels, config.part_rows, notes)
     threads, pool = predictors(working_nodes(), use_gpus=takes_gpus(config.engine, model))
     engine = chosen(config.engine, model, on_gpu="num_gpus" in pool)
+    side_px, cores = model.image_spec.side_px, working_cores()
+    batch_size = at_once(plan.todo.num_rows, config.batch_size, threads, side_px, cores)
     log.info("loading the model … (%s %s)", engine, library(engine))
     with watched(notes, show):
         (
@@ -52,7 +54,7 @@ def write_parts(
                 plan.todo,
                 model.image_spec,
                 reading=reading,
-                block_rows=growing(plan.todo, config.batch_size, model.image_spec.side_px, working_cores()),
+                block_rows=growing(plan.todo, config.batch_size, side_px, cores),
                 timeout_s=config.scan_timeout_s,
                 over=partial(is_over, notes) if timed else None,
                 among=plan.witnesses,
@@ -66,7 +68,7 @@ def write_parts(
                     "threads": threads,
                     "engine": engine,
                 },
-                batch_size=config.batch_size,
+                batch_size=batch_size,
                 batch_format="pyarrow",
                 zero_copy_batch=True,
                 **pool,

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from mribatch import schema
-from mribatch.cluster.blocks import even, growing, tasks_of
+from mribatch.cluster.blocks import at_once, even, growing, tasks_of
 
 
 def listing(scans: int, file_bytes: int = 20_000) -> pa.Table:
@@ -53,3 +53,21 @@ def test_a_task_carries_the_rows_of_its_block_and_no_others() -> None:
     sent = [pickle.dumps(task.read_fn) for task in tasks]
     assert max(map(len, sent)) < 10_000, "100 names and versions"
     assert pa.concat_tables(rows for data in sent for rows in pickle.loads(data)()).equals(table)
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "side_px", "cores", "expected"),
+    [
+        (6_363, 2, 192, 2, 64),
+        (6_363, 8, 192, 8, 256),
+        (100_000, 8, 299, 8, 128),
+        (1_000, 8, 192, 80, 32),
+        (17, 2, 192, 2, 32),
+        (100_000, None, 192, 64, 32),
+    ],
+    ids=["two threads", "eight threads", "large pictures", "few scans for many cores", "a small run", "a GPU"],
+)
+def test_a_predictor_gets_32_scans_for_each_of_its_threads_as_long_as_all_predictors_get_some(
+    rows: int, threads: int | None, side_px: int, cores: int, expected: int
+) -> None:
+    assert at_once(rows, 32, threads, side_px, cores) == expected

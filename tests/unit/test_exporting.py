@@ -151,9 +151,9 @@ def test_a_bf16_model_has_the_same_weights_and_another_digest(bf16: Model, tiny_
 
 
 def test_a_processor_without_bf16_refuses_a_bf16_model(bf16: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mribatch.models import openvino_engine
+    from mribatch.models import openvino_library
 
-    monkeypatch.setattr(openvino_engine.ov.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    monkeypatch.setattr(openvino_library.openvino()[0].Core, "get_property", lambda *_: ["FP32", "INT8"])
     with pytest.raises(ConfigError, match=r"this CPU does not compute in bf16 \(it has FP32, INT8\)"):
         OpenVINOEngine(bf16)
 
