@@ -191,8 +191,15 @@ def _decoded(order: Order) -> Iterator[pa.Table]:
     """Begin to decode, and return an iterator over the rows, in order, in batches of `batch_size` at most."""
     starts = range(0, order.todo.num_rows, order.batch_size)
     count = min(cores(), _MOST_DECODERS)
-    decoders = [_ahead(_blocks(order, starts[first::count])) for first in range(count)]
-    return (rows for number in range(len(starts)) for rows in iter(partial(next, decoders[number % count]), None))
+    first = _ahead(_blocks(order, starts[::count]))
+
+    def rows() -> Iterator[pa.Table]:
+        others = [_ahead(_blocks(order, starts[number::count])) for number in range(1, count)]  # the model has loaded
+        decoders = [first, *others]
+        for number in range(len(starts)):
+            yield from iter(partial(next, decoders[number % count]), None)
+
+    return rows()
 
 
 def _blocks(order: Order, starts: Sequence[int]) -> Iterator[pa.Table | None]:

@@ -123,7 +123,7 @@ class _Parts:
         self._fence, self._labels, self._part_rows = fence, model.labels, part_rows
         self._waiting: list[pa.Table] = []
         self._due = part_rows  # rows to wait for
-        self._written: list[str] = []  # files
+        self._written: list[pa.Array] = []  # URIs of files
         self.receipts: list[Receipt] = []
 
     def add(self, rows: pa.Table) -> None:
@@ -142,8 +142,8 @@ class _Parts:
         rows = rows.filter(is_whole)
         if rows.num_rows:
             self.receipts.append(write_part(self._fence, self._labels, rows, rows))
-            self._written += file_uris(rows).to_pylist()
+            self._written += file_uris(rows).chunks
 
     def without(self, todo: pa.Table) -> pa.Table:
         """Return the scans of a plan that are in none of the receipts."""
-        return todo.filter(pc.invert(pc.is_in(todo["scan_uri"], pa.array(self._written, pa.string()))))
+        return todo.filter(pc.invert(pc.is_in(todo["scan_uri"], pa.chunked_array(self._written, pa.string()))))
