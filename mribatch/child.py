@@ -14,14 +14,16 @@ from multiprocessing.connection import Connection
 __all__ = ["ending", "limited", "parent", "peak_bytes", "start"]
 
 
-def start(main: str, limit_s: float | None = None) -> "tuple[subprocess.Popen[bytes], Connection]":
+def start(
+    main: str, *, send_s: float | None = None, receive_s: float | None = None
+) -> "tuple[subprocess.Popen[bytes], Connection]":
     """Run a line of Python in a new process. Return it, and our end of a connection to it. Raises OSError.
 
-    What it prints is dropped. limit_s: raise BlockingIOError where sending or receiving takes longer.
+    What it prints is dropped. send_s, receive_s: raise BlockingIOError where sending or receiving takes longer.
     """
     ours, theirs = socket.socketpair()
-    if limit_s is not None:
-        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+    for option, limit_s in ((socket.SO_SNDTIMEO, send_s), (socket.SO_RCVTIMEO, receive_s)):
+        if limit_s is not None:
             ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(limit_s) + 1, 0))
     line = Connection(ours.detach())
     modules = os.pathsep.join(folder or os.getcwd() for folder in sys.path)

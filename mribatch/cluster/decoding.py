@@ -1,5 +1,7 @@
 """Read and decode the scans of a table, one row per frame."""
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +32,7 @@ from mribatch.stores.access import Access, Witness
 
 __all__ = ["decode_blocks", "decode_table"]
 
+_ASK_S = 1.0
 _LEFT = Frame(status=Status.LEFT)
 _FAULTS = (DecoderLost, MemoryError)
 """The machine's fault, also in the middle of a scan: it fails and is planned again."""
@@ -54,29 +57,43 @@ def decode_blocks(
     """Read and decode each scan of a block, one row per frame, and yield the rows in blocks of about the same size.
 
     A scan that cannot be read or decoded has one row, with the reason. An unforeseen error, even a bug in this program,
-    fails only the scan that raises it.
+    fails only the scan that raises it. over: asked before a scan, but once a second at most; scans after that are left.
     """
-    by = None if over is not None and over() else decoder(spec, timeout_s, reading)
+    by, is_over = decoder(spec, timeout_s, reading), _seldom(over or (lambda: False))
     uris.trust(table["scan_uri"].to_pylist())
     most, is_empty = max(table.num_rows, PIECE_FRAMES), True
     rows: list[tuple[int, Frame]] = []
     for number, (uri, version) in enumerate(keys_of(table)):
-        for piece in [[_LEFT]] if by is None else _guarded(partial(_decode_one, uri, version, spec, by, among)):
+        for piece in [[_LEFT]] if is_over() else _guarded(partial(_decode_one, uri, version, spec, by, among)):
             rows += [(number, frame) for frame in piece]
             if len(rows) >= most:
-                yield _block(table, rows, spec, by)
-                rows, is_empty = [], False
+                block, rows, is_empty = _block(table, rows, spec, by), [], False  # frees the frames before it waits
+                yield block
     if rows or is_empty:
         yield _block(table, rows, spec, by)
 
 
-def _block(table: pa.Table, rows: Sequence[tuple[int, Frame]], spec: ImageSpec, by: Decoder | None) -> pa.Table:
+def _seldom(is_over: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a function that asks at most once a second, until the answer is yes."""
+    asked_at, answer = -math.inf, False
+
+    def ask() -> bool:
+        nonlocal asked_at, answer
+        now = time.monotonic()
+        if not answer and now >= asked_at + _ASK_S:
+            asked_at, answer = now, is_over()
+        return answer
+
+    return ask
+
+
+def _block(table: pa.Table, rows: Sequence[tuple[int, Frame]], spec: ImageSpec, by: Decoder) -> pa.Table:
     """Return the rows of some frames, each with the number of its file in the table."""
     fields = schema.decoded_fields(spec.side_px)
     frames = [frame for _, frame in rows]
     files = table.take(pa.array([number for number, _ in rows], pa.int64()))
     names = files["scan_uri"].to_pylist()
-    peak = 0 if by is None else child.peak_bytes() + by.peak_bytes()
+    peak = child.peak_bytes() + by.peak_bytes()
     try:
         columns = _columns(frames, names, fields, peak)
     except Exception:  # a row does not fit its columns: find out which

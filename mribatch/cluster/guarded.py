@@ -39,8 +39,8 @@ _ALONE = 2  # deaths with one scan after which it is rejected
 class WatchedPredictor:
     """A `Predictor` in an actor.
 
-    timeout_s is the limit for one scan alone; four scans for each thread need less than that together. A timed run asks before
-    each batch whether its time is over.
+    timeout_s is the limit for one scan alone. A batch may take that long for every eight scans of each thread, and twice that
+    long in any case. A timed run asks before each batch whether its time is over.
     """
 
     def __init__(self, notes: Any, timeout_s: float, timed: bool, **predictor: Any) -> None:
@@ -62,7 +62,7 @@ class WatchedPredictor:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return what `Predictor` does, with the columns of `schema.WORK`."""
-        work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / (4 * self._threads))
+        work, limit_s = _name(table), self._timeout_s * max(2.0, table.num_rows / (8 * self._threads))
         if self._timed and is_over(self._notes):
             table = with_values(table, status=Status.LEFT, pixels=None)
         deaths, _ = self._begin(work)

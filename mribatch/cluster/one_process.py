@@ -1,4 +1,4 @@
-"""Score scans in one process beside the driver's, without Ray, whose start takes longer than to score a few scans."""
+"""Score scans in one process beside the driver's, without Ray: few scans, or all of them where there are few cores."""
 
 import logging
 import os
@@ -44,11 +44,13 @@ _START_S = 120.0  # for Python and its imports, from a slow disk
 _LOAD_S = 600.0  # for a model from a slow storage
 _QUIET_S = 600.0
 _GRACE_S = 5.0
-_MOST_DECODERS = 2  # a large archive may have little else to do
+_MOST_DECODERS = 2  # files that are skipped, and members of archives, take more time to read than to score
+_MODEL_BYTES = 1 << 30
+_MOST_PIXEL_BYTES = 40 << 20  # in a batch
 _AHEAD = 2  # decoded batches of each that wait for the model
 _AT_ONCE = 2  # batches that are scored: the second keeps the cores at work while the rows of the first are made
 _MOST_THREADS = 16
-_CGROUP = "/sys/fs/cgroup/cpu.max"
+_CGROUP = "/sys/fs/cgroup"  # the control group of a container
 
 
 class ProcessLost(Exception):
@@ -84,7 +86,7 @@ class OneProcess:
         Raises ProcessLost, and the MribatchError that ends a run.
         """
         try:
-            process, line = child.start(_MAIN)
+            process, line = child.start(_MAIN, send_s=_START_S)
         except OSError as err:
             raise ProcessLost(cause(err)) from err
         try:
@@ -169,14 +171,17 @@ def _scored(order: Order, predict: Callable[[pa.Table], pa.Table], batches: Iter
         with child.limited(order.timeout_s * max(2.0, count / (4 * cores()))):
             return rows.result()
 
-    for table in batches:
-        if _is_over(order.until):
-            table = with_values(table, status=Status.LEFT, pixels=None)
-        begun.append((table.num_rows, pool.submit(_predicted, predict, table)))
-        if len(begun) == _AT_ONCE:
-            yield first()
-    while begun:
-        yield first()
+    try:
+        for table in batches:
+            if _is_over(order.until):
+                table = with_values(table, status=Status.LEFT, pixels=None)
+            begun.append((table.num_rows, pool.submit(_predicted, predict, table)))
+            if len(begun) == _AT_ONCE:
+                yield first()
+    except MribatchError:  # no scan can be read any more
+        yield from (first() for _ in range(len(begun)))
+        raise
+    yield from (first() for _ in range(len(begun)))
 
 
 def _predicted(predict: Callable[[pa.Table], pa.Table], table: pa.Table) -> pa.Table:
@@ -188,25 +193,34 @@ def _predicted(predict: Callable[[pa.Table], pa.Table], table: pa.Table) -> pa.T
 
 
 def _decoded(order: Order) -> Iterator[pa.Table]:
-    """Begin to decode, and return an iterator over the rows, in order, in batches of `batch_size` at most."""
-    starts = range(0, order.todo.num_rows, order.batch_size)
-    count = min(cores(), _MOST_DECODERS)
-    first = _ahead(_blocks(order, starts[::count]))
+    """Begin to decode, and return an iterator over the rows, in order, in batches of `batch_size` at most.
+
+    An error in one decoder is raised when the rows before it have come.
+    """
+    most = max(1, min(order.batch_size, _MOST_PIXEL_BYTES // (3 * order.spec.side_px**2)))
+    slices = [(start, most) for start in range(0, order.todo.num_rows, most)]
+    count = _decoders(order.spec.max_memory_bytes)
+    first = _ahead(_blocks(order, slices[::count]))
 
     def rows() -> Iterator[pa.Table]:
-        others = [_ahead(_blocks(order, starts[number::count])) for number in range(1, count)]  # the model has loaded
+        others = [_ahead(_blocks(order, slices[number::count])) for number in range(1, count)]  # the model has loaded
         decoders = [first, *others]
-        for number in range(len(starts)):
+        for number in range(len(slices)):
             yield from iter(partial(next, decoders[number % count]), None)
 
     return rows()
 
 
-def _blocks(order: Order, starts: Sequence[int]) -> Iterator[pa.Table | None]:
-    """Yield the decoded rows of the batches that start there in the plan, and None after each."""
-    for start in starts:
+def _decoders(scan_bytes: int) -> int:
+    """Return how many decoders run at once: two only where the memory holds a scan of the largest size in each."""
+    return _MOST_DECODERS if cores() > 1 and _memory() >= _MODEL_BYTES + _MOST_DECODERS * scan_bytes else 1
+
+
+def _blocks(order: Order, slices: Sequence[tuple[int, int]]) -> Iterator[pa.Table | None]:
+    """Yield the decoded rows of slices of the plan, each with its start and length, and None after each slice."""
+    for start, most in slices:
         blocks = decode_blocks(
-            order.todo.slice(start, order.batch_size),
+            order.todo.slice(start, most),
             spec=order.spec,
             reading=order.reading,
             timeout_s=order.timeout_s,
@@ -215,8 +229,8 @@ def _blocks(order: Order, starts: Sequence[int]) -> Iterator[pa.Table | None]:
         )
         for block in blocks:
             block = _with_decoder_alone(block, decoder(order.spec, order.timeout_s, order.reading))
-            for first in range(0, block.num_rows, order.batch_size):
-                yield block.slice(first, order.batch_size)
+            for first in range(0, block.num_rows, most):
+                yield block.slice(first, most)
         yield None
 
 
@@ -265,10 +279,20 @@ def cores() -> int:
     """Return the cores that this process may use, as its affinity and its control group say, but 16 at most."""
     count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
-        with open(_CGROUP) as file:
+        with open(os.path.join(_CGROUP, "cpu.max")) as file:
             quota, period = file.read().split()
         if quota != "max":
             count = min(count, int(quota) / int(period))
     except (OSError, ValueError):
         pass  # not in a container, or one without a limit
     return max(1, min(_MOST_THREADS, round(count)))
+
+
+def _memory() -> int:
+    """Return the bytes of memory that this process may use: those of the machine, or of its control group."""
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        with open(os.path.join(_CGROUP, "memory.max")) as file:
+            return min(size, int(file.read()))
+    except (OSError, ValueError):
+        return size  # not in a container, or one without a limit

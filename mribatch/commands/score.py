@@ -83,7 +83,7 @@ def score_plan(
 def _write_parts(
     config: ScoreConfig, model: Model, plan: Plan, fence: lock.Fence, reading: Reading, until: float
 ) -> WrittenParts:
-    """Write the parts of a plan: without Ray where the plan is small, and with Ray what is left of it then."""
+    """Write the parts of a plan: without Ray where one process is sooner, and with Ray what is left of it then."""
     if not plan.todo.num_rows:
         return WrittenParts()
     log.info("scoring %d of %d scans with model %s", plan.todo.num_rows, plan.listed, model.digest)

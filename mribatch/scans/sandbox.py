@@ -160,7 +160,8 @@ class Decoder:
     def _start(self) -> "subprocess.Popen[bytes]":
         """Start a process and wait until it is ready. If it is not, the machine is at fault and not the scan."""
         try:
-            self._process, self._line = child.start(_MAIN, self._timeout_s + _GRACE_S)
+            limit_s = self._timeout_s + _GRACE_S
+            self._process, self._line = child.start(_MAIN, send_s=limit_s, receive_s=limit_s)
             self._line.send((self._spec, self._timeout_s, self._reading))
             if self._line.poll(_START_S) and self._line.recv() == "ready":
                 return self._process

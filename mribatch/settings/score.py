@@ -40,7 +40,7 @@ class ScoreConfig(Settings):
     """Folder for the predictions: a local path or s3://… Later runs add the scans that are missing."""
 
     batch_size: Annotated[int, Flag("Machine", "SCANS")] = 32
-    """Scans that a predictor gets at once. A GPU computes them in one pass; a CPU with many cores gets more."""
+    """Scans that a predictor gets at once. A GPU computes them in one pass. On Ray, a CPU may get more."""
 
     engine: Annotated[Literal["auto", "openvino", "tensorflow"], Flag("Machine")] = "auto"
     """Library that computes the network. auto takes OpenVINO on CPUs, TensorFlow on GPUs and where OpenVINO is not

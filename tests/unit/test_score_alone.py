@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 
 from mribatch import schema
-from mribatch.cluster import one_process
+from mribatch.cluster import decoding, one_process
 from mribatch.commands import score_alone
 from mribatch.commands.score_alone import MOST_FILES, _Parts, needs_no_ray
 from mribatch.commands.scored import WrittenParts
+from mribatch.errors import CredentialsRefused
 from mribatch.models.format import Model
 from mribatch.predictions.ledger import Plan, Receipt
 from mribatch.scans.limits import ImageSpec
@@ -157,6 +158,47 @@ def test_an_error_of_a_batch_arrives_after_the_rows_before_it() -> None:
         next(scored)
 
 
+def test_the_rows_of_scans_that_were_read_arrive_before_the_error_that_ends_the_run() -> None:
+    def refused() -> Iterator[pa.Table]:
+        yield files(1)
+        yield files(2)
+        raise CredentialsRefused("no")
+
+    scored = one_process._scored(order(files(9)), lambda rows: rows, refused())
+    assert [next(scored).num_rows for _ in range(2)] == [1, 2]
+    with pytest.raises(CredentialsRefused):
+        next(scored)
+
+
+def test_a_batch_holds_40_mb_of_pixels_at_most(tmp_path: Path) -> None:
+    write_scans(tmp_path, {"glioma": 3})
+    wanted = order(list_scans((str(tmp_path),)), batch_size=1000, spec=ImageSpec(side_px=3000))
+    assert [rows.num_rows for rows in one_process._decoded(wanted)] == [1, 1, 1]
+
+
+def test_the_moment_after_which_scans_are_left_counts_within_a_batch_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scans(tmp_path, {"glioma": 4})
+    answers = iter([False, False, True])
+    monkeypatch.setattr(decoding, "_ASK_S", 0.0)
+    rows = decoding.decode_table(list_scans((str(tmp_path),)), spec=ImageSpec(side_px=32), over=lambda: next(answers))
+    assert rows["status"].to_pylist() == ["ok", "ok", "left", "left"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "expected"), [(2, 64 << 30, 2), (1, 64 << 30, 1), (2, 4 << 30, 1), (8, 8 << 30, 2)]
+)
+def test_two_decoders_need_two_cores_and_memory_for_two_of_the_largest_scans(
+    cores: int, memory: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_process, "cores", lambda: cores)
+    monkeypatch.setattr(one_process, "_CGROUP", str(tmp_path))
+    monkeypatch.setattr(one_process.os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 64 << 18)
+    (tmp_path / "memory.max").write_text(f"{memory}\n")
+    assert one_process._decoders(ImageSpec(side_px=32).max_memory_bytes) == expected
+
+
 def test_a_cluster_is_joined_for_one_scan_too(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
     assert not small(files(1))
@@ -202,7 +244,7 @@ def test_parts_hold_whole_files_of_enough_rows_and_a_file_that_is_lost_is_planne
 
 def test_a_container_limits_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_process.os, "sched_getaffinity", lambda _: range(64), raising=False)
-    monkeypatch.setattr(one_process, "_CGROUP", str(tmp_path / "cpu.max"))
+    monkeypatch.setattr(one_process, "_CGROUP", str(tmp_path))
     assert one_process.cores() == 16
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert one_process.cores() == 16
