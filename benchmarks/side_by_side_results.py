@@ -76,15 +76,16 @@ def _facts(size: dict[str, Any]) -> Iterable[str]:
 def _peers(result: dict[str, Any]) -> Iterable[str]:
     yield "| | versions | pixels | probabilities, largest difference | other class |"
     yield "|---|---|---|---|---|"
-    last = result["sizes"][-1]
-    for name in last["agreement"]:
-        facts = result["peers"][name]
-        same, agrees = facts["identical"] == facts["scans"], last["agreement"][name]
-        pixels = "identical" if same else f"differ by {facts['mean_grey_levels']:.2f} grey levels on average"
+    largest = {name: size for size in result["sizes"] for name in size["agreement"]}  # that each was run on
+    for name, size in largest.items():
+        facts, agrees = result["peers"][name], size["agreement"][name]
+        pixels = f"differ by {facts['mean_grey_levels']:.2f} grey levels on average"
+        if facts["identical"] == facts["scans"]:
+            pixels = "identical"
         versions = ", ".join(f"{library} {version}" for library, version in facts["versions"].items())
         yield (
             f"| {name} | {versions} | {pixels} | {agrees['largest_difference']:.5f} | {agrees['changed_classes']} of "
-            f"{last['count']} |"
+            f"{size['count']} |"
         )
     for name, library in result["not_installed"].items():
         yield f"\n{name} was left out: {library} is not installed. See benchmarks/peers/requirements.txt."

@@ -189,7 +189,8 @@ def _columns(
 ) -> list[pa.Array]:
     """Return the columns of `schema.decoded_fields` for some frames of files with these URIs."""
     derived = {
-        "pixels": [None if frame.pixels is None else frame.pixels.data.cast("B") for frame in frames],
+        # bytes: PyArrow 26 keeps the array behind a memoryview for ever
+        "pixels": [None if frame.pixels is None else frame.pixels.tobytes() for frame in frames],
         "decoder_peak_bytes": [peak_bytes] * len(frames),
         "container": [None if frame.name is None else file for frame, file in zip(frames, files, strict=True)],
     }
