@@ -415,7 +415,7 @@ class Uncounted(WatchedPredictor):
 
     def __init__(self, predict: Raising) -> None:
         self._predict = predict  # type: ignore[assignment]
-        self._timeout_s, self._timed, self._node = 60.0, False, "here"
+        self._timeout_s, self._timed, self._node, self._threads = 60.0, False, "here", 2
 
     def _begin(self, work: str) -> tuple[int, bool]:  # noqa: ARG002
         return 0, False
