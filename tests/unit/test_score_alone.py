@@ -4,28 +4,24 @@ import math
 import pickle
 import sys
 import time
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from mribatch import schema
-from mribatch.cluster import decoding, one_process
+from mribatch.cluster import one_process
 from mribatch.commands import score_alone
 from mribatch.commands.score_alone import MOST_FILES, _Parts, needs_no_ray
 from mribatch.commands.scored import WrittenParts
 from mribatch.errors import CredentialsRefused
 from mribatch.models.format import Model
 from mribatch.predictions.ledger import Plan, Receipt
-from mribatch.scans.frames import Frame
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.reading import Reading
-from mribatch.schema import Status
 from mribatch.settings.score import ScoreConfig
 from mribatch.sources.listing import list_scans
 from tests.conftest import write_scans
@@ -178,25 +174,6 @@ def test_a_batch_holds_40_mb_of_pixels_at_most(tmp_path: Path) -> None:
     write_scans(tmp_path, {"glioma": 3})
     wanted = order(list_scans((str(tmp_path),)), batch_size=1000, spec=ImageSpec(side_px=3000))
     assert [rows.num_rows for rows in one_process._decoded(wanted)] == [1, 1, 1]
-
-
-def test_the_moment_after_which_scans_are_left_counts_within_a_batch_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_scans(tmp_path, {"glioma": 4})
-    answers = iter([False, False, True])
-    monkeypatch.setattr(decoding, "_ASK_S", 0.0)
-    rows = decoding.decode_table(list_scans((str(tmp_path),)), spec=ImageSpec(side_px=32), over=lambda: next(answers))
-    assert rows["status"].to_pylist() == ["ok", "ok", "left", "left"]
-
-
-def test_the_pixels_of_a_scan_are_freed_with_its_block() -> None:
-    pixels = np.zeros((32, 32, 3), np.uint8)
-    kept, frame = weakref.ref(pixels), Frame(status=Status.OK, pixels=pixels)
-    columns = decoding._columns([frame], ["/a"], schema.decoded_fields(32), 0)
-    assert columns
-    del pixels, frame
-    assert kept() is None
 
 
 @pytest.mark.parametrize(
