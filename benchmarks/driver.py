@@ -152,7 +152,7 @@ def _run(config: DriverConfig, listing: pa.Table, fence: lock.Fence) -> None:
     """Do what `score_parts.write_parts` does, with readers and predictors that do nothing."""
     from ray.data import ActorPoolStrategy
 
-    notes, settings = run_notes(), ScoreConfig(model="", input=("",), output="")
+    notes, settings = run_notes(), ScoreConfig(model="MODEL", input=("SCANS",), output="PREDICTIONS")
     blocks = growing(listing, config.batch_size, REAL_SIDE_PX, CLUSTER_CORES)
     parts = sink.PartSink(fence, LABELS, settings.part_rows, notes)
     with watched(notes, lambda *_: None):

@@ -24,6 +24,7 @@ ScanFolder = Callable[..., list[str]]
 
 ROOT = Path(__file__).parent.parent
 SIDE_PX = 48
+RAY_FOLDERS = ("faults", "integration", "jobs")
 
 _SHARED = next((place for place in (ROOT / "shared", ROOT.parent / "shared") if (place / "DESIGN.md").exists()), None)
 _WHY_SKIPPED = "needs the real scans and weights of ../shared, which are not here"
@@ -38,8 +39,13 @@ _FOREIGN = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing."""
+    """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing.
+
+    Group the tests for `make test`, which runs two groups at a time: tests that may start Ray run one after the other.
+    """
     for item in items:
+        place = item.path.relative_to(ROOT / "tests")
+        item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] in RAY_FOLDERS else place.stem))
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
         if _SHARED is None and item.get_closest_marker("shared"):

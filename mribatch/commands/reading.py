@@ -27,7 +27,7 @@ def reading_of(config: ScoreConfig) -> Reading:
     If no file is named and none can be made in the user's folder, a warning says that the columns stay empty. Raises
     ConfigError if a file that is named cannot be used.
     """
-    return Reading(selection=selection_of(config), identifiers=_identifiers(config))
+    return Reading(selection=selection_of(config), identifiers=_identifiers(config), digests_pixels=False)
 
 
 def _identifiers(config: ScoreConfig) -> Identifiers:

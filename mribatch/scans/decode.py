@@ -97,7 +97,7 @@ def scan_frames(data: bytes, spec: ImageSpec, reading: Reading) -> Iterator[Fram
     try:
         data, name, spec = unpacked(data, spec)
         if name not in (DICOM, NIFTI):
-            yield raster_frame(data, name, digest, spec)
+            yield raster_frame(data, name, digest, spec, reading)
             return
     except RejectionError as fault:
         yield _rejected(fault, digest, name, reading)

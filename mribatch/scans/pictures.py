@@ -1,4 +1,4 @@
-"""Read decoded pixels as upright RGB strips, so that even the largest picture is not copied in full."""
+"""Read decoded pixels as upright strips, so that even the largest picture is not copied in full."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["ArrayPicture", "Box", "Picture", "displayed_size", "on_black", "upright_strips"]
+__all__ = ["ArrayPicture", "Box", "Picture", "displayed_size", "is_grey", "on_black", "upright_strips"]
 
 _STRIP_PIXELS = 4_000_000  # converting a strip takes about 10 bytes a pixel
 
@@ -35,8 +35,8 @@ class Picture(Protocol):
     @property
     def orientation(self) -> int: ...
 
-    def rgb(self, box: Box) -> Image.Image:
-        """Return the pixels in a box as 8-bit RGB."""
+    def part(self, box: Box) -> Image.Image:
+        """Return the pixels in a box as 8-bit RGB, or as grey ("L") if all channels are alike."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,18 @@ class ArrayPicture:
     def size(self) -> tuple[int, int]:
         return self.pixels.shape[1], self.pixels.shape[0]
 
-    def rgb(self, box: Box) -> Image.Image:
+    def part(self, box: Box) -> Image.Image:
         left, top, right, bottom = box
         pixels = self.pixels[top:bottom, left:right]
-        mode = "CMYK" if pixels.shape[2:] == (4,) else None
-        return Image.fromarray(pixels, mode).convert("RGB")
+        if pixels.shape[2:] == (4,):
+            return Image.fromarray(pixels, "CMYK").convert("RGB")
+        return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and is_grey(pixels) else pixels)
+
+
+def is_grey(pixels: NDArray[np.uint8]) -> bool:
+    """Return whether all channels of pixels (height, width, 3) are alike."""
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    return np.array_equal(red, green) and np.array_equal(red, blue)
 
 
 def displayed_size(picture: Picture) -> tuple[int, int]:
@@ -64,12 +71,12 @@ def displayed_size(picture: Picture) -> tuple[int, int]:
 
 
 def upright_strips(picture: Picture) -> Iterator[Image.Image]:
-    """Yield the picture as displayed, in 8-bit RGB strips of full width, from top to bottom."""
+    """Yield the picture as displayed, in strips of full width, 8-bit RGB or grey ("L"), from top to bottom."""
     width, height = displayed_size(picture)
     rows = max(1, _STRIP_PIXELS // width)
     turn = _TRANSPOSES.get(picture.orientation)
     for top in range(0, height, rows):
-        strip = picture.rgb(_stored_box(picture, top, min(top + rows, height)))
+        strip = picture.part(_stored_box(picture, top, min(top + rows, height)))
         yield strip if turn is None else strip.transpose(turn)
 
 

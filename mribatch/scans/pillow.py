@@ -6,9 +6,10 @@ import threading
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
-from mribatch.scans.pictures import Box
+from mribatch.scans.pictures import Box, is_grey
 
 __all__ = ["HOSTILE", "PillowPicture", "hush"]
 
@@ -59,10 +60,13 @@ class PillowPicture:
     def size(self) -> tuple[int, int]:
         return self.image.size
 
-    def rgb(self, box: Box) -> Image.Image:
-        image = self.image.crop(box)
+    def part(self, box: Box) -> Image.Image:
+        image = self._opaque(self.image.crop(box))
+        return image.getchannel(0) if image.mode == "RGB" and is_grey(np.asarray(image)) else image
+
+    def _opaque(self, image: Image.Image) -> Image.Image:
         if self.ignore_alpha or not image.has_transparency_data:
-            return image.convert("RGB")
+            return image if image.mode == "L" else image.convert("RGB")
         clear = image.convert("RGBA")
         black = Image.new("RGB", image.size)
         black.paste(clear, mask=clear.getchannel("A"))

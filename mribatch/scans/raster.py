@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mribatch.scans.bmp import bmp_picture
@@ -16,6 +17,7 @@ from mribatch.scans.jpeg import jpeg_picture
 from mribatch.scans.limits import ImageSpec
 from mribatch.scans.pictures import Picture, displayed_size, upright_strips
 from mribatch.scans.png import png_picture
+from mribatch.scans.reading import Reading
 from mribatch.scans.tiff import tiff_picture
 from mribatch.schema import Status
 
@@ -29,7 +31,7 @@ _READERS: dict[str, Callable[[bytes, ImageSpec], Picture]] = {
 }
 
 
-def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec) -> Frame:
+def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec, reading: Reading) -> Frame:
     """Return the picture in `data`, a file of the format `name`. Raises RejectionError if there is none.
 
     A file that is cut after its last pixel is complete. Unsigned grey of up to 8 bits is scaled by the range of its
@@ -39,7 +41,7 @@ def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec) -
     composed on black, and hidden pixels do not count in the range.
     """
     picture = _READERS[name](data, spec)
-    pixels_sha256, square = digest_and_square(picture, spec.side_px)
+    pixels_sha256, pixels = digest_and_square(picture, spec.side_px, reading)
     width, height = displayed_size(picture)
     return Frame(
         status=Status.OK,
@@ -48,35 +50,31 @@ def raster_frame(data: bytes, name: str, content_sha256: str, spec: ImageSpec) -
         width_px=width,
         height_px=height,
         pixels_sha256=pixels_sha256,
-        pixels=np.asarray(square),
+        pixels=pixels,
     )
 
 
-def digest_and_square(picture: Picture, side_px: int) -> tuple[str, Image.Image]:
-    """Return the digest of a picture's shape and pixels, and the picture stretched to a square.
+def digest_and_square(picture: Picture, side_px: int, reading: Reading) -> tuple[str | None, NDArray[np.uint8]]:
+    """Return the digest of a picture's shape and pixels, if it is read, and the picture stretched to a square, in RGB.
 
     Pillow widens its bicubic kernel when it shrinks an image, so large scans do not alias. It resamples rows, then
     columns; resampling the rows strip by strip gives the same bytes. It resamples each channel by itself, so one of grey
     stands for all three.
     """
     width, height = displayed_size(picture)
-    digest = hashlib.sha256(b"%dx%dx3:" % (width, height))
-    tall, top = Image.new("RGB", (side_px, height)), 0
+    digest = hashlib.sha256(b"%dx%dx3:" % (width, height)) if reading.digests_pixels else None
+    narrow, top = Image.new("RGB", (side_px, height)), 0
     for strip in upright_strips(picture):
-        pixels = strip.tobytes()
-        digest.update(pixels)
-        if _is_grey(pixels):
-            strip = strip.getchannel(0)
+        if digest is not None:
+            digest.update(strip.convert("RGB").tobytes())
+        strip = _resized(strip, side_px, strip.height)
         if strip.height == height:
-            return digest.hexdigest(), _resized(strip, side_px, side_px).convert("RGB")
-        tall.paste(_resized(strip, side_px, strip.height), (0, top))
+            narrow = strip
+            break
+        narrow.paste(strip, (0, top))
         top += strip.height
-    return digest.hexdigest(), _resized(tall, side_px, side_px)
-
-
-def _is_grey(pixels: bytes) -> bool:
-    red, green, blue = np.frombuffer(pixels, np.uint8).reshape(-1, 3).T
-    return np.array_equal(red, green) and np.array_equal(red, blue)
+    square = _resized(narrow, side_px, side_px).convert("RGB")
+    return digest.hexdigest() if digest else None, np.asarray(square)
 
 
 def _resized(image: Image.Image, width: int, height: int) -> Image.Image:

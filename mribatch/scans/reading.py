@@ -34,6 +34,7 @@ class Reading:
     selection: Selection = field(default_factory=Selection)
     identifiers: Identifiers = field(default_factory=Identifiers)
     archives: bool = True  # whether the members of an archive are scans; else it is rejected
+    digests_pixels: bool = True  # whether frames have `pixels_sha256`, which scoring has no use for
 
     @property
     def of_unknown(self) -> str:

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from mribatch.scans.formats import NIFTI, UNKNOWN, RejectionError
 from mribatch.scans.frames import Frame
 from mribatch.scans.limits import ImageSpec
@@ -46,8 +44,7 @@ def volume_frames(data: bytes, content_sha256: str, spec: ImageSpec, reading: Re
 def _slice(volume: Volume, frame: int, content_sha256: str, spec: ImageSpec, reading: Reading) -> Frame:
     shown, pixels_sha256, pixels = volume.shown(frame), None, None
     if shown is not None:
-        pixels_sha256, square = digest_and_square(ArrayPicture(shown[0]), spec.side_px)
-        pixels = np.asarray(square)
+        pixels_sha256, pixels = digest_and_square(ArrayPicture(shown[0]), spec.side_px, reading)
     width_px, height_px = volume.size if shown else (None, None)
     return Frame(
         status=Status.OK if shown else Status.SKIPPED,

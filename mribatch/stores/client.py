@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from mribatch.errors import ConfigError
-from mribatch.stores import retry
+from mribatch.stores import retry, s3_items
 from mribatch.stores.faults import is_about_credentials, s3_faults
 
 if TYPE_CHECKING:  # the rest of boto takes 0.2 s of each process to import, and only S3 needs it
@@ -124,6 +124,7 @@ def _connect() -> _Connection:
     s3 = boto.client("s3", config=config)
     if not (urlsplit(s3.meta.endpoint_url).hostname or "").endswith(_AWS):
         s3 = boto.client("s3", config=config.merge(_older_stores(session)))
+    s3_items.register(s3.meta.events)
     if payer:
         s3.meta.events.register("before-call.s3", lambda params, **_: params["headers"].update(_PAYER_HEADER))
     return _Connection(session, s3)

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from mribatch.errors import ConfigError
+from mribatch.scans import decode as door
 from mribatch.scans.frames import Frame
 from mribatch.scans.limits import MIN_SIDE_PX, ImageSpec
+from mribatch.scans.reading import Reading
 from mribatch.schema import Reason, Status
-from tests.frames import decode
+from tests.frames import decode, only
 
 pytestmark = pytest.mark.filterwarnings("error")  # a warning from decode fails the test
 
@@ -156,6 +158,23 @@ def test_copies_of_one_image_share_their_pixels_digest_across_formats() -> None:
 def test_pixels_digest_does_not_depend_on_the_model_side() -> None:
     small, large = (decode(VALID["png"], ImageSpec(side_px=side)) for side in (16, 64))
     assert small.pixels_sha256 == large.pixels_sha256 is not None
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_the_pixels_do_not_depend_on_whether_their_digest_is_taken(name: str) -> None:
+    plain, with_digest = (
+        only(door.decode(VALID[name], SPEC, Reading(digests_pixels=wanted))) for wanted in (False, True)
+    )
+    assert plain.pixels_sha256 is None
+    assert with_digest.pixels_sha256 is not None
+    np.testing.assert_array_equal(plain.pixels, with_digest.pixels)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "PNG", "TIFF"])
+def test_grey_is_read_alike_from_one_channel_and_from_three(kind: str) -> None:
+    one, three = (decode(encoded(pixels, kind), SPEC) for pixels in (GREY, np.stack([GREY] * 3, axis=-1)))
+    assert one.pixels_sha256 == three.pixels_sha256 is not None
+    np.testing.assert_array_equal(one.pixels, three.pixels)
 
 
 def test_pixels_digest_tells_shapes_apart() -> None:

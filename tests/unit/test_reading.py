@@ -156,6 +156,7 @@ def test_the_key_file_is_made_once_for_its_owner_only_and_never_shown(tmp_path: 
     keyed = only(decode(written(clean()), SPEC, made))
     assert keyed.patient_key is not None
     assert len(keyed.patient_key) == 32
+    assert keyed.pixels_sha256 is None, "no row of a prediction has it, and it takes longer than to resize the scan"
 
 
 def test_no_key_file_is_made_for_identifiers_that_need_none(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 
-import numpy as np
-
 from mribatch.scans.dicom.reader import DicomFrame, DicomObject, read_dicom
 from mribatch.scans.frames import Frame
 from mribatch.scans.limits import ImageSpec
@@ -44,8 +42,7 @@ def _closed(scan: DicomObject, content_sha256: str, reading: Reading) -> Frame:
 def _opened(scan: DicomObject, frame: DicomFrame, content_sha256: str, spec: ImageSpec, reading: Reading) -> Frame:
     pixels_sha256, pixels = None, None
     if frame.pixels is not None:
-        pixels_sha256, square = digest_and_square(ArrayPicture(frame.pixels), spec.side_px)
-        pixels = np.asarray(square)
+        pixels_sha256, pixels = digest_and_square(ArrayPicture(frame.pixels), spec.side_px, reading)
     return Frame(
         status=frame.status,
         frame=frame.index,
