@@ -38,6 +38,7 @@ _FOREIGN = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing.
 
