@@ -38,15 +38,15 @@ _FOREIGN = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Group a test for `make test`, which runs two groups at a time: tests that may start Ray run one after the other."""
+    place = item.path.relative_to(ROOT / "tests")
+    item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] in RAY_FOLDERS else place.stem))
 
-    Group the tests for `make test`, which runs two groups at a time: tests that may start Ray run one after the other.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the fixture `shared`, and skip the marked ones where the folder is missing."""
     for item in items:
-        place = item.path.relative_to(ROOT / "tests")
-        item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] in RAY_FOLDERS else place.stem))
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
         if _SHARED is None and item.get_closest_marker("shared"):
