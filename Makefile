@@ -10,7 +10,7 @@ demo: $(READY)  ## score the sample scans with the shipped model: a table, the P
 	$(VENV)/bin/python jobs/evaluate.py --model $(MODEL) --data samples --output out/demo
 
 test: $(READY)  ## all tests; real Ray, a real S3 server, real Parquet readers
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup --durations 20
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadscope --durations 20
 
 docs-check: $(READY)  ## check links, commands and sentences of the manual, and run its runnable examples
 	$(VENV)/bin/python -m docs.check

@@ -7,11 +7,12 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 from mribatch.models import directory
 from mribatch.models.format import Model
@@ -24,7 +25,7 @@ ScanFolder = Callable[..., list[str]]
 
 ROOT = Path(__file__).parent.parent
 SIDE_PX = 48
-RAY_FOLDERS = ("faults", "integration", "jobs")
+RAY_FOLDERS = ("tests/faults", "tests/integration", "tests/jobs")
 
 _SHARED = next((place for place in (ROOT / "shared", ROOT.parent / "shared") if (place / "DESIGN.md").exists()), None)
 _WHY_SKIPPED = "needs the real scans and weights of ../shared, which are not here"
@@ -38,10 +39,19 @@ _FOREIGN = (
 )
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Group a test for `make test`, which runs two groups at a time: tests that may start Ray run one after the other."""
-    place = item.path.relative_to(ROOT / "tests")
-    item.add_marker(pytest.mark.xdist_group("ray" if place.parts[0] in RAY_FOLDERS else place.stem))
+class Groups(LoadScopeScheduling):
+    """Hands the workers of `make test` a file of tests at a time, but all files that may start Ray to one of them.
+
+    Tests that wait for Ray run beside those that compute, and never two with Ray at once.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "ray" if file.startswith(RAY_FOLDERS) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
