@@ -13,7 +13,7 @@ import trustme
 
 from mribatch.models.format import Model
 from tests.faults.odd_stores import Store
-from tests.faults.processes import WITH_RAY, Job, Process, score_flags
+from tests.faults.processes import WITH_RAY, WITHOUT_RAY, Job, Process, score_flags
 from tests.faults.s3_proxy import S3Proxy
 
 ScanFolder = Callable[..., list[str]]
@@ -124,7 +124,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory, scan_folder: ScanFolder, t
             root = tmp_path_factory.mktemp(f"archive-{count}")
             uris = scan_folder(root / "scans", {"glioma": count // 2, "notumor": count - count // 2})
             flags = score_flags(tiny_model.uri, root / "scans", root / "out")
-            job = Job("score", *flags, log=root / "log", environment=WITH_RAY)
+            job = Job("score", *flags, log=root / "log", environment=WITHOUT_RAY)
             assert job.end(300 + count / 10) == 0, (root / "log").read_text()
             made[count] = Archive(folder=root / "scans", uris=uris, undisturbed=root / "out")
         return made[count]

@@ -7,15 +7,29 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import as_flags
 
-__all__ = ["ROOT", "WITH_RAY", "Job", "Process", "command", "new_parts", "parts", "sabotaged", "score_flags", "until"]
+__all__ = [
+    "ROOT",
+    "WITHOUT_RAY",
+    "WITH_RAY",
+    "Job",
+    "Process",
+    "command",
+    "complete",
+    "new_parts",
+    "parts",
+    "sabotaged",
+    "score_flags",
+    "until",
+]
 
 ROOT = Path(__file__).parent.parent.parent
 WITH_RAY = {"RAY_ADDRESS": "local"}  # of a job that starts Ray even for few scans
+WITHOUT_RAY = {"RAY_ADDRESS": ""}  # of a job that needs none for few scans
 _SABOTAGE = ROOT / "tests" / "sabotage"
 _NO_WORKERS = ("IDLE", "Agent")  # a raylet exits as soon as one of its agents dies: that is the loss of a node
 _MARK = "MRIBATCH_TEST_JOB"  # its own value in the environment of all processes of a job
@@ -123,6 +137,13 @@ def sabotaged(**variables: str) -> dict[str, str]:
     """Return variables of the environment with which Python loads tests/sabotage, beside what PYTHONPATH names now."""
     path = [str(_SABOTAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(path), **variables}
+
+
+def complete(start: Callable[..., Job], flags: Sequence[str]) -> Job:
+    """Run a scoring job to its end: one process completes what a run with Ray has left, and no test waits for Ray."""
+    last = start("score", *flags, environment=WITHOUT_RAY)
+    assert last.end() == 0, last.log.read_text()
+    return last
 
 
 def until(true: Callable[[], bool], seconds: float = 240) -> None:

@@ -12,7 +12,7 @@ from mribatch.models.format import Model
 from tests.conftest import make_model, write_scans
 from tests.faults import standard
 from tests.faults.conftest import Archives, Start, Tell
-from tests.faults.processes import parts, sabotaged, score_flags, until
+from tests.faults.processes import complete, parts, sabotaged, score_flags, until
 from tests.sabotage.sabotage_words import HANGS, KILLS, RAISES
 
 QUICK = 240  # scans
@@ -58,8 +58,7 @@ def test_a_full_disk_is_named_and_a_rerun_completes_once_space_is_free(
     assert standard.records(str(disk / "out")) == []
     committed = len(parts(disk / "out"))
     small_disk(64 << 10)
-    last = start("score", *flags)
-    assert last.end() == 0, last.log.read_text()
+    complete(start, flags)
     standard.check(str(disk / "out"), source.uris, str(source.undisturbed))
     outcome = f"exit code 1, the disk named, no record, {committed} complete parts; {QUICK} rows once there is space"
     tell("the disk is full", f"at {percent}% of the output", outcome)
@@ -85,8 +84,7 @@ def test_weights_that_change_after_the_start_are_refused_by_every_worker(
     assert parts(output) == []
     assert standard.records(str(output)) == []
     shutil.copy(Path(tiny_model.uri) / "weights.h5", weights)
-    last = start("score", *score_flags(str(model), source.folder, output))
-    assert last.end() == 0, last.log.read_text()
+    complete(start, score_flags(str(model), source.folder, output))
     standard.check(str(output), source.uris, str(source.undisturbed))
     tell(f"the weights are {how} after the start", "once", "exit code 2, no rows; the rerun has one model digest")
 
@@ -108,8 +106,7 @@ def test_scans_that_change_or_vanish_during_a_run_get_rows_that_say_so(
     assert set(first) == set(uris), "the plan is fixed when a run begins"
     assert (first[deleted]["status"], first[deleted]["reason"]) == ("rejected", "vanished")
     assert (first[replaced]["status"], first[replaced]["reason"]) == ("rejected", "changed")
-    last = start("score", *flags)
-    assert last.end() == 0, last.log.read_text()
+    complete(start, flags)
     rows = standard.rows(str(output)).to_pylist()
     assert len(rows) == QUICK + 2, "the new scan and the new version, nothing else"
     assert {row["scan_uri"] for row in rows if row["run_id"] != first[deleted]["run_id"]} == {new, replaced}

@@ -16,7 +16,7 @@ from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
 from tests.faults.conftest import Archives, ScanFolder, Start, Tell
-from tests.faults.processes import ROOT, Job, new_parts, parts, sabotaged, score_flags, until
+from tests.faults.processes import ROOT, Job, complete, new_parts, parts, sabotaged, score_flags, until
 from tests.unit.dicom_files import stack, written
 from tests.unit.test_archives import png
 from tests.unit.volume_files import as_zip
@@ -44,12 +44,6 @@ QUICK_STEP = STEPS["after the third part's temporary file"]
 def scans_in(output: Path) -> list[str]:
     """Return the scans in all visible parts, even while a run writes more. Each part must open."""
     return [uri for part in parts(output) for uri in pq.read_table(part)["scan_uri"].to_pylist()]
-
-
-def complete(start: Start, flags: list[str]) -> None:
-    """Run the job to its end."""
-    last = start("score", *flags)
-    assert last.end() == 0, last.log.read_text()
 
 
 def killed_at_random(start: Start, flags: list[str], output: Path, kills: int) -> int:

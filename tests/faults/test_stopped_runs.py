@@ -16,7 +16,7 @@ from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
 from tests.faults.conftest import Archives, Launch, ScanFolder, Start, Tell
-from tests.faults.processes import Job, parts, score_flags, until
+from tests.faults.processes import Job, complete, parts, score_flags, until
 
 QUICK = 240  # scans
 LEASE = ("--lease-s", "300")  # longer than any test, so that a lock that was not released shows
@@ -101,8 +101,7 @@ def test_a_run_stopped_together_with_its_ray_ends_cleanly_and_a_rerun_completes(
         flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
         stop(start("score", *flags), output, moment, everything=everything)
         if full or moment == moments[-1]:
-            last = start("score", *flags)
-            assert last.end() == 0, last.log.read_text()
+            complete(start, flags)
             standard.check(str(output), source.uris, str(source.undisturbed))
     targets = "driver, Ray and all workers" if everything else "the process group"
     outcome = f"exit code 143, or 0 at the very end; lock released; {QUICK} rows after the rerun"
@@ -124,8 +123,7 @@ def test_three_signals_in_a_row_act_like_one(
             job.process.send_signal(number)
             time.sleep(0.3)
         check_ended(job, output, code)
-    last = start("score", *flags)
-    assert last.end() == 0, last.log.read_text()
+    complete(start, flags)
     standard.check(str(output), source.uris, str(source.undisturbed))
     outcome = f"exit code {code}, lock released; {QUICK} rows after the rerun"
     tell(f"{number.name} of the driver, three times", "3 moments", outcome)
@@ -146,8 +144,7 @@ def test_the_death_of_ray_during_a_run_is_reported_and_a_rerun_completes(
     os.kill(process, number)
     check_ended(job, output, 1)
     assert standard.records(str(output)) == []
-    last = start("score", *flags)
-    assert last.end() == 0, last.log.read_text()
+    complete(start, flags)
     standard.check(str(output), source.uris, str(source.undisturbed))
     outcome = f"exit code 1 with one sentence, lock released; {QUICK} rows after the rerun"
     tell(f"{number.name} of Ray's {name}, rerun", "once, while scoring", outcome)

@@ -11,10 +11,9 @@ from mribatch.models.format import Model
 from tests.conftest import write_scans
 from tests.faults import standard
 from tests.faults.conftest import Archive, Archives, Start, Tell
-from tests.faults.processes import Job, parts, sabotaged, score_flags, until
+from tests.faults.processes import WITHOUT_RAY, Job, complete, parts, sabotaged, score_flags, until
 from tests.faults.test_killed_runs import STEPS
 
-ALONE = {"RAY_ADDRESS": ""}
 QUICK = 200
 _SHORT = ("after the third part's temporary file", "before the verification", "after the record was written")
 
@@ -24,10 +23,9 @@ def scoring(job: Job) -> list[int]:
     return job.processes("one_process")
 
 
-def complete(start: Start, flags: list[str], source: Archive, output: Path) -> Job:
+def completed(start: Start, flags: list[str], source: Archive, output: Path) -> Job:
     """Run a job to its end and make the standard check."""
-    last = start("score", *flags, environment=ALONE)
-    assert last.end() == 0, last.log.read_text()
+    last = complete(start, flags)
     standard.check(str(output), source.uris, str(source.undisturbed))
     return last
 
@@ -36,7 +34,7 @@ def test_few_scans_are_scored_without_ray_with_the_rows_that_ray_writes(
     tiny_model: Model, archive: Archives, tmp_path: Path, start: Start
 ) -> None:
     source, output = archive(QUICK), tmp_path / "out"
-    last = complete(start, score_flags(tiny_model.uri, source.folder, output), source, output)
+    last = completed(start, score_flags(tiny_model.uri, source.folder, output), source, output)
     assert "Ray" not in last.log.read_text()
     (record,) = standard.records(str(output))
     assert [(node["id"], node["scans"]) for node in record["nodes"]] == [("this machine", QUICK)]
@@ -52,11 +50,11 @@ def test_a_run_without_ray_killed_at_a_step_of_the_commit_loses_nothing(
 ) -> None:
     source, output = archive(QUICK), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output)
-    job = start("score", *flags, environment=ALONE | sabotaged(SABOTAGE=STEPS[step]))
+    job = start("score", *flags, environment=WITHOUT_RAY | sabotaged(SABOTAGE=STEPS[step]))
     assert job.end() == -signal.SIGKILL, job.log.read_text()
     until(lambda: not job.processes(""), 20)
     time.sleep(2)  # the lease
-    complete(start, flags, source, output)
+    completed(start, flags, source, output)
     tell("SIGKILL of a run without Ray", step, "no process is left; the next run completes it")
 
 
@@ -65,7 +63,7 @@ def test_ray_takes_over_where_the_process_that_scores_is_lost(
     number: signal.Signals, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
     source, output = archive(QUICK), tmp_path / "out"
-    job = start("score", *score_flags(tiny_model.uri, source.folder, output), environment=ALONE)
+    job = start("score", *score_flags(tiny_model.uri, source.folder, output), environment=WITHOUT_RAY)
     until(lambda: bool(parts(output)) or job.process.poll() is not None)
     for process in scoring(job):
         os.kill(process, number)
@@ -84,12 +82,12 @@ def test_a_run_without_ray_that_is_stopped_releases_its_lock_and_leaves_no_proce
 ) -> None:
     source, output = archive(QUICK), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output)
-    job = start("score", *flags, environment=ALONE)
+    job = start("score", *flags, environment=WITHOUT_RAY)
     until(lambda: bool(parts(output)) or job.process.poll() is not None)
     job.process.send_signal(number)
     assert job.end() == code, job.log.read_text()
     assert not job.processes("")
-    complete(start, flags, source, output)  # at once
+    completed(start, flags, source, output)  # at once
     tell("a run without Ray is stopped", number.name, f"exit code {code}, the lock is released, no process is left")
 
 
@@ -100,7 +98,7 @@ def test_a_scan_that_kills_or_breaks_the_process_that_scores_costs_no_other_scan
     scans, output = tmp_path / "scans", tmp_path / "out"
     good = write_scans(scans, {"glioma": 20, "notumor": 20})
     (scans / "glioma" / f"{name}.jpg").write_bytes(Path(good[1]).read_bytes())
-    job = start("score", *score_flags(tiny_model.uri, scans, output), environment=ALONE | sabotaged())
+    job = start("score", *score_flags(tiny_model.uri, scans, output), environment=WITHOUT_RAY | sabotaged())
     assert job.end() == 0, job.log.read_text()
     scored = [row["scan_uri"] for row in standard.rows(str(output)).to_pylist() if row["status"] == "ok"]
     assert sorted(scored) == sorted(good)
@@ -115,9 +113,9 @@ def test_scans_that_a_night_without_ray_does_not_begin_in_time_are_left(
 ) -> None:
     source, output = archive(QUICK), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output)
-    job = start("nightly", *flags, "--max-hours", "0.0001", environment=ALONE)
+    job = start("nightly", *flags, "--max-hours", "0.0001", environment=WITHOUT_RAY)
     assert job.end() == 0, job.log.read_text()
     (record,) = standard.records(str(output))
     assert record["counts"]["left"] > 0
     assert record["counts"]["ok"] + record["counts"]["left"] == record["plan"]["planned"] == QUICK
-    complete(start, flags, source, output)
+    completed(start, flags, source, output)

@@ -10,11 +10,11 @@ from mribatch.stores import uris
 
 @pytest.fixture(scope="package")
 def ray_session(s3_server: str) -> Iterator[None]:  # noqa: ARG001 - Ray passes on the environment that it sets
-    import ray
+    """Start Ray as a command does, once for all tests: its workers stay for the next test."""
+    from mribatch.cluster.session import session
 
-    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
-    yield
-    ray.shutdown()
+    with session():
+        yield
 
 
 @pytest.fixture
