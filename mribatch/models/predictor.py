@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mribatch import schema
 from mribatch.errors import RunFailed
@@ -37,6 +38,10 @@ class Predictor:
         self._model = directory.open_model(model, digest)
         self._engine = load_engine(self._model, threads, engine)
         self._detector = stored_detector(self._model) if self._model.has_referral else None
+        if self._detector is not None:
+            threadpool_limits(
+                1, "blas"
+            )  # NumPy's own threads wait busily for its next product, on cores the engine needs
 
     @property
     def model(self) -> Model:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.special import softmax
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mribatch import schema
 from mribatch.errors import InputError, ModelError
@@ -174,6 +175,13 @@ def test_a_row_of_a_calibrated_model_says_whether_to_look_at_it(calibrated: Mode
     for row in result[:-1]:
         assert (row["referral_reason"] is not None) == (row["referral"] == "review")
         assert row["uncertainty"] == pytest.approx(1 - row["confidence"], abs=1e-6)
+
+
+def test_the_threads_of_numpy_leave_the_cores_to_the_engine(calibrated: Model) -> None:
+    """They wait busily for tens of milliseconds after each product, which took a seventh of the rate of an int8 model."""
+    with threadpool_limits(2, "blas"):
+        Predictor(calibrated.uri)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
 
 
 def test_the_stored_arrays_are_small_and_decide_as_those_that_were_fitted(calibrated: Model) -> None:
