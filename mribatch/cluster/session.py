@@ -22,7 +22,7 @@ from mribatch.cluster.supervisor import Stopped, ray_logs
 from mribatch.errors import MribatchError, RunFailed
 from mribatch.stores import uris
 
-__all__ = ["quiet_stderr", "session"]
+__all__ = ["has_dashboard", "quiet_stderr", "session"]
 
 log = logging.getLogger("mribatch.session")
 
@@ -31,6 +31,7 @@ _OWN = {  # for a session that a run starts itself: nobody reads its metrics, an
     "RAY_idle_worker_killing_time_threshold_ms": "30000",
     "RAY_enable_metrics_collection": "0",  # this and the next three cost 2% of the time of two training cores
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # it takes one epoch's report each time, by default every 2 s
     "REPORTER_UPDATE_INTERVAL_MS": "3600000",
     "AUTOSCALER_UPDATE_INTERVAL_S": "3600",
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # else it looks for new log files ten times a second
@@ -66,6 +67,11 @@ def session() -> Iterator[None]:
     finally:
         if started:
             _disconnect()
+
+
+def has_dashboard() -> bool:
+    """Return whether this Ray has its dashboard, which also answers questions about actors."""
+    return bool(ray._private.services.get_webui_url_from_internal_kv())
 
 
 def _ray_errors() -> tuple[type[Exception], ...]:

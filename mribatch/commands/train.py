@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +20,8 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from mribatch.cluster import streaming
 from mribatch.cluster.nodes import check_seen, trainers, working_nodes
 from mribatch.cluster.progress import lines
-from mribatch.cluster.session import quiet_stderr, session
+from mribatch.cluster.session import session
+from mribatch.cluster.trainer import Trainer
 from mribatch.commands.calibrated import LEAST_SCANS, calibrate_model
 from mribatch.commands.classes import list_labelled
 from mribatch.commands.groups import given_clusters
@@ -38,9 +39,6 @@ from mribatch.sources.lesions import Box, lesion_boxes
 from mribatch.stores import uris
 from mribatch.training import fit, splits
 from mribatch.version import __version__
-
-if TYPE_CHECKING:
-    from ray.train.tensorflow import TensorflowTrainer
 
 __all__ = ["Trained", "train"]
 
@@ -229,10 +227,7 @@ def _progress(config: TrainConfig) -> Iterator[Any]:
         yield reporter
 
 
-def _trainer(run: fit.TrainingRun, workers: ScalingConfig) -> "TensorflowTrainer":
-    with quiet_stderr():
-        from ray.train.tensorflow import TensorflowTrainer  # loads TensorFlow, so only now
-
+def _trainer(run: fit.TrainingRun, workers: ScalingConfig) -> Trainer:
     storage, name = _checkpoints(run.config)
     _check_same_run(uris.join(storage, name), run.fingerprint, run.config.flags("run_name"))
     filesystem, path = uris.filesystem(storage)
@@ -244,9 +239,7 @@ def _trainer(run: fit.TrainingRun, workers: ScalingConfig) -> "TensorflowTrainer
         checkpoint_config=CheckpointConfig(num_to_keep=2),
     )
     loop_config = {"run": run}
-    return TensorflowTrainer(
-        fit.train_loop, train_loop_config=loop_config, scaling_config=workers, run_config=run_config
-    )
+    return Trainer(fit.train_loop, train_loop_config=loop_config, scaling_config=workers, run_config=run_config)
 
 
 def _check_same_run(folder: str, fingerprint: str, flag: str) -> None:

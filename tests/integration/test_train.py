@@ -16,6 +16,7 @@ import ray.train
 from PIL import Image
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+from mribatch.cluster.trainer import Trainer
 from mribatch.commands.calibrate import calibrate
 from mribatch.commands.score import score
 from mribatch.commands.train import Trained, train
@@ -225,6 +226,16 @@ def test_a_class_without_a_readable_scan_is_not_left_out_silently(data: Path, tm
         train(settings(tmp_path / "data", tmp_path / "model"))
 
 
+def test_the_end_of_a_training_waits_for_no_dashboard_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def callbacks() -> set[str]:
+        return {type(callback).__name__ for callback in Trainer(print)._create_default_callbacks()}
+
+    asks_the_dashboard = "PlacementGroupCleanerCallback"
+    assert asks_the_dashboard not in callbacks()
+    monkeypatch.setattr("mribatch.cluster.trainer.has_dashboard", lambda: True)
+    assert asks_the_dashboard in callbacks()
+
+
 STEPS, GLOBAL_BATCH, SIDE = 8, 16, 32
 
 
@@ -264,11 +275,9 @@ def _same_steps(config: dict[str, Any]) -> None:
 
 
 def _losses(workers: int, folder: Path) -> list[float]:
-    from ray.train.tensorflow import TensorflowTrainer
-
     result = folder / f"losses-{workers}.json"
     retries = FailureConfig(max_failures=2)  # by the time TensorFlow takes its free port, that may be in use
-    TensorflowTrainer(
+    Trainer(
         _same_steps,
         train_loop_config={"result": str(result)},
         scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 0.5}),
