@@ -28,6 +28,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_S = (
     10.0  # for the child to stop Ray, which takes 2 s, and release its locks; with _RELEASE_S below TimeoutStopSec
 )
+_AGAIN_S = 0.05
 _RELEASE_S = 15.0  # for the parent to release the locks, if the storage answers at all
 _PR_SET_PDEATHSIG = 1  # of prctl, as in linux/prctl.h
 
@@ -42,13 +43,14 @@ class Stopped(SystemExit):
 def stoppable() -> Iterator[None]:
     """Raise Stopped in the main thread at the first SIGINT, SIGTERM or SIGHUP and ignore later ones during the cleanup.
 
-    A signal that was ignored before (nohup) stays ignored. A nested block does nothing.
+    A signal that was ignored before (nohup) stays ignored. A nested block does nothing. Python drops what is raised within a
+    destructor or the callback of a weak reference: then the signal is sent again.
     """
     global _handling
     if _handling or threading.current_thread() is not threading.main_thread():
         yield
         return
-    stopped = False
+    stopped, show = False, sys.unraisablehook
 
     def stop(number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
@@ -56,17 +58,32 @@ def stoppable() -> Iterator[None]:
             stopped = True
             raise Stopped(128 + number)
 
+    def dropped(unraisable: Any) -> None:
+        nonlocal stopped
+        if isinstance(unraisable.exc_value, Stopped):
+            stopped = False
+            _send_again(int(str(unraisable.exc_value.code)) - 128)
+        else:
+            show(unraisable)
+
     before = {number: signal.getsignal(number) for number in _STOPS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, stop)
-    _handling = True
+    _handling, sys.unraisablehook = True, dropped
     try:
         yield
     finally:
-        _handling = False
+        _handling, sys.unraisablehook = False, show
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _send_again(number: int) -> None:
+    """Send this process a signal in a moment, when what it does now has ended."""
+    timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
 def ray_folder() -> str:

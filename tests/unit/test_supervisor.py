@@ -99,6 +99,31 @@ def child_of(folder: Path) -> int:
     return int((folder / "out" / "child").read_text())
 
 
+DROPPED = """
+import os, signal, time, weakref
+from mribatch.cluster.supervisor import stoppable
+
+class Held:
+    pass
+
+def signalled(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+
+with stoppable():
+    held = Held()
+    reference = weakref.ref(held, signalled)
+    del held
+    time.sleep(60)
+"""
+
+
+def test_a_stop_signal_is_not_lost_where_python_drops_what_is_raised() -> None:
+    """Else a run that is stopped within a destructor, or the callback of a weak reference, goes on."""
+    done = subprocess.run([sys.executable, "-c", DROPPED], cwd=ROOT, capture_output=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (143, b"", b"")
+
+
 def released(folder: Path) -> bool:
     (lock,) = (folder / "out" / "_runs").glob("*.lock-1")
     return bool(json.loads(lock.read_text())["released"])
