@@ -16,7 +16,7 @@ from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
 from tests.faults.conftest import Archives, ScanFolder, Start, Tell
-from tests.faults.processes import ROOT, Job, complete, new_parts, parts, sabotaged, score_flags, until
+from tests.faults.processes import ROOT, Job, complete, new_parts, paced, parts, sabotaged, score_flags, until
 from tests.unit.dicom_files import stack, written
 from tests.unit.test_archives import png
 from tests.unit.volume_files import as_zip
@@ -51,7 +51,7 @@ def killed_at_random(start: Start, flags: list[str], output: Path, kills: int) -
     rng, killed = random.Random(7), 0
     while killed < kills:
         before, more = set(parts(output)), rng.randint(0, 6)
-        job = start("score", *flags)
+        job = start("score", *flags, environment=paced())
         until(new_parts(job, output, before, more))
         time.sleep(rng.uniform(0, 0.2 if more else 12))  # with no part to wait for, kill it while it starts
         job.kill_driver()
@@ -228,7 +228,7 @@ def test_killed_workers_cost_neither_a_scan_nor_the_run(
     scans: int, kills: int, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
     source, output, rng = archive(scans), tmp_path / "out", random.Random(3)
-    job = start("score", *score_flags(tiny_model.uri, source.folder, output))
+    job = start("score", *score_flags(tiny_model.uri, source.folder, output), environment=paced())
     until(lambda: bool(parts(output)))
     killed = 0
     while killed < kills and job.process.poll() is None:
@@ -244,7 +244,7 @@ def test_killed_workers_cost_neither_a_scan_nor_the_run(
 def terminate(start: Start, flags: list[str], output: Path, after_parts: int) -> None:
     """Send SIGTERM to a run after so many parts, and check that it releases its lock and leaves no record."""
     records, locks = standard.records(str(output)), set(output.glob("_runs/*.lock-*"))
-    job = start("score", *flags)
+    job = start("score", *flags, environment=paced())
     until(lambda: set(output.glob("_runs/*.lock-*")) > locks)  # until then, workers of a killed run may still write
     before = len(parts(output))
     until(lambda: len(parts(output)) >= before + after_parts)

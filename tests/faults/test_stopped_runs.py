@@ -16,7 +16,7 @@ from mribatch.models.format import Model
 from tests.conftest import as_flags
 from tests.faults import standard
 from tests.faults.conftest import Archives, Launch, ScanFolder, Start, Tell
-from tests.faults.processes import Job, complete, parts, score_flags, until
+from tests.faults.processes import Job, complete, paced, parts, score_flags, until
 
 QUICK = 240  # scans
 LEASE = ("--lease-s", "300")  # longer than any test, so that a lock that was not released shows
@@ -99,7 +99,7 @@ def test_a_run_stopped_together_with_its_ray_ends_cleanly_and_a_rerun_completes(
     for number, moment in enumerate(moments):
         output = tmp_path / (f"out-{number}" if full else "out")
         flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
-        stop(start("score", *flags), output, moment, everything=everything)
+        stop(start("score", *flags, environment=paced()), output, moment, everything=everything)
         if full or moment == moments[-1]:
             complete(start, flags)
             standard.check(str(output), source.uris, str(source.undisturbed))
@@ -117,7 +117,7 @@ def test_three_signals_in_a_row_act_like_one(
     for moment in ("2 s", "4 s", "the first part"):
         output = tmp_path / moment
         flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
-        job = start("score", *flags)
+        job = start("score", *flags, environment=paced())
         await_moment(job, output, moment)
         for _ in range(3):
             job.process.send_signal(number)
@@ -137,7 +137,7 @@ def test_the_death_of_ray_during_a_run_is_reported_and_a_rerun_completes(
 ) -> None:
     source, output = archive(QUICK), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output, *LEASE)
-    job = start("score", *flags)
+    job = start("score", *flags, environment=paced())
     until(lambda: bool(parts(output)))
     process = job.ray_process(name)
     assert process is not None

@@ -11,7 +11,7 @@ from mribatch.models.format import Model
 from tests.conftest import write_scans
 from tests.faults import standard
 from tests.faults.conftest import Archive, Archives, Start, Tell
-from tests.faults.processes import WITHOUT_RAY, Job, complete, parts, sabotaged, score_flags, until
+from tests.faults.processes import WITHOUT_RAY, Job, complete, paced, parts, sabotaged, score_flags, until
 from tests.faults.test_killed_runs import STEPS
 
 QUICK = 200
@@ -63,7 +63,8 @@ def test_ray_takes_over_where_the_process_that_scores_is_lost(
     number: signal.Signals, tiny_model: Model, archive: Archives, tmp_path: Path, start: Start, tell: Tell
 ) -> None:
     source, output = archive(QUICK), tmp_path / "out"
-    job = start("score", *score_flags(tiny_model.uri, source.folder, output), environment=WITHOUT_RAY)
+    flags = score_flags(tiny_model.uri, source.folder, output)
+    job = start("score", *flags, environment=WITHOUT_RAY | paced())
     until(lambda: bool(parts(output)) or job.process.poll() is not None)
     for process in scoring(job):
         os.kill(process, number)
@@ -82,7 +83,7 @@ def test_a_run_without_ray_that_is_stopped_releases_its_lock_and_leaves_no_proce
 ) -> None:
     source, output = archive(QUICK), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output)
-    job = start("score", *flags, environment=WITHOUT_RAY)
+    job = start("score", *flags, environment=WITHOUT_RAY | paced())
     until(lambda: bool(parts(output)) or job.process.poll() is not None)
     job.process.send_signal(number)
     assert job.end() == code, job.log.read_text()

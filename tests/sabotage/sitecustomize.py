@@ -3,6 +3,7 @@
 - A scan whose file name or content begins with one of the words below kills, hangs or breaks its decoder or predictor.
 - SABOTAGE names a step of the run, `module:function:before|after[:count[:word]]`. The driver is killed before or after
   that call; only calls whose arguments contain the word are counted.
+- SABOTAGE_PACE_S lets each batch wait so long before it is predicted: also a fast machine leaves time to disturb the run.
 - SABOTAGE_CLOCK_H shifts the package's clock by so many hours.
 - SABOTAGE_LOGS makes every process log all that any library says.
 
@@ -26,6 +27,7 @@ from typing import Any
 from sabotage_words import HANGS, KILLS, RAISES
 
 STEP = os.environ.get("SABOTAGE", "")
+PACE_S = float(os.environ.get("SABOTAGE_PACE_S", "0"))
 CLOCK_H = float(os.environ.get("SABOTAGE_CLOCK_H", "0"))
 
 if os.environ.get("SABOTAGE_LOGS"):
@@ -56,6 +58,7 @@ def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
 
 def _predict(real: Callable[..., Any]) -> Callable[..., Any]:
     def predict(self: Any, table: Any) -> Any:
+        time.sleep(PACE_S)
         names = [uri.rpartition("/")[2] for uri in table["scan_uri"].to_pylist()]
         good = [name for name, status in zip(names, table["status"].to_pylist(), strict=True) if status == "ok"]
         if any(name.startswith("kills-its-predictor") for name in good):
