@@ -70,7 +70,9 @@ def test_a_driver_that_is_killed_terminated_and_killed_within_a_commit_loses_not
     """Give a small dose of each of the next three tests, in one chain of runs."""
     source, output = archive(QUICK), tmp_path / "out"
     flags = score_flags(tiny_model.uri, source.folder, output)
-    assert killed_at_random(start, flags, output, kills=1) == 1
+    first = start("score", *flags, environment=paced())
+    until(lambda: bool(parts(output)))
+    first.kill_driver()
     terminate(start, flags, output, after_parts=1)
     last = start("score", *flags, environment=sabotaged(SABOTAGE=QUICK_STEP))
     assert last.end() == -signal.SIGKILL, last.log.read_text()
@@ -89,25 +91,6 @@ def frames_of(output: Path) -> dict[str, list[int]]:
         for uri, frame in zip(table["scan_uri"].to_pylist(), table["frame"].to_pylist(), strict=True):
             frames.setdefault(Path(uri).name, []).append(frame)
     return {name: sorted(numbers) for name, numbers in frames.items()}
-
-
-def test_a_file_of_many_frames_has_all_of_them_or_none_whenever_the_run_is_killed(
-    tiny_model: Model, tmp_path: Path, start: Start
-) -> None:
-    scans, output = tmp_path / "scans", tmp_path / "out"
-    scans.mkdir()
-    expected = {f"{name}.dcm": list(range(count)) for name, count in (("a", 40), ("b", 500), ("c", 90))}
-    for name, numbers in expected.items():
-        (scans / name).write_bytes(written(stack(len(numbers))))
-    flags = [*score_flags(tiny_model.uri, scans, output), "--identifiers", "none"]
-    for step in ("mribatch.stores.uris:put:before:1:part-", "mribatch.stores.disk:write_flushed:after:2:part-"):
-        job = start("score", *flags, environment=sabotaged(SABOTAGE=step))
-        job.end()
-        job.reap()
-        present = frames_of(output)
-        assert present.items() <= expected.items(), "a file has some of its frames"
-    complete(start, flags)
-    assert frames_of(output) == expected
 
 
 def kill_while_it_writes(job: Job, most: int, rng: random.Random) -> int:
@@ -157,6 +140,26 @@ def test_runs_killed_a_hundred_times_while_they_write_files_of_500_frames_leave_
 
 
 WRITING = ("mribatch.stores.disk:write_flushed:after:1:part-", "mribatch.stores.uris:put:before:1:part-")
+
+
+@pytest.mark.parametrize("steps", [WRITING[:1], pytest.param(WRITING, marks=pytest.mark.slow)], ids=["quick", "full"])
+def test_a_file_of_many_frames_has_all_of_them_or_none_whenever_the_run_is_killed(
+    steps: tuple[str, ...], tiny_model: Model, tmp_path: Path, start: Start
+) -> None:
+    scans, output = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    expected = {f"{name}.dcm": list(range(count)) for name, count in (("a", 40), ("b", 500), ("c", 90))}
+    for name, numbers in expected.items():
+        (scans / name).write_bytes(written(stack(len(numbers))))
+    flags = [*score_flags(tiny_model.uri, scans, output), "--identifiers", "none"]
+    for step in steps:
+        job = start("score", *flags, environment=sabotaged(SABOTAGE=step))
+        job.end()
+        job.reap()
+        present = frames_of(output)
+        assert present.items() <= expected.items(), "a file has some of its frames"
+    complete(start, flags)
+    assert frames_of(output) == expected
 
 
 @pytest.mark.parametrize(("members", "steps"), [(40, WRITING[:1]), pytest.param(200, WRITING, marks=pytest.mark.slow)])

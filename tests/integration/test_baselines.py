@@ -134,6 +134,7 @@ def test_near_copies_stay_together_and_another_source_is_scored(tmp_path: Path, 
     assert "other source" in compared.table()
 
 
+@pytest.mark.slow
 def test_models_trained_on_shuffled_labels_are_right_by_chance(tmp_path: Path, scan_folder: ScanFolder) -> None:
     names = scan_folder(tmp_path / "scans", {"glioma": 100, "notumor": 100})
     labels = np.random.default_rng(3).permutation(["glioma", "notumor"] * 100)

@@ -3,7 +3,7 @@
 - A scan whose file name or content begins with one of the words below kills, hangs or breaks its decoder or predictor.
 - SABOTAGE names a step of the run, `module:function:before|after[:count[:word]]`. The driver is killed before or after
   that call; only calls whose arguments contain the word are counted.
-- SABOTAGE_PACE_S lets each batch wait so long before it is predicted: also a fast machine leaves time to disturb the run.
+- SABOTAGE_PACE_S lets predictors wait so long for each scan: also a fast machine leaves time to disturb the run.
 - SABOTAGE_CLOCK_H shifts the package's clock by so many hours.
 - SABOTAGE_LOGS makes every process log all that any library says.
 
@@ -58,7 +58,7 @@ def _decode(real: Callable[..., Any]) -> Callable[..., Any]:
 
 def _predict(real: Callable[..., Any]) -> Callable[..., Any]:
     def predict(self: Any, table: Any) -> Any:
-        time.sleep(PACE_S)
+        time.sleep(PACE_S * table.num_rows)
         names = [uri.rpartition("/")[2] for uri in table["scan_uri"].to_pylist()]
         good = [name for name, status in zip(names, table["status"].to_pylist(), strict=True) if status == "ok"]
         if any(name.startswith("kills-its-predictor") for name in good):
