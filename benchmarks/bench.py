@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import machine
 import material
@@ -80,7 +81,10 @@ class BenchConfig:
     """Side of the training images, in pixels."""
 
     train_batch_size: int = 32
-    """Scans per training step."""
+    """Scans per training step and worker."""
+
+    train_workers: Literal["auto"] | int = "auto"
+    """Workers of a training run. The bare step is that of one process with all cores."""
 
     output: str = "benchmarks/results"
     """Path of the results without extension."""
@@ -109,6 +113,7 @@ class BenchConfig:
             epochs=self.epochs,
             patience=self.epochs,
             batch_size=self.train_batch_size,
+            workers=self.train_workers,
         )
 
 
