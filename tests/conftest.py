@@ -26,6 +26,16 @@ ScanFolder = Callable[..., list[str]]
 ROOT = Path(__file__).parent.parent
 SIDE_PX = 48
 RAY_FOLDERS = ("tests/faults", "tests/integration", "tests/jobs")
+WITHOUT_RAY = (  # of those folders
+    "tests/faults/test_credentials.py",
+    "tests/faults/test_other_stores.py",
+    "tests/faults/test_without_ray.py",
+    "tests/integration/test_s3_errors.py",
+    "tests/integration/test_s3_listing.py",
+    "tests/integration/test_s3_objects.py",
+    "tests/jobs/test_pages_in_a_browser.py",
+    "tests/jobs/test_screen.py",
+)
 
 _SHARED = next((place for place in (ROOT / "shared", ROOT.parent / "shared") if (place / "DESIGN.md").exists()), None)
 _WHY_SKIPPED = "needs the real scans and weights of ../shared, which are not here"
@@ -47,7 +57,7 @@ class Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "ray" if file.startswith(RAY_FOLDERS) else file
+        return "ray" if file.startswith(RAY_FOLDERS) and file not in WITHOUT_RAY else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:

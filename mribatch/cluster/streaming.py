@@ -34,6 +34,7 @@ DECODER_CORES = 0.5
 
 
 _BLOCK_BYTES = 16 << 20
+_AHEAD = 1.0  # decoded blocks that wait for a predictor, for each that it has got
 
 
 def decoded(
@@ -58,6 +59,7 @@ def decoded(
     resources: dict[str, Any] = {"memory": _decoder_bytes(), "num_cpus": DECODER_CORES}
     rows = rows_of(table, blocks, **resources)
     rows.context.target_max_block_size = _block_bytes(spec, max(blocks))
+    rows.context.downstream_capacity_backpressure_ratio = _AHEAD
     return rows.map_batches(
         partial(
             decode_blocks, spec=spec, reading=reading, timeout_s=timeout_s, over=over, among=among or witnesses(table)

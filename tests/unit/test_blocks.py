@@ -1,6 +1,8 @@
 """The blocks of a scoring run: how large they are, and that each task carries its own rows only. No Ray is started."""
 
 import pickle
+import subprocess
+import sys
 from itertools import pairwise
 
 import pyarrow as pa
@@ -71,3 +73,14 @@ def test_a_predictor_gets_32_scans_for_each_of_its_threads_as_long_as_all_predic
     rows: int, threads: int | None, side_px: int, cores: int, expected: int
 ) -> None:
     assert at_once(rows, 32, threads, side_px, cores) == expected
+
+
+def test_the_object_store_need_not_be_half_full_before_decoders_wait_for_predictors() -> None:
+    """Blocks of 40 MB filled 0.6 GB before predictors that had three of them."""
+    program = """
+import mribatch.cluster.streaming
+from ray.data._internal.execution.backpressure_policy import DownstreamCapacityBackpressurePolicy as Policy
+print(Policy.OBJECT_STORE_BUDGET_UTIL_THRESHOLD)
+"""
+    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert float(printed) == 0
