@@ -44,10 +44,18 @@ def disk_kib(folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("percent", [10, 50, 90])
 def test_a_full_disk_is_named_and_a_rerun_completes_once_space_is_free(
-    percent: int, tiny_model: Model, archive: Archives, start: Start, tell: Tell, small_disk: Callable[[int], Path]
+    percent: int,
+    tiny_model: Model,
+    archive: Archives,
+    tmp_path: Path,
+    start: Start,
+    tell: Tell,
+    small_disk: Callable[[int], Path],
 ) -> None:
-    source = archive(QUICK)
-    disk = small_disk(disk_kib(source.undisturbed) * percent // 100)
+    source, full = archive(QUICK), tmp_path / "full"
+    enough = start("score", *score_flags(tiny_model.uri, source.folder, full))
+    assert enough.end() == 0, enough.log.read_text()
+    disk = small_disk(disk_kib(next(full.glob("model=*"))) * percent // 100)
     flags = score_flags(tiny_model.uri, source.folder, disk / "out")
     job = start("score", *flags)
     assert job.end() == 1, job.log.read_text()
@@ -61,7 +69,7 @@ def test_a_full_disk_is_named_and_a_rerun_completes_once_space_is_free(
     complete(start, flags)
     standard.check(str(disk / "out"), source.uris, str(source.undisturbed))
     outcome = f"exit code 1, the disk named, no record, {committed} complete parts; {QUICK} rows once there is space"
-    tell("the disk is full", f"at {percent}% of the output", outcome)
+    tell("the disk is full", f"at {percent}% of the parts", outcome)
 
 
 @pytest.mark.slow
