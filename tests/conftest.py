@@ -26,7 +26,7 @@ ScanFolder = Callable[..., list[str]]
 ROOT = Path(__file__).parent.parent
 SIDE_PX = 48
 RAY_FOLDERS = ("tests/faults", "tests/integration", "tests/jobs")
-WITHOUT_RAY = (  # of those folders
+RAY_FREE_FILES = (  # of those folders
     "tests/faults/test_credentials.py",
     "tests/faults/test_other_stores.py",
     "tests/faults/test_without_ray.py",
@@ -57,7 +57,7 @@ class Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "ray" if file.startswith(RAY_FOLDERS) and file not in WITHOUT_RAY else file
+        return "ray" if file.startswith(RAY_FOLDERS) and file not in RAY_FREE_FILES else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:

@@ -31,9 +31,9 @@ _OWN = {  # for a session that a run starts itself: nobody reads its metrics, an
     "RAY_idle_worker_killing_time_threshold_ms": "30000",
     "RAY_enable_metrics_collection": "0",  # this and the next three cost 2% of the time of two training cores
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # it takes one epoch's report each time, by default every 2 s
     "REPORTER_UPDATE_INTERVAL_MS": "3600000",
     "AUTOSCALER_UPDATE_INTERVAL_S": "3600",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray takes one epoch's report at each check; by default every 2 s
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "1",  # else it looks for new log files ten times a second
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # a dead GCS does not come back: end the run after 15 s, not 60 s
 }
@@ -70,8 +70,9 @@ def session() -> Iterator[None]:
 
 
 def has_dashboard() -> bool:
-    """Return whether this Ray has its dashboard, which also answers questions about actors."""
-    return bool(ray._private.services.get_webui_url_from_internal_kv())
+    """Return whether this Ray has its dashboard, which also answers questions about actors; True where Ray does not say."""
+    ask = getattr(ray._private.services, "get_webui_url_from_internal_kv", None)
+    return ask is None or bool(ask())
 
 
 def _ray_errors() -> tuple[type[Exception], ...]:

@@ -28,8 +28,8 @@ _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_S = (
     10.0  # for the child to stop Ray, which takes 2 s, and release its locks; with _RELEASE_S below TimeoutStopSec
 )
-_AGAIN_S = 0.05
 _RELEASE_S = 15.0  # for the parent to release the locks, if the storage answers at all
+_AGAIN_S = 0.05  # until a signal is sent again
 _PR_SET_PDEATHSIG = 1  # of prctl, as in linux/prctl.h
 
 _handling = False  # is a `stoppable` block active?
@@ -50,19 +50,20 @@ def stoppable() -> Iterator[None]:
     if _handling or threading.current_thread() is not threading.main_thread():
         yield
         return
-    stopped, show = False, sys.unraisablehook
+    first: int | None = None
+    show = sys.unraisablehook
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopped
-        if not stopped:
-            stopped = True
+        nonlocal first
+        if first is None:
+            first = number
             raise Stopped(128 + number)
 
     def dropped(unraisable: Any) -> None:
-        nonlocal stopped
-        if isinstance(unraisable.exc_value, Stopped):
-            stopped = False
-            _send_again(int(str(unraisable.exc_value.code)) - 128)
+        nonlocal first
+        if first is not None and isinstance(unraisable.exc_value, Stopped):
+            _send_again(first)
+            first = None
         else:
             show(unraisable)
 

@@ -46,7 +46,7 @@ class _TensorFlow(BackendConfig):
 class _Addresses(Backend):
     """Tells each worker the addresses of all, in the order of their ranks."""
 
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:  # noqa: ARG002
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:  # noqa: ARG002 - Ray's signature
         workers = worker_group.execute(_free_address)
         ray.get([worker_group.execute_single_async(rank, _join, workers, rank) for rank in range(len(workers))])
 

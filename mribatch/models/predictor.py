@@ -28,7 +28,8 @@ class Predictor:
     """Score tables of decoded scans with a loaded model.
 
     digest: of the model that the run planned for; raises ModelError if the directory holds another one.
-    threads: number of cores to compute with; None uses all cores of the machine. engine: see `chosen`.
+    threads: number of cores to compute with; None uses all cores of the machine. engine: see `chosen`. A model with a referral
+    limits NumPy's products to one thread, for all of this process.
     """
 
     def __init__(
@@ -39,9 +40,8 @@ class Predictor:
         self._engine = load_engine(self._model, threads, engine)
         self._detector = stored_detector(self._model) if self._model.has_referral else None
         if self._detector is not None:
-            threadpool_limits(
-                1, "blas"
-            )  # NumPy's own threads wait busily for its next product, on cores the engine needs
+            # NumPy's threads wait busily for its next product, on cores that the engine needs
+            threadpool_limits(1, "blas")
 
     @property
     def model(self) -> Model:

@@ -10,14 +10,9 @@ from mribatch.models.format import Model
 from tests.conftest import write_scans
 from tests.faults import standard
 from tests.faults.conftest import Archives, Start, Tell
-from tests.faults.processes import WITHOUT_RAY, Job, paced, parts, sabotaged, score_flags, until
+from tests.faults.processes import WITHOUT_RAY, paced, parts, sabotaged, score_flags, until
 
 QUICK = 200
-
-
-def scoring(job: Job) -> list[int]:
-    """Return the process that scores, if it runs."""
-    return job.processes("one_process")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -28,7 +23,7 @@ def test_ray_takes_over_where_the_process_that_scores_is_lost(
     flags = score_flags(tiny_model.uri, source.folder, output)
     job = start("score", *flags, environment=WITHOUT_RAY | paced())
     until(lambda: bool(parts(output)) or job.process.poll() is not None)
-    for process in scoring(job):
+    for process in job.processes("one_process"):
         os.kill(process, number)
     assert job.end() == 0, job.log.read_text()
     assert f"(it ended by {number.name}): going on with Ray" in job.log.read_text()
